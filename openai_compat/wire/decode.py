@@ -1,0 +1,62 @@
+"""JSON from servers: msgspec first, and what it is too strict for by the standard library."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+_decode = msgspec.json.Decoder().decode
+encode_json = msgspec.json.Encoder().encode
+
+
+class NotJSONError(ValueError):
+    """Not JSON. ``cut_short`` is True where the text ends before the value does."""
+
+    def __init__(self, message: str, *, cut_short: bool = False) -> None:
+        super().__init__(message)
+        self.cut_short = cut_short
+
+
+def decode_json(data: bytes | bytearray | memoryview | str) -> Any:
+    """Decode JSON; also takes NaN, raw control characters, damaged UTF-8 and a BOM.
+
+    Raises:
+        NotJSONError: for anything else, nesting too deep to decode included.
+    """
+    try:
+        return _decode(data)
+    except msgspec.DecodeError as strict:
+        cut_short = "truncated" in str(strict)
+    except RecursionError:
+        raise NotJSONError("JSON nested too deep") from None
+    text = data if isinstance(data, str) else bytes(data).decode("utf-8", "replace")
+    try:
+        return json.loads(text.lstrip("\ufeff"), strict=False)
+    except RecursionError:
+        raise NotJSONError("JSON nested too deep") from None
+    except ValueError as error:
+        raise NotJSONError(str(error), cut_short=cut_short) from None
+
+
+def as_int(value: Any) -> int | None:
+    """The count that ``value`` stands for: 7, 7.0, 7.9 and "7" are 7; anything else is None."""
+    if isinstance(value, bool) or value is None:
+        return None
+    try:
+        number = int(float(value)) if isinstance(value, (str, float)) else int(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if number >= 0 else None
+
+
+def as_text(value: Any) -> str:
+    """``value`` where it is a string, else the empty string."""
+    return value if isinstance(value, str) else ""
+
+
+def as_mapping(value: Any) -> Mapping[str, Any]:
+    """``value`` where it is a mapping, else an empty one."""
+    return value if isinstance(value, dict) else {}

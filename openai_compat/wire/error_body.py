@@ -1,0 +1,236 @@
+"""One tolerant extractor for every server's error shape, and the exceptions made of it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import attrs
+
+from ..errors import APIStatusError, StreamServerError, redact_error_body, status_error_class
+from .decode import NotJSONError, decode_json
+from .retry import MAX_WAIT, retry_after
+
+MAX_MESSAGE = 1000
+"""Characters of a server's message that an exception shows."""
+
+_STATUS_KEYS = ("code", "http_status_code", "status_code", "statusCode", "status", "raw_status_code")
+_NO_QUOTA = frozenset({"insufficient_quota", "billing_hard_limit_reached", "exceeded_current_quota_error"})
+_TITLE = re.compile(r"<title[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL)
+_PASSING = re.compile(r"rate.?limit|overloaded|unavailable|timeout|server.?error|internal", re.IGNORECASE)
+
+
+@attrs.frozen(kw_only=True)
+class ErrorDetail:
+    """What an error body says. ``code`` is as sent; ``status`` is an HTTP status that the body names, or None."""
+
+    message: str = ""
+    code: str | int | None = None
+    type: str | None = None
+    param: str | None = None
+    status: int | None = None
+
+
+def find_error(payload: Any) -> ErrorDetail | None:
+    """The error in a body, or in a stream's chunk, that came under HTTP 200; None where there is none.
+
+    Beside choices or data only ``error``, ``object: "error"`` and a non-zero ``base_resp.status_code`` mean one; an
+    ``error`` that is null or empty means none.
+    """
+    if isinstance(payload, list):
+        # A list may wrap one error; a list of chunks is none.
+        return find_error(payload[0]) if len(payload) == 1 else None
+    if not isinstance(payload, dict):
+        return None
+    if payload.get("error") or payload.get("object") == "error":
+        return describe_error(payload)
+    base_resp = payload.get("base_resp")
+    if isinstance(base_resp, dict) and base_resp.get("status_code"):
+        return describe_error({"base_resp": base_resp})
+    for choice in payload["choices"] if isinstance(payload.get("choices"), list) else ():
+        if isinstance(choice, dict) and choice.get("error"):
+            return describe_error({"error": choice["error"]})
+    if "choices" in payload or "data" in payload:
+        return None
+    if payload.get("success") is False or any(payload.get(key) for key in ("errors", "detail", "message", "msg")):
+        return describe_error(payload)
+    return None
+
+
+def describe_error(payload: Any) -> ErrorDetail:
+    """Message, code, type and param of an error in any shape; all empty where it says nothing."""
+    if isinstance(payload, str):
+        return ErrorDetail(message=payload.strip())
+    if isinstance(payload, list):
+        return _describe_list(payload)
+    if not isinstance(payload, dict):
+        return ErrorDetail()
+    inner = _inner(payload)
+    own = next((payload[key] for key in ("message", "msg", "status_msg") if _is_text(payload.get(key))), "")
+    message = inner.message or own
+    if own and inner.message and _is_text(payload.get("error")):
+        message = f"{inner.message}: {own}" if own not in inner.message else inner.message
+    metadata = payload.get("metadata")
+    if isinstance(metadata, dict) and metadata.get("raw"):
+        # OpenRouter: the reason, as its upstream gave it.
+        upstream = describe_error(_decoded(metadata["raw"])).message
+        message = f"{message}: {upstream}" if message else upstream
+    code = inner.code if inner.code is not None else payload.get("code")
+    if code is None and "status_msg" in payload:
+        code = payload.get("status_code")
+    location = payload.get("loc")
+    if isinstance(location, list):
+        param: Any = ".".join(str(part) for part in location)
+        message = f"{param}: {message}"
+    else:
+        param = inner.param or payload.get("param")
+    kind = inner.type or next((payload[key] for key in ("type", "status") if _is_text(payload.get(key))), None)
+    return ErrorDetail(
+        message=message,
+        code=code if isinstance(code, (str, int)) and not isinstance(code, bool) else None,
+        type=kind,
+        param=param if isinstance(param, str) else None,
+        status=inner.status or _plausible_status(payload),
+    )
+
+
+def _inner(payload: dict[str, Any]) -> ErrorDetail:
+    for key in ("error", "errors", "detail", "message", "base_resp"):
+        value = payload.get(key)
+        if isinstance(value, (dict, list)) or (key in ("error", "detail") and _is_text(value)):
+            found = describe_error(value)
+            if found.message:
+                return found
+    return ErrorDetail()
+
+
+def _describe_list(items: list[Any]) -> ErrorDetail:
+    found = [detail for item in items[:5] if (detail := describe_error(item)).message]
+    if not found:
+        return ErrorDetail()
+    return attrs.evolve(found[0], message="; ".join(detail.message for detail in found))
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+def _decoded(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return decode_json(value)
+    except NotJSONError:
+        return value
+
+
+def _plausible_status(payload: Mapping[str, Any]) -> int | None:
+    for key in _STATUS_KEYS:
+        value = payload.get(key)
+        if isinstance(value, str) and value.isdecimal() and len(value) == 3:
+            value = int(value)
+        if isinstance(value, int) and 400 <= value < 600:
+            return value
+    return None
+
+
+def is_retryable_status(status: int) -> bool:
+    """A request that was refused so may be repeated."""
+    return status in (408, 409, 429) or status >= 500
+
+
+def _retryable(detail: ErrorDetail, status: int | None, wait: float | None, headers: Mapping[str, str]) -> bool:
+    told = headers.get("x-should-retry", "").lower()
+    if told in ("true", "false"):
+        return told == "true"
+    if detail.code in _NO_QUOTA or detail.type in _NO_QUOTA or (wait is not None and wait > MAX_WAIT):
+        return False
+    if status is not None:
+        return is_retryable_status(status)
+    return bool(_PASSING.search(f"{detail.code} {detail.type}"))
+
+
+def _shown(text: str | None, secrets: Iterable[str]) -> str | None:
+    return redact_error_body(text, secrets=secrets, limit=MAX_MESSAGE) if text else None
+
+
+def _describe_body(text: str) -> tuple[ErrorDetail, Any]:
+    """What an HTTP error's body says, and the body decoded (None where it is not JSON)."""
+    try:
+        payload = decode_json(text)
+    except NotJSONError:
+        stripped = text.strip()
+        if not stripped.startswith("<"):
+            return ErrorDetail(message=stripped), None
+        title = _TITLE.search(stripped)
+        words = " ".join(title[1].split())[:120] if title else ""
+        return ErrorDetail(message=f"an HTML page ({words})" if words else "an HTML page"), None
+    return describe_error(payload), payload
+
+
+def status_error(
+    status: int,
+    headers: Mapping[str, str],
+    body: bytes | str,
+    *,
+    provider: str = "",
+    url: str = "",
+    request_id: str | None = None,
+    secrets: Iterable[str] = (),
+    now: float = 0.0,
+) -> APIStatusError:
+    """The exception for an HTTP error, or for an error body under HTTP 200.
+
+    Args:
+        headers: with lower-case names.
+        url: where it came from, shown where a path seems wrong.
+        secrets: the caller's keys, masked wherever the server echoes them.
+        now: POSIX time in seconds, for a ``Retry-After`` that is a date.
+    """
+    text = body.decode("utf-8", "replace") if isinstance(body, bytes) else body
+    detail, payload = _describe_body(text)
+    effective = status if status >= 300 else detail.status or status
+    wait = retry_after(headers, payload, now)
+    message = _shown(detail.message, secrets) or "no message"
+    shown = f"HTTP {effective} from {provider or 'the server'}: {message}"
+    return status_error_class(effective)(
+        shown + _advice(effective, message, url),
+        status_code=effective,
+        code=_shown(detail.code, secrets) if isinstance(detail.code, str) else detail.code,
+        type=_shown(detail.type, secrets),
+        param=_shown(detail.param, secrets),
+        body=redact_error_body(text, secrets=secrets),
+        headers={name: redact_error_body(value, secrets=secrets) for name, value in headers.items()},
+        provider=provider,
+        request_id=request_id,
+        retryable=_retryable(detail, effective if effective >= 300 else None, wait, headers),
+        retry_after=wait,
+    )
+
+
+def _advice(status: int, message: str, url: str) -> str:
+    lower = message.lower()
+    wrong_path = "unexpected endpoint" in lower or (status == 404 and "model" not in lower)
+    if wrong_path and url:
+        return f" (asked at {url}; is the base URL right, or is it missing /v1?)"
+    if status == 401:
+        return " (set api_key, or the provider's environment variable)"
+    return ""
+
+
+def stream_error(
+    detail: ErrorDetail, *, provider: str = "", request_id: str | None = None, secrets: Iterable[str] = ()
+) -> StreamServerError:
+    """The exception for an error that a server sent inside a stream."""
+    message = _shown(detail.message, secrets) or "no message"
+    return StreamServerError(
+        f"{provider or 'the server'} sent an error inside the stream: {message}",
+        status_code=detail.status,
+        code=_shown(detail.code, secrets) if isinstance(detail.code, str) else detail.code,
+        type=_shown(detail.type, secrets),
+        param=_shown(detail.param, secrets),
+        provider=provider,
+        request_id=request_id,
+        retryable=_retryable(detail, detail.status, None, {}),
+    )

@@ -1,0 +1,141 @@
+"""Bodies to answers: one JSON reply, or an event stream that came in its place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from ..errors import APIError, ResponseParseError
+from .accumulate import Accumulator, InlineThink, verdict
+from .decode import NotJSONError, decode_json, encode_json
+from .error_body import find_error, status_error
+from .response import CallInfo, ChatResponse
+from .sse import DONE, iter_payloads, looks_like_sse
+
+
+def parse_turn(
+    payload: Any,
+    *,
+    call: CallInfo | None = None,
+    inline_think: InlineThink = "split",
+    think_opened: bool = False,
+    make_id: Callable[[], str] | None = None,
+    latency_ms: float = 0.0,
+    request_id: str | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> ChatResponse:
+    """One decoded reply as a value, empty or not: nothing is judged."""
+    accumulator = Accumulator(call, inline_think=inline_think, think_opened=think_opened, make_id=make_id)
+    for item in payload if isinstance(payload, list) else [payload]:
+        accumulator.feed(item)
+    accumulator.finish()
+    return accumulator.response(
+        latency_ms=latency_ms,
+        request_id=request_id,
+        headers=headers,
+        raw=payload if isinstance(payload, dict) else None,
+    )
+
+
+def parse_response(
+    body: bytes | bytearray | str,
+    *,
+    call: CallInfo | None = None,
+    inline_think: InlineThink = "split",
+    think_opened: bool = False,
+    strict: bool = False,
+    make_id: Callable[[], str] | None = None,
+    latency_ms: float = 0.0,
+    request_id: str | None = None,
+    headers: Mapping[str, str] | None = None,
+    secrets: Iterable[str] = (),
+    url: str = "",
+) -> ChatResponse:
+    """The answer in the body of a reply with HTTP 200.
+
+    An event stream in place of JSON is read as well; ``strict`` refuses one that does not say that it is complete.
+
+    Raises:
+        ResponseParseError: not JSON.
+        APIStatusError: the body is an error.
+        ResponseShapeError: no choices, or an answer without text, tool calls or refusal.
+        StreamInterruptedError: an event stream that is cut short, where ``strict``.
+    """
+    info = call or CallInfo()
+    data = body.encode() if isinstance(body, str) else body
+    if looks_like_sse(data):
+        accumulator = Accumulator(info, inline_think=inline_think, think_opened=think_opened, make_id=make_id)
+        complete = False
+        for payload in iter_payloads([bytes(data)], max_event_bytes=len(data) + 8):
+            if payload is DONE:
+                complete = True
+                break
+            accumulator.feed(payload)
+            if accumulator.error is not None:
+                raise status_error(
+                    200,
+                    headers or {},
+                    encode_json(payload),
+                    provider=info.provider,
+                    url=url,
+                    request_id=request_id,
+                    secrets=secrets,
+                )
+        accumulator.finish()
+        complete = complete or accumulator.finished
+        response = accumulator.response(
+            truncated=not complete, latency_ms=latency_ms, request_id=request_id, headers=headers
+        )
+    else:
+        payload = decode_body(data, provider=info.provider, request_id=request_id)
+        if find_error(payload) is not None:
+            raise status_error(
+                200,
+                headers or {},
+                bytes(data),
+                provider=info.provider,
+                url=url,
+                request_id=request_id,
+                secrets=secrets,
+            )
+        complete = True
+        response = parse_turn(
+            payload,
+            call=info,
+            inline_think=inline_think,
+            think_opened=think_opened,
+            make_id=make_id,
+            latency_ms=latency_ms,
+            request_id=request_id,
+            headers=headers,
+        )
+    error = verdict(response, complete=complete, strict=strict)
+    if error is not None:
+        raise stamped(error, info.provider, request_id)
+    return response
+
+
+def decode_body(data: bytes | bytearray, *, provider: str = "", request_id: str | None = None) -> Any:
+    """Decode a JSON body.
+
+    Raises:
+        ResponseParseError: not JSON; retryable where there was nothing, or only the beginning of a body.
+    """
+    try:
+        return decode_json(data)
+    except NotJSONError as error:
+        start = bytes(data[:200]).decode("utf-8", "replace").strip()
+        what = "an HTML page" if start.startswith("<") else "empty" if not start else f"not JSON ({error})"
+        raise ResponseParseError(
+            f"the reply of {provider or 'the server'} is {what}",
+            provider=provider,
+            request_id=request_id,
+            retryable=not start or error.cut_short,
+        ) from None
+
+
+def stamped(error: APIError, provider: str, request_id: str | None) -> APIError:
+    """``error``, with who was asked."""
+    error.provider = provider
+    error.request_id = request_id
+    return error

@@ -1,0 +1,204 @@
+"""Requests as values, and the one builder of bodies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import attrs
+
+from ..errors import ConfigurationError
+from .messages import Image, Message
+
+
+@attrs.frozen
+class ToolSpec:
+    """A tool as the model is told of it: ``parameters`` is a JSON Schema of type object."""
+
+    name: str
+    description: str = ""
+    parameters: Mapping[str, Any] = attrs.field(factory=lambda: {"type": "object", "properties": {}})
+    strict: bool | None = None
+
+    def to_wire(self) -> dict[str, Any]:
+        """The entry of ``tools``."""
+        function: dict[str, Any] = {"name": self.name, "description": self.description, "parameters": self.parameters}
+        if self.strict is not None:
+            function["strict"] = self.strict
+        return {"type": "function", "function": function}
+
+
+def _strings(value: str | Iterable[str] | None) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    return (value,) if isinstance(value, str) else tuple(value)
+
+
+def _as_message(value: Any) -> Message | Mapping[str, Any]:
+    if isinstance(value, Message):
+        return value
+    if isinstance(value, Mapping):
+        if not isinstance(value.get("role"), str):
+            raise ConfigurationError("a message needs a 'role' of system, user, assistant or tool")
+        return value
+    raise ConfigurationError(f"a message is a dict or a Message, not {type(value).__name__}")
+
+
+def _messages(value: Iterable[Any] | None) -> tuple[Message | Mapping[str, Any], ...]:
+    if isinstance(value, (str, Mapping)):
+        raise ConfigurationError("messages is a list of messages; a single question goes into prompt")
+    return tuple(_as_message(message) for message in value or ())
+
+
+def _images(value: Any) -> tuple[Image, ...]:
+    if value is None:
+        return ()
+    # One image is what a person gives who has one; bytes and files would else be walked through.
+    several = isinstance(value, Sequence) and not isinstance(value, (str, bytes, bytearray))
+    return tuple(Image.of(item) for item in (value if several else [value]))
+
+
+@attrs.frozen(kw_only=True)
+class ChatRequest:
+    """What to ask, and how. Only what is set is sent.
+
+    Either ``prompt`` (with ``system`` and ``images`` at will) or ``messages`` says what to ask; with both, ``system``
+    goes first and ``prompt`` last.
+
+    Args:
+        prompt: the user's message.
+        system: instructions, sent as the first message where not empty.
+        images: URLs as strings, or ``pathlib.Path``, bytes, binary files; sent after the text, in order.
+        messages: OpenAI-style dicts, or ``Message`` values.
+        model: the model's name; the client's own where it is None.
+        tools: what the model may call.
+        max_tokens: most tokens of output, reasoning included.
+        reasoning: True or False turns thinking on or off where the server can.
+        response_schema: a JSON Schema that the answer is to follow, sent as ``response_format`` named ``output``.
+        strict: whether the server is to enforce ``response_schema`` to the letter.
+        response_format: sent as it is, in place of ``response_schema``.
+        extra_body: merged into the body last; extra_headers and extra_query into the request.
+    """
+
+    prompt: str | None = attrs.field(default=None, kw_only=False)
+    system: str | None = None
+    images: tuple[Image, ...] = attrs.field(default=(), converter=_images)
+    messages: tuple[Message | Mapping[str, Any], ...] = attrs.field(default=(), converter=_messages)
+    model: str | None = None
+    tools: tuple[ToolSpec | Mapping[str, Any], ...] = attrs.field(default=(), converter=tuple)
+    tool_choice: str | Mapping[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
+    max_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    stop: tuple[str, ...] = attrs.field(default=(), converter=_strings)
+    reasoning: bool | None = None
+    reasoning_effort: str | None = None
+    response_schema: Mapping[str, Any] | None = None
+    strict: bool = False
+    response_format: Mapping[str, Any] | None = None
+    seed: int | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    logit_bias: Mapping[str, float] | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = None
+    n: int | None = None
+    user: str | None = None
+    metadata: Mapping[str, str] | None = None
+    extra_body: Mapping[str, Any] = attrs.field(factory=dict)
+    extra_headers: Mapping[str, str] = attrs.field(factory=dict, repr=False)
+    extra_query: Mapping[str, str] = attrs.field(factory=dict)
+
+
+_SENT_AS_IS = (
+    "tool_choice",
+    "parallel_tool_calls",
+    "max_tokens",
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "reasoning_effort",
+    "seed",
+    "presence_penalty",
+    "frequency_penalty",
+    "logit_bias",
+    "logprobs",
+    "top_logprobs",
+    "n",
+    "user",
+    "metadata",
+)
+
+
+def build_messages(request: ChatRequest, *, origin: str | None = None) -> list[dict[str, Any]]:
+    """The ``messages`` of a request: system first, then the history, then the prompt with its images.
+
+    Args:
+        origin: the server they go to; what another one wants echoed is left out.
+
+    Raises:
+        ConfigurationError: nothing to ask, or images without a prompt.
+    """
+    messages: list[dict[str, Any]] = []
+    if request.system:
+        messages.append({"role": "system", "content": request.system})
+    for message in request.messages:
+        messages.append(message.to_wire(origin) if isinstance(message, Message) else dict(message))
+    if request.prompt is not None and (request.prompt or request.images or not request.messages):
+        messages.append({"role": "user", "content": _user_content(request.prompt, request.images)})
+    elif request.images:
+        raise ConfigurationError("images need a prompt beside them; in messages, put them into the content")
+    if not request.messages and not request.prompt and not request.images:
+        raise ConfigurationError("nothing to ask: give a prompt or messages")
+    return messages
+
+
+def _user_content(prompt: str, images: tuple[Image, ...]) -> str | list[dict[str, Any]]:
+    if not images:
+        return prompt
+    return [{"type": "text", "text": prompt}, *(image.to_wire() for image in images)]
+
+
+def tools_json(tools: Iterable[ToolSpec | Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The ``tools`` of a body."""
+    return [tool.to_wire() if isinstance(tool, ToolSpec) else dict(tool) for tool in tools]
+
+
+def build_body(request: ChatRequest, *, origin: str | None = None) -> dict[str, Any]:
+    """The body of a chat request that is not streamed.
+
+    Raises:
+        ConfigurationError: no model, or nothing to ask.
+    """
+    if not request.model:
+        raise ConfigurationError("no model: give model=, or one to the client")
+    body: dict[str, Any] = {"model": request.model, "messages": build_messages(request, origin=origin), "stream": False}
+    if request.tools:
+        body["tools"] = tools_json(request.tools)
+    for name in _SENT_AS_IS:
+        value = getattr(request, name)
+        if value is not None:
+            body[name] = value
+    if request.stop:
+        body["stop"] = list(request.stop)
+    if request.reasoning is not None:
+        body["chat_template_kwargs"] = {"enable_thinking": request.reasoning}
+    if request.response_format is not None:
+        body["response_format"] = request.response_format
+    elif request.response_schema is not None:
+        schema = {"name": "output", "schema": request.response_schema, "strict": request.strict}
+        body["response_format"] = {"type": "json_schema", "json_schema": schema}
+    body.update(request.extra_body)
+    return body
+
+
+def build_streaming_body(request: ChatRequest, *, origin: str | None = None) -> dict[str, Any]:
+    """The same body with ``stream: true`` and a wish for usage at the end."""
+    body = build_body(request, origin=origin)
+    body["stream"] = True
+    body.setdefault("stream_options", {"include_usage": True})
+    return body

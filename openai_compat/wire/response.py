@@ -1,0 +1,224 @@
+"""Answers and stream events as values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import attrs
+
+from ..errors import OpenAICompatError
+from .messages import Message, ToolCall, Usage
+from .retry import rate_limits
+
+UNKNOWN = "unknown"
+"""The finish reason of an answer whose server gave none."""
+
+
+@attrs.frozen(kw_only=True)
+class CallInfo:
+    """Which call an event or an answer belongs to.
+
+    ``model`` is the one asked for; ``origin`` names the server, so that what it wants echoed goes to no other.
+    """
+
+    call_id: str = ""
+    provider: str = ""
+    model: str = ""
+    origin: str = ""
+
+
+@attrs.frozen(kw_only=True)
+class Choice:
+    """One of the answers to a request; there is more than one only where ``n`` asked for them."""
+
+    index: int = 0
+    text: str = ""
+    reasoning: str = ""
+    refusal: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
+    finish_reason: str = UNKNOWN
+    logprobs: Mapping[str, Any] | None = attrs.field(default=None, repr=False)
+    extra: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
+
+    @property
+    def empty(self) -> bool:
+        """Neither text nor a call nor a refusal."""
+        return not (self.text.strip() or self.tool_calls or self.refusal)
+
+
+@attrs.frozen(kw_only=True)
+class ChatResponse:
+    """The answer to a chat call, streamed or not.
+
+    ``latency_ms`` is the time from the call to the whole answer, ``first_token_ms`` to its first piece (None where it
+    was not streamed). ``truncated`` marks an answer whose stream ended cleanly but said neither ``finish_reason`` nor
+    ``[DONE]``. ``raw`` is the body as decoded; of a stream, the fields beside its choices.
+    """
+
+    choices: tuple[Choice, ...] = ()
+    model: str = ""
+    provider: str = ""
+    usage: Usage | None = None
+    latency_ms: float = attrs.field(default=0.0, eq=False)
+    first_token_ms: float | None = attrs.field(default=None, eq=False, repr=False)
+    truncated: bool = False
+    request_id: str | None = attrs.field(default=None, eq=False)
+    headers: Mapping[str, str] = attrs.field(factory=dict, eq=False, repr=False)
+    raw: Mapping[str, Any] = attrs.field(factory=dict, eq=False, repr=False)
+    origin: str = attrs.field(default="", eq=False, repr=False)
+
+    @property
+    def _first(self) -> Choice:
+        return self.choices[0] if self.choices else Choice()
+
+    @property
+    def text(self) -> str:
+        """The answer, without reasoning."""
+        return self._first.text
+
+    @property
+    def reasoning(self) -> str:
+        """What the model thought aloud, from a field of its own or from ``<think>`` spans."""
+        return self._first.reasoning
+
+    @property
+    def refusal(self) -> str:
+        """Why the model refuses, or the empty string."""
+        return self._first.refusal
+
+    @property
+    def tool_calls(self) -> tuple[ToolCall, ...]:
+        """The calls that the model asks for."""
+        return self._first.tool_calls
+
+    @property
+    def finish_reason(self) -> str:
+        """Why the model stopped, in the server's own word; ``"unknown"`` if it gave none."""
+        return self._first.finish_reason
+
+    @property
+    def input_tokens(self) -> int:
+        """Tokens of the prompt; 0 where nothing was reported."""
+        return (self.usage and self.usage.input_tokens) or 0
+
+    @property
+    def output_tokens(self) -> int:
+        """Tokens of the answer, reasoning included; 0 where nothing was reported."""
+        return (self.usage and self.usage.output_tokens) or 0
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """Output tokens for each second after the first piece, else of the whole call; None without a count."""
+        seconds = (self.latency_ms - (self.first_token_ms or 0.0)) / 1000
+        return self.output_tokens / seconds if self.output_tokens and seconds > 0 else None
+
+    @property
+    def rate_limits(self) -> dict[str, float]:
+        """The ``x-ratelimit-*`` headers as numbers: ``remaining_requests``, ``reset_tokens`` (seconds), and so on."""
+        return rate_limits(self.headers)
+
+    def to_message(self) -> Message:
+        """The assistant message for the next turn, with what the server wants echoed."""
+        first = self._first
+        extra = {
+            # Plain reasoning is wanted back only with tool calls; elsewhere some servers refuse it.
+            key: value
+            for key, value in first.extra.items()
+            if first.tool_calls or key not in ("reasoning_content", "reasoning", "thinking")
+        }
+        if first.refusal and not first.text:
+            extra["refusal"] = first.refusal
+        return Message(
+            role="assistant", content=first.text, tool_calls=first.tool_calls, extra=extra, origin=self.origin
+        )
+
+
+Kind = Literal[
+    "text", "reasoning", "refusal", "tool_call", "tool_call_delta", "tool_call_done", "usage", "done", "error"
+]
+
+
+@attrs.frozen(kw_only=True)
+class ToolCallDelta:
+    """A piece of a tool call: ``position`` among the answer's calls, and a piece of its ``arguments``."""
+
+    position: int
+    id: str
+    name: str
+    arguments: str = ""
+
+
+@attrs.frozen
+class StreamEvent:
+    """One thing that a stream said.
+
+    ``kind`` tells which; ``data`` is what came with it: a ``str`` (text, reasoning, refusal), a ``ToolCallDelta``
+    (tool_call, tool_call_delta), a ``ToolCall`` (tool_call_done), a ``Usage``, the ``ChatResponse`` (done) or an
+    exception (error). ``index`` is the choice, 0 unless ``n`` asked for more.
+    """
+
+    kind: Kind
+    data: Any = ""
+    index: int = 0
+    call: CallInfo = attrs.field(factory=CallInfo, repr=False)
+
+    @property
+    def delta(self) -> str:
+        """A piece of the first choice's text, and nothing else: safe to print as it comes."""
+        return self.data if self.kind == "text" and not self.index else ""
+
+    @property
+    def reasoning(self) -> str:
+        """A piece of the first choice's reasoning."""
+        return self.data if self.kind == "reasoning" and not self.index else ""
+
+    @property
+    def refusal(self) -> str:
+        """A piece of the first choice's refusal."""
+        return self.data if self.kind == "refusal" and not self.index else ""
+
+    @property
+    def tool_call_delta(self) -> ToolCallDelta | None:
+        """A call that opened, or a piece of its arguments."""
+        return self.data if self.kind in ("tool_call", "tool_call_delta") else None
+
+    @property
+    def tool_call(self) -> ToolCall | None:
+        """A complete call with its arguments parsed."""
+        return self.data if self.kind == "tool_call_done" else None
+
+    @property
+    def usage(self) -> Usage | None:
+        """The tokens used, once they are known."""
+        return self.data if self.kind == "usage" else None
+
+    @property
+    def response(self) -> ChatResponse | None:
+        """The whole answer, on the last event of a stream that succeeded."""
+        return self.data if self.kind == "done" else None
+
+    @property
+    def done(self) -> bool:
+        """The last event of a stream that succeeded."""
+        return self.kind == "done"
+
+    @property
+    def error(self) -> OpenAICompatError | None:
+        """The exception that the call raises, on the last event of a stream that failed."""
+        return self.data if self.kind == "error" else None
+
+    @property
+    def call_id(self) -> str:
+        """The same for all events of a call, and for no other call."""
+        return self.call.call_id
+
+    @property
+    def provider(self) -> str:
+        """Who is asked."""
+        return self.call.provider
+
+    @property
+    def model(self) -> str:
+        """The model asked for."""
+        return self.call.model

@@ -1,0 +1,126 @@
+"""Whether to try again, and when: policy as a value, and the servers' own hints."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import attrs
+
+from ..errors import APIError, ConfigurationError
+
+MAX_WAIT = 120.0
+"""Seconds; a server that asks for a longer wait is not asked again automatically."""
+
+_DURATION = re.compile(r"(?P<number>\d+(?:\.\d+)?)(?P<unit>ms|us|µs|ns|h|m|s|d)")
+_SECONDS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
+
+
+@attrs.frozen(kw_only=True)
+class RetryPolicy:
+    """How often, and after how long, a failed call is made again.
+
+    ``max_retries`` counts tries after the first. The wait doubles from ``first_wait`` seconds to ``longest_wait``,
+    less up to half of it at random; a server's own hint wins.
+    """
+
+    max_retries: int = attrs.field(default=2)
+    first_wait: float = 0.5
+    longest_wait: float = 8.0
+
+    @max_retries.validator
+    def _check(self, _: Any, value: Any) -> None:
+        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            raise ConfigurationError(f"max_retries must be a whole number from 0, not {value!r}")
+
+    def delay(self, attempt: int, error: APIError, jitter: float) -> float | None:
+        """Seconds to wait after try number ``attempt`` (from 0) failed with ``error``; None to give up.
+
+        ``jitter`` is a random number from 0 to 1.
+        """
+        if attempt >= self.max_retries or not error.retryable:
+            return None
+        if error.retry_after is not None:
+            return error.retry_after if error.retry_after <= MAX_WAIT else None
+        return float(min(self.longest_wait, self.first_wait * 2.0**attempt) * (1.0 - jitter / 2.0))
+
+
+def parse_duration(text: str) -> float | None:
+    """Seconds in ``"6"``, ``"5.289s"``, ``"6m0s"`` or ``"17ms"``; None for anything else, zero and negative included."""
+    text = text.strip()
+    try:
+        seconds = float(text)
+    except ValueError:
+        parts = list(_DURATION.finditer(text))
+        if not parts or "".join(part[0] for part in parts) != text:
+            return None
+        seconds = sum(float(part["number"]) * _SECONDS[part["unit"]] for part in parts)
+    return seconds if 0 < seconds < 1e9 else None
+
+
+def _http_date(text: str, now: float) -> float | None:
+    try:
+        seconds = parsedate_to_datetime(text).timestamp() - now
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return seconds if 0 < seconds < 1e9 else None
+
+
+def retry_after(headers: Mapping[str, str], payload: Any, now: float) -> float | None:
+    """The wait that a server asks for, in seconds, or None.
+
+    Read in this order: ``retry-after-ms``, ``x-ms-retry-after-ms``, ``Retry-After`` (seconds or an HTTP date, RFC 9110
+    10.2.3), Google's ``RetryInfo`` in the body, and the ``x-ratelimit-reset-*`` of what has none remaining.
+
+    Args:
+        headers: with lower-case names.
+        payload: the decoded body, or None.
+        now: POSIX time in seconds.
+    """
+    for name in ("retry-after-ms", "x-ms-retry-after-ms"):
+        milliseconds = parse_duration(headers.get(name, ""))
+        if milliseconds is not None:
+            return milliseconds / 1000
+    hint = headers.get("retry-after", "")
+    seconds = parse_duration(hint) or _http_date(hint, now) or _retry_info(payload)
+    if seconds is not None:
+        return seconds
+    limits = rate_limits(headers)
+    waits = [
+        limits[f"reset_{what}"]
+        for what in ("requests", "tokens")
+        if limits.get(f"remaining_{what}") == 0 and f"reset_{what}" in limits
+    ]
+    return max(waits, default=None)
+
+
+def _retry_info(payload: Any) -> float | None:
+    """``error.details[].retryDelay`` of google.rpc.RetryInfo."""
+    if isinstance(payload, list):
+        payload = payload[0] if payload else None
+    error = payload.get("error") if isinstance(payload, dict) else None
+    details = error.get("details") if isinstance(error, dict) else None
+    for detail in details if isinstance(details, list) else ():
+        if isinstance(detail, dict) and isinstance(detail.get("retryDelay"), str):
+            return parse_duration(detail["retryDelay"])
+    return None
+
+
+def rate_limits(headers: Mapping[str, str]) -> dict[str, float]:
+    """The ``x-ratelimit-*`` headers as numbers, by what follows that prefix; resets are seconds.
+
+    Values that mean nothing (negative, or a reset of zero) are left out.
+    """
+    limits: dict[str, float] = {}
+    for name, value in headers.items():
+        if not name.startswith("x-ratelimit-"):
+            continue
+        key = name[len("x-ratelimit-") :].replace("-", "_")
+        seconds = parse_duration(value)
+        if seconds is not None:
+            limits[key] = seconds
+        elif value.strip() == "0" and not key.startswith("reset"):
+            limits[key] = 0.0
+    return limits

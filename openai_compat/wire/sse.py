@@ -1,0 +1,200 @@
+"""Byte chunks to payloads: whole, clean frames for sseclient-py, then JSON.
+
+The reader's contract:
+
+1. Bytes may be cut anywhere; the payloads are the same.
+2. An event is handed on as soon as its last byte is there, at a cost linear in its size.
+3. What is not JSON is skipped, an error is never: not one in an ``error:`` field or on a bare line either.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from sseclient import SSEClient
+
+from ..errors import StreamError
+from .decode import NotJSONError, decode_json
+from .error_body import find_error
+
+DONE = object()
+"""What stands for ``[DONE]`` among the payloads; nothing follows it."""
+MAX_EVENT_BYTES = 32 * 1024 * 1024
+"""Default limit for one event, or for a whole JSON body in place of a stream."""
+
+_BOM = b"\xef\xbb\xbf"
+_FIELDS = (b"data:", b"event:", b"id:", b"retry:", b":")
+_SSE_START = re.compile(rb"\s*(?:data|event|id|retry|error)?:")
+
+
+def looks_like_sse(body: bytes | bytearray) -> bool:
+    """Whether a body is an event stream, whatever its content type says."""
+    return _SSE_START.match(body.removeprefix(_BOM)) is not None
+
+
+def iter_payloads(chunks: Iterable[bytes], *, max_event_bytes: int = MAX_EVENT_BYTES) -> Iterator[Any]:
+    """The decoded payloads of a streamed body, then ``DONE`` if it said so.
+
+    Also reads one JSON body, or a JSON array of chunks, sent in place of events. An event named ``error`` is always
+    handed on in a shape that ``find_error`` knows.
+
+    Raises:
+        StreamError: one event, or the JSON body, is larger than ``max_event_bytes``.
+    """
+    frames = _Framer(max_event_bytes).frames(chunks)
+    for event in SSEClient(frames).events():
+        data = event.data
+        if data.startswith("[DONE]"):
+            yield DONE
+            return
+        try:
+            payload = decode_json(data)
+        except NotJSONError:
+            if event.event == "error":
+                yield {"error": data}
+            elif "\n" in data:
+                for payload in _one_a_line(data):
+                    yield payload
+                    if payload is DONE:
+                        return
+            continue
+        if event.event == "error" and find_error(payload) is None:
+            payload = {"error": payload or data}
+        if type(payload) is list:
+            yield from payload
+        else:
+            yield payload
+
+
+def _one_a_line(data: str) -> Iterator[Any]:
+    """Events that one newline separates, which the specification joins into one."""
+    for line in data.split("\n"):
+        if line.startswith("[DONE]"):
+            yield DONE
+            return
+        try:
+            yield decode_json(line)
+        except NotJSONError:
+            continue
+
+
+class _Framer:
+    """Cuts bytes at blank lines and mends what sseclient-py would drop, glue or refuse."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._after_cr = False
+
+    def frames(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
+        """Blocks of one or more whole events, with LF line ends and valid UTF-8."""
+        source = self._after_preamble(iter(chunks))
+        first = next(source, b"")
+        if first[:1] in (b"{", b"["):
+            yield from self._json_body(first, source)
+            return
+        pending = bytearray(first)
+        scanned = 0
+        while True:
+            cut = pending.rfind(b"\n\n", scanned)
+            if cut >= 0:
+                yield _clean(bytes(pending[: cut + 2]))
+                del pending[: cut + 2]
+                scanned = 0
+            elif (split := pending.rfind(b"}\ndata:", scanned)) >= 0 and _is_whole(pending[: split + 1]):
+                # A server that ends its events with one newline: the next event shows that this one is whole.
+                yield _clean(bytes(pending[: split + 2]) + b"\n")
+                del pending[: split + 2]
+                scanned = 0
+            else:
+                scanned = max(0, len(pending) - 6)
+                self._check_size(len(pending))
+            chunk = next(source, None)
+            if chunk is None:
+                break
+            pending += chunk
+        if pending:
+            yield _clean(bytes(pending) + b"\n\n")
+
+    def _check_size(self, size: int) -> None:
+        if size > self._limit:
+            raise StreamError(
+                f"one event of the stream is larger than {self._limit:,} bytes; raise max_event_bytes if that is right"
+            )
+
+    def _after_preamble(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        """The chunks with LF line ends, without a byte order mark and the white space in front of the first event."""
+        start = b""
+        for chunk in chunks:
+            start += self._with_lf(chunk)
+            if len(start) < 3 and _BOM.startswith(start):
+                continue
+            start = start.removeprefix(_BOM).lstrip()
+            if start:
+                yield start
+                break
+        for chunk in chunks:
+            yield self._with_lf(chunk)
+
+    def _with_lf(self, chunk: bytes) -> bytes:
+        """CRLF and CR become LF, also where a CR and its LF come in two chunks."""
+        if self._after_cr and chunk:
+            self._after_cr = False
+            chunk = chunk.removeprefix(b"\n")
+        if b"\r" in chunk:
+            self._after_cr = chunk.endswith(b"\r")
+            chunk = chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        return chunk
+
+    def _json_body(self, first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
+        body = bytearray(first)
+        for chunk in rest:
+            body += chunk
+            self._check_size(len(body))
+        try:
+            decode_json(body)
+        except NotJSONError:
+            yield _clean(bytes(body) + b"\n\n")
+        else:
+            yield b"data: " + _valid_utf8(bytes(body)).replace(b"\n", b" ") + b"\n\n"
+
+
+def _is_whole(line: bytes | bytearray) -> bool:
+    """Whether each line is a whole ``data:`` event of its own."""
+    for part in line.split(b"\n"):
+        if part.startswith(b"data:"):
+            try:
+                decode_json(part[5:])
+            except NotJSONError:
+                return False
+    return True
+
+
+def _clean(block: bytes) -> bytes:
+    lines = block.count(b"\n")
+    # The common case, told without a look at each line: nothing but "data:" lines, one to an event.
+    if not (block.startswith(b"data:") and block.count(b"\n\ndata:") * 2 + 2 == lines):
+        block = b"\n".join(_mend(line) for line in block.split(b"\n"))
+    return _valid_utf8(block)
+
+
+def _mend(line: bytes) -> bytes:
+    """A field that the specification knows, from a line that it would drop though it holds an error or a chunk."""
+    if not line or line.startswith(_FIELDS):
+        return line
+    if line.startswith(b"error:"):
+        return b"event: error\ndata:" + line[6:]
+    if line.lstrip().startswith((b"{", b"[DONE]")):
+        return b"data: " + line
+    return line
+
+
+def _valid_utf8(block: bytes) -> bytes:
+    if block.isascii():
+        return block
+    try:
+        block.decode()
+    except UnicodeDecodeError:
+        return block.decode("utf-8", "replace").encode()
+    return block
