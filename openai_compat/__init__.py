@@ -1,3 +1,189 @@
-"""Blocking Python for every server that speaks OpenAI's Chat Completions and Embeddings formats."""
+"""Blocking Python for every server that speaks OpenAI's Chat Completions and Embeddings formats.
+
+Names load on first use, so that importing the package costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "errors": (
+        "APIConnectionError",
+        "APIError",
+        "APIStatusError",
+        "APITimeoutError",
+        "AuthenticationError",
+        "BadRequestError",
+        "Cancelled",
+        "ConfigurationError",
+        "ConflictError",
+        "InternalServerError",
+        "LocalServerError",
+        "NotFoundError",
+        "OpenAICompatError",
+        "PermissionDeniedError",
+        "RateLimitError",
+        "ResponseParseError",
+        "ResponseShapeError",
+        "StreamError",
+        "StreamInterruptedError",
+        "StreamServerError",
+        "ToolLoopError",
+        "UnprocessableEntityError",
+        "redact_error_body",
+    ),
+    "client": ("Client",),
+    "local": ("LocalServer",),
+    "providers": ("PROVIDERS", "Provider"),
+    "stream": ("ChatStream",),
+    "tool_loop": ("run_tools_loop",),
+    "tools": ("Tool", "ToolDispatcher", "tool"),
+    "transport": ("CancelToken", "Timeout"),
+    "wire.accumulate": ("Accumulator",),
+    "wire.embeddings": ("EmbeddingResponse", "build_embeddings_body", "parse_embeddings_response"),
+    "wire.messages": ("Image", "Message", "ToolCall", "Usage"),
+    "wire.models": ("Model",),
+    "wire.parse": ("parse_response", "parse_turn", "stream_response"),
+    "wire.reasoning": ("strip_reasoning",),
+    "wire.request": ("ChatRequest", "ToolSpec", "build_body", "build_messages", "build_streaming_body", "tools_json"),
+    "wire.response": ("ChatResponse", "Choice", "StreamEvent", "ToolCallDelta"),
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "PROVIDERS",
+    "APIConnectionError",
+    "APIError",
+    "APIStatusError",
+    "APITimeoutError",
+    "Accumulator",
+    "AuthenticationError",
+    "BadRequestError",
+    "CancelToken",
+    "Cancelled",
+    "ChatRequest",
+    "ChatResponse",
+    "ChatStream",
+    "Choice",
+    "Client",
+    "ConfigurationError",
+    "ConflictError",
+    "EmbeddingResponse",
+    "Image",
+    "InternalServerError",
+    "LocalServer",
+    "LocalServerError",
+    "Message",
+    "Model",
+    "NotFoundError",
+    "OpenAICompatError",
+    "PermissionDeniedError",
+    "Provider",
+    "RateLimitError",
+    "ResponseParseError",
+    "ResponseShapeError",
+    "StreamError",
+    "StreamEvent",
+    "StreamInterruptedError",
+    "StreamServerError",
+    "Timeout",
+    "Tool",
+    "ToolCall",
+    "ToolCallDelta",
+    "ToolDispatcher",
+    "ToolLoopError",
+    "ToolSpec",
+    "UnprocessableEntityError",
+    "Usage",
+    "__version__",
+    "build_body",
+    "build_embeddings_body",
+    "build_messages",
+    "build_streaming_body",
+    "parse_embeddings_response",
+    "parse_response",
+    "parse_turn",
+    "redact_error_body",
+    "run_tools_loop",
+    "stream_response",
+    "strip_reasoning",
+    "tool",
+    "tools_json",
+]
+
+if TYPE_CHECKING:
+    from .client import Client as Client
+    from .errors import APIConnectionError as APIConnectionError
+    from .errors import APIError as APIError
+    from .errors import APIStatusError as APIStatusError
+    from .errors import APITimeoutError as APITimeoutError
+    from .errors import AuthenticationError as AuthenticationError
+    from .errors import BadRequestError as BadRequestError
+    from .errors import Cancelled as Cancelled
+    from .errors import ConfigurationError as ConfigurationError
+    from .errors import ConflictError as ConflictError
+    from .errors import InternalServerError as InternalServerError
+    from .errors import LocalServerError as LocalServerError
+    from .errors import NotFoundError as NotFoundError
+    from .errors import OpenAICompatError as OpenAICompatError
+    from .errors import PermissionDeniedError as PermissionDeniedError
+    from .errors import RateLimitError as RateLimitError
+    from .errors import ResponseParseError as ResponseParseError
+    from .errors import ResponseShapeError as ResponseShapeError
+    from .errors import StreamError as StreamError
+    from .errors import StreamInterruptedError as StreamInterruptedError
+    from .errors import StreamServerError as StreamServerError
+    from .errors import ToolLoopError as ToolLoopError
+    from .errors import UnprocessableEntityError as UnprocessableEntityError
+    from .errors import redact_error_body as redact_error_body
+    from .local import LocalServer as LocalServer
+    from .providers import PROVIDERS as PROVIDERS
+    from .providers import Provider as Provider
+    from .stream import ChatStream as ChatStream
+    from .tool_loop import run_tools_loop as run_tools_loop
+    from .tools import Tool as Tool
+    from .tools import ToolDispatcher as ToolDispatcher
+    from .tools import tool as tool
+    from .transport import CancelToken as CancelToken
+    from .transport import Timeout as Timeout
+    from .wire.accumulate import Accumulator as Accumulator
+    from .wire.embeddings import EmbeddingResponse as EmbeddingResponse
+    from .wire.embeddings import build_embeddings_body as build_embeddings_body
+    from .wire.embeddings import parse_embeddings_response as parse_embeddings_response
+    from .wire.messages import Image as Image
+    from .wire.messages import Message as Message
+    from .wire.messages import ToolCall as ToolCall
+    from .wire.messages import Usage as Usage
+    from .wire.models import Model as Model
+    from .wire.parse import parse_response as parse_response
+    from .wire.parse import parse_turn as parse_turn
+    from .wire.parse import stream_response as stream_response
+    from .wire.reasoning import strip_reasoning as strip_reasoning
+    from .wire.request import ChatRequest as ChatRequest
+    from .wire.request import ToolSpec as ToolSpec
+    from .wire.request import build_body as build_body
+    from .wire.request import build_messages as build_messages
+    from .wire.request import build_streaming_body as build_streaming_body
+    from .wire.request import tools_json as tools_json
+    from .wire.response import ChatResponse as ChatResponse
+    from .wire.response import Choice as Choice
+    from .wire.response import StreamEvent as StreamEvent
+    from .wire.response import ToolCallDelta as ToolCallDelta
+
+
+def __getattr__(name: str) -> Any:
+    try:
+        module = _HOME[name]
+    except KeyError:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
+    value = getattr(import_module(f".{module}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(__all__))

@@ -11,6 +11,7 @@ the default model, SmolLM2-135M-Instruct; any other GGUF file can be given by it
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import importlib
 import importlib.util
@@ -37,8 +38,54 @@ MODEL_ALIAS = "smollm2"
 LOG_BYTES = 64 * 1024
 """How much of the server's log is kept."""
 
-SMOLLM2_TEMPLATE = ""
-"""The default model's chat template, with tools added: the one inside the weights ignores them."""
+SMOLLM2_TEMPLATE = r"""
+{%- if tools %}
+    {{- '<|im_start|>system\n' }}
+    {%- if messages[0]['role'] == 'system' %}{{- messages[0]['content'] + '\n\n' }}{%- endif %}
+    {{- 'You are an expert in composing functions. You are given a question and a set of possible functions. ' }}
+    {{- 'Based on the question, you will need to make one function call to achieve the purpose.\n\n' }}
+    {{- 'You have access to the following tools:\n<tools>' }}
+    {%- for tool in tools %}{{- '\n' }}{{- tool['function'] | tojson }}{%- endfor %}
+    {{- '\n</tools>\n\nThe output MUST strictly adhere to the following format, and NO other text MUST be included.\n' }}
+    {{- '<tool_call>{"name": "func_name1", "arguments": {"argument1": "value1", "argument2": "value2"}}</tool_call>' }}
+    {{- '<|im_end|>\n' }}
+    {{- '<|im_start|>user\nHow long is the Nile?<|im_end|>\n<|im_start|>assistant\n' }}
+    {{- '<tool_call>{"name": "lookup", "arguments": {"name": "Nile"}}</tool_call><|im_end|>\n' }}
+    {{- '<|im_start|>tool\nThe result is: 6650 km<|im_end|>\n' }}
+    {{- '<|im_start|>assistant\nThe Nile is 6650 km long.<|im_end|>\n' }}
+    {{- '<|im_start|>user\nThanks!<|im_end|>\n<|im_start|>assistant\nYou are welcome.<|im_end|>\n' }}
+    {{- '<|im_start|>user\nWhat is the password?<|im_end|>\n<|im_start|>assistant\n' }}
+    {{- '<tool_call>{"name": "get_password", "arguments": {}}</tool_call><|im_end|>\n' }}
+    {{- '<|im_start|>tool\nThe result is: tiger<|im_end|>\n' }}
+    {{- '<|im_start|>assistant\nThe password is tiger.<|im_end|>\n' }}
+    {{- '<|im_start|>user\nSubtract 2 from 9.<|im_end|>\n<|im_start|>assistant\n' }}
+    {{- '<tool_call>{"name": "subtract", "arguments": {"x": 9, "y": 2}}</tool_call><|im_end|>\n' }}
+    {{- '<|im_start|>tool\nThe result is: 7<|im_end|>\n' }}
+    {{- '<|im_start|>assistant\nThe answer is 7.<|im_end|>\n' }}
+{%- elif messages[0]['role'] != 'system' %}
+    {{- '<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n' }}
+{%- endif %}
+{%- for message in messages %}
+    {%- if message['role'] == 'tool' %}
+        {{- '<|im_start|>tool\nThe result is: ' + message['content'] + '<|im_end|>\n' }}
+    {%- elif message['tool_calls'] %}
+        {{- '<|im_start|>assistant\n' + (message['content'] or '') }}
+        {%- for call in message['tool_calls'] %}
+            {{- '<tool_call>{"name": "' + call['function']['name'] + '", "arguments": ' }}
+            {{- call['function']['arguments'] | tojson }}{{- '}</tool_call>' }}
+        {%- endfor %}
+        {{- '<|im_end|>\n' }}
+    {%- elif not (tools and loop.first and message['role'] == 'system') %}
+        {{- '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}
+    {%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}{{- '<|im_start|>assistant\n' }}{%- endif %}
+"""
+"""The default model's chat template, with tools added, which the one inside the weights ignores.
+
+Without tools it renders what that one does. With tools it shows the model three calls made by example: a model this
+small does as it is shown, not as it is told.
+"""
 
 # The child announces these two on the stream that also carries its log. Each is one write of less than PIPE_BUF
 # bytes, so that no line of the log can split it.
@@ -280,10 +327,8 @@ class _Child:
         self._reader = threading.Thread(target=self._read, name="openai_compat.local log", daemon=True)
         self._reader.start()
         assert self.process.stdin is not None
-        try:
+        with contextlib.suppress(OSError):  # When it has died already, wait_ready says why.
             self.process.stdin.write(json.dumps(config).encode() + b"\n")
-        except OSError:
-            pass  # It has died; wait_ready says why.
 
     @property
     def log(self) -> str:
@@ -318,8 +363,7 @@ class _Child:
         while chunk := self.process.stdout.read(65536):
             with self._changed:
                 self._tail += chunk
-                if len(self._tail) > LOG_BYTES:
-                    del self._tail[: self._tail.find(b"\n", len(self._tail) - LOG_BYTES) + 1]
+                del self._tail[:-LOG_BYTES]
                 self._changed.notify_all()
         with self._changed:
             self._ended = True

@@ -273,8 +273,8 @@ class _ChoiceState:
             self._refusal.append(refusal)
             events.append(StreamEvent("refusal", refusal, self.index, self._call))
         if (calls := delta.get("tool_calls")) and not (whole and self._by_delta and self.calls):
-            for kind, piece in self.calls.feed(calls, whole=whole):
-                events.append(StreamEvent(kind, piece, self.index, self._call))
+            for kind, progress in self.calls.feed(calls, whole=whole):
+                events.append(StreamEvent(kind, progress, self.index, self._call))
         if legacy := delta.get("function_call"):
             self.calls.feed_legacy(legacy)
         if not _DELTA_KEYS.issuperset(delta):
@@ -323,7 +323,7 @@ class _ChoiceState:
             text += as_text(detail.get("text")) or as_text(detail.get("summary"))
             last = kept[-1] if kept else None
             same = last is not None and all(last.get(key) == detail.get(key) for key in ("type", "index"))
-            if same and detail.get("index") is not None:
+            if last is not None and same and detail.get("index") is not None:
                 for key, value in detail.items():
                     grows = key in ("text", "summary", "data") and type(value) is str
                     if value is not None:

@@ -82,3 +82,17 @@ CLOUD = Dialect(thinking="reasoning_effort", leaves_out=frozenset({"top_k", "min
 """Cloud services that take OpenAI's fields and refuse those of local servers."""
 OPEN_MODELS = Dialect(thinking="reasoning_effort")
 """Cloud services for open models, which take ``top_k``."""
+
+
+_LIMIT = re.compile(
+    r"(?:larger than|more than|at most|up to|exceeds?|(?:maximum|max|limit)(?: \w+){0,3})\D{0,12}(\d+)",
+    re.IGNORECASE,
+)
+
+
+def batch_limit(error: APIStatusError, sent: int) -> int | None:
+    """How many inputs a server takes at once, where its refusal of ``sent`` of them says so."""
+    if error.status_code not in (400, 413, 422) or not re.search(r"batch|input|array", str(error), re.IGNORECASE):
+        return None
+    limits = [int(found) for found in _LIMIT.findall(str(error))]
+    return min((limit for limit in limits if 0 < limit < sent), default=None)

@@ -7,7 +7,7 @@ import math
 import sys
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import msgspec
@@ -18,6 +18,11 @@ from .error_body import find_error, status_error
 from .messages import Usage
 from .parse import decode_body
 from .response import CallInfo
+
+if TYPE_CHECKING:
+    Vector = memoryview[float]
+else:
+    Vector = memoryview
 
 ENCODING_FORMATS = ("base64", "float")
 
@@ -59,13 +64,13 @@ def build_embeddings_body(
     return body
 
 
-def _as_vectors(vectors: Iterable[Any]) -> tuple[memoryview, ...]:
+def _as_vectors(vectors: Iterable[Any]) -> tuple[Vector, ...]:
     return tuple(
         vector if isinstance(vector, memoryview) else memoryview(array("f", vector)).toreadonly() for vector in vectors
     )
 
 
-def _show_vectors(vectors: Sequence[memoryview]) -> str:
+def _show_vectors(vectors: Sequence[Vector]) -> str:
     return f"<{len(vectors)} × {len(vectors[0]) if vectors else 0} float32>"
 
 
@@ -77,7 +82,7 @@ class EmbeddingResponse:
     ``list(answer.embedding)`` gives Python floats.
     """
 
-    vectors: tuple[memoryview, ...] = attrs.field(converter=_as_vectors, repr=_show_vectors)
+    vectors: tuple[Vector, ...] = attrs.field(converter=_as_vectors, repr=_show_vectors)
     model: str = ""
     provider: str = ""
     usage: Usage | None = None
@@ -87,7 +92,7 @@ class EmbeddingResponse:
     raw: Mapping[str, Any] = attrs.field(factory=dict, eq=False, repr=False)
 
     @property
-    def embedding(self) -> memoryview:
+    def embedding(self) -> Vector:
         """The first vector."""
         return self.vectors[0]
 
@@ -108,7 +113,7 @@ class EmbeddingResponse:
     def __len__(self) -> int:
         return len(self.vectors)
 
-    def __iter__(self) -> Iterator[memoryview]:
+    def __iter__(self) -> Iterator[Vector]:
         return iter(self.vectors)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -123,7 +128,7 @@ def _restore(fields: dict[str, Any]) -> EmbeddingResponse:
     return EmbeddingResponse(**fields)
 
 
-def _normalized(vector: memoryview) -> memoryview:
+def _normalized(vector: Vector) -> Vector:
     length = math.sqrt(math.fsum(number * number for number in vector))
     return memoryview(array("f", (number / length for number in vector))).toreadonly() if length else vector
 
@@ -254,7 +259,7 @@ def _in_order(pairs: list[tuple[Any, Any]], count: int) -> list[Any]:
     return [by_index[index] for index in range(count)]
 
 
-def _vector(embedding: Any) -> memoryview:
+def _vector(embedding: Any) -> Vector:
     """A float32 vector, from base64 or numbers, decoded or still as JSON."""
     if isinstance(embedding, msgspec.Raw):
         text = bytes(embedding)
@@ -276,7 +281,7 @@ def _vector(embedding: Any) -> memoryview:
         raise _Misshapen("a vector has something in it that is not a finite number") from None
 
 
-def _from_base64(text: bytes | memoryview) -> memoryview:
+def _from_base64(text: bytes | memoryview) -> Vector:
     try:
         packed = binascii.a2b_base64(text)
     except binascii.Error as error:
@@ -290,7 +295,7 @@ def _from_base64(text: bytes | memoryview) -> memoryview:
     return _checked(packed)
 
 
-def _checked(packed: bytes) -> memoryview:
+def _checked(packed: bytes) -> Vector:
     vector = memoryview(packed).cast("f")
     # The byte with a number's sign and upper exponent: 7f or ff are NaN, infinity, or above 1e38.
     top = packed[3::4] if sys.byteorder == "little" else packed[0::4]

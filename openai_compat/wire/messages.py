@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -89,7 +89,11 @@ class ToolCall:
         return {"id": self.id, "type": "function", "function": function, **extra}
 
 
-@attrs.frozen(kw_only=True, eq=True, repr=True)
+def _calls(calls: Iterable[ToolCall]) -> tuple[ToolCall, ...]:
+    return tuple(calls)
+
+
+@attrs.frozen(kw_only=True)
 class Message(Mapping[str, Any]):
     """One message of a conversation, readable like its wire dict: ``message["content"]``, ``dict(message)``.
 
@@ -99,7 +103,7 @@ class Message(Mapping[str, Any]):
 
     role: str
     content: str | Sequence[Mapping[str, Any]] | None = None
-    tool_calls: tuple[ToolCall, ...] = attrs.field(default=(), converter=tuple)
+    tool_calls: tuple[ToolCall, ...] = attrs.field(default=(), converter=_calls)
     tool_call_id: str | None = None
     name: str | None = None
     extra: Mapping[str, Any] = attrs.field(factory=dict)
@@ -220,5 +224,3 @@ class Image:
     def to_wire(self) -> dict[str, Any]:
         """The ``image_url`` part."""
         return {"type": "image_url", "image_url": {"url": self.url}}
-
-

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Generator, Iterable, Mapping
+from typing import Any, TypeVar
 
-from ..errors import APIError, ResponseParseError
+import attrs
+
+from ..errors import APIError, ResponseParseError, StreamServerError
 from .accumulate import Accumulator, InlineThink, verdict
 from .decode import NotJSONError, decode_json, encode_json
-from .error_body import find_error, status_error
-from .response import CallInfo, ChatResponse
-from .sse import DONE, iter_payloads, looks_like_sse
+from .error_body import ErrorDetail, find_error, status_error, stream_error
+from .response import CallInfo, ChatResponse, StreamEvent
+from .sse import DONE, MAX_EVENT_BYTES, iter_payloads, looks_like_sse
+
+T = TypeVar("T")
 
 
 def parse_turn(
@@ -65,24 +69,18 @@ def parse_response(
     data = body.encode() if isinstance(body, str) else body
     if looks_like_sse(data):
         accumulator = Accumulator(info, inline_think=inline_think, think_opened=think_opened, make_id=make_id)
-        complete = False
-        for payload in iter_payloads([bytes(data)], max_event_bytes=len(data) + 8):
-            if payload is DONE:
-                complete = True
-                break
-            accumulator.feed(payload)
-            if accumulator.error is not None:
-                raise status_error(
-                    200,
-                    headers or {},
-                    encode_json(payload),
-                    provider=info.provider,
-                    url=url,
-                    request_id=request_id,
-                    secrets=secrets,
-                )
-        accumulator.finish()
-        complete = complete or accumulator.finished
+        try:
+            complete = drain(stream_events([bytes(data)], accumulator, max_event_bytes=len(data) + 8))
+        except StreamServerError:
+            raise status_error(
+                200,
+                headers or {},
+                encode_json({"error": attrs.asdict(accumulator.error or ErrorDetail())}),
+                provider=info.provider,
+                url=url,
+                request_id=request_id,
+                secrets=secrets,
+            ) from None
         response = accumulator.response(
             truncated=not complete, latency_ms=latency_ms, request_id=request_id, headers=headers
         )
@@ -132,6 +130,80 @@ def decode_body(data: bytes | bytearray, *, provider: str = "", request_id: str 
             request_id=request_id,
             retryable=not start or error.cut_short,
         ) from None
+
+
+def stream_events(
+    chunks: Iterable[bytes],
+    accumulator: Accumulator,
+    *,
+    max_event_bytes: int = MAX_EVENT_BYTES,
+    request_id: str | None = None,
+    secrets: Iterable[str] = (),
+) -> Generator[StreamEvent, None, bool]:
+    """The events of a streamed body, all but the last; returns whether the body says that it is complete.
+
+    Raises:
+        StreamServerError: the server sent an error inside the stream.
+        StreamError: an event is larger than ``max_event_bytes``.
+    """
+    done = False
+    for payload in iter_payloads(chunks, max_event_bytes=max_event_bytes):
+        if payload is DONE:
+            done = True
+            break
+        yield from accumulator.feed(payload)
+        if accumulator.error is not None:
+            raise stream_error(
+                accumulator.error, provider=accumulator.call.provider, request_id=request_id, secrets=secrets
+            )
+    yield from accumulator.finish()
+    return done or accumulator.finished
+
+
+def drain(events: Generator[StreamEvent, None, T]) -> T:
+    """Run events to their end; what they return."""
+    while True:
+        try:
+            next(events)
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+
+
+def stream_response(
+    chunks: Iterable[bytes],
+    sink: Callable[[StreamEvent], Any],
+    *,
+    call: CallInfo | None = None,
+    inline_think: InlineThink = "split",
+    think_opened: bool = False,
+    strict: bool = False,
+) -> ChatResponse:
+    """Push the events of a streamed body into ``sink``, the last one ``done`` or ``error``; return the answer.
+
+    Raises:
+        StreamError, ResponseShapeError: as for a call, after ``sink`` has heard of it; ``.partial`` has what came.
+    """
+    accumulator = Accumulator(call, inline_think=inline_think, think_opened=think_opened)
+    try:
+        events = stream_events(chunks, accumulator)
+        while True:
+            try:
+                sink(next(events))
+            except StopIteration as stop:
+                complete = stop.value
+                break
+        response = accumulator.response(truncated=not complete)
+        error = verdict(response, complete=complete, strict=strict)
+        if error is not None:
+            raise stamped(error, response.provider, None)
+    except APIError as failure:
+        if failure.partial is None:
+            failure.partial = accumulator.response()
+        sink(StreamEvent("error", failure, 0, accumulator.call))
+        raise
+    sink(StreamEvent("done", response, 0, accumulator.call))
+    return response
 
 
 def stamped(error: APIError, provider: str, request_id: str | None) -> APIError:

@@ -44,6 +44,10 @@ def _as_message(value: Any) -> Message | Mapping[str, Any]:
     raise ConfigurationError(f"a message is a dict or a Message, not {type(value).__name__}")
 
 
+def _tools(value: Iterable[ToolSpec | Mapping[str, Any]] | None) -> tuple[ToolSpec | Mapping[str, Any], ...]:
+    return tuple(value or ())
+
+
 def _messages(value: Iterable[Any] | None) -> tuple[Message | Mapping[str, Any], ...]:
     if isinstance(value, (str, Mapping)):
         raise ConfigurationError("messages is a list of messages; a single question goes into prompt")
@@ -85,7 +89,7 @@ class ChatRequest:
     images: tuple[Image, ...] = attrs.field(default=(), converter=_images)
     messages: tuple[Message | Mapping[str, Any], ...] = attrs.field(default=(), converter=_messages)
     model: str | None = None
-    tools: tuple[ToolSpec | Mapping[str, Any], ...] = attrs.field(default=(), converter=tuple)
+    tools: tuple[ToolSpec | Mapping[str, Any], ...] = attrs.field(default=(), converter=_tools)
     tool_choice: str | Mapping[str, Any] | None = None
     parallel_tool_calls: bool | None = None
     max_tokens: int | None = None

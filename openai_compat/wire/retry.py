@@ -48,7 +48,7 @@ class RetryPolicy:
 
 
 def parse_duration(text: str) -> float | None:
-    """Seconds in ``"6"``, ``"5.289s"``, ``"6m0s"`` or ``"17ms"``; None for anything else, zero and negative included."""
+    """Seconds in ``"6"``, ``"5.289s"``, ``"6m0s"`` or ``"17ms"``; None for all else, zero and negative too."""
     text = text.strip()
     try:
         seconds = float(text)

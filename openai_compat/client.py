@@ -1,0 +1,554 @@
+"""The client: chat, stream, run_tools, embed, models."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from urllib.parse import parse_qs
+
+import attrs
+
+from . import __version__
+from .errors import APIStatusError, ConfigurationError
+from .providers import PROVIDERS, Provider, provider_for_url, provider_named
+from .stream import ChatStream
+from .tool_loop import run_tools_loop
+from .tools import Toolbox, ToolDispatcher
+from .transport import CancelToken, Deadline, Endpoint, Reply, Timeout, Transport, retrying
+from .wire.accumulate import Accumulator, InlineThink
+from .wire.decode import encode_json
+from .wire.dialect import GENERIC, Dialect, batch_limit
+from .wire.embeddings import EmbeddingResponse, build_embeddings_body, parse_embeddings_response
+from .wire.models import Model, parse_models
+from .wire.parse import decode_body, parse_response
+from .wire.request import ChatRequest, build_body, build_streaming_body
+from .wire.response import CallInfo, ChatResponse, StreamEvent
+from .wire.retry import RetryPolicy
+from .wire.sse import MAX_EVENT_BYTES
+
+if TYPE_CHECKING:
+    import requests
+    from typing_extensions import Unpack
+
+    from .fields import ChatFields, ToolRunFields
+
+log = logging.getLogger("openai_compat")
+
+Sink = Callable[[StreamEvent], Any]
+Prompt = str | ChatRequest | Sequence[Mapping[str, Any]]
+T = TypeVar("T")
+
+_REQUEST_FIELDS = frozenset(field.name for field in attrs.fields(ChatRequest))
+
+
+class Client:
+    """Calls one server, from any number of threads.
+
+    Works with and without ``with``; closing it closes its pooled connections, and a later call opens new ones.
+
+    Args:
+        base_url: with or without ``/v1``; a query (Azure's ``api-version``) stays on every request.
+        api_key: None sends no key; a callable is asked for one at each request.
+        provider: whom this is, stamped into answers, events and errors, and how it reads the format; told from the
+            base URL where None. See ``providers.PROVIDERS``; any other name is taken as a label.
+        model: for calls that name none.
+        timeout: a ``Timeout``, seconds in all, or None for no limit.
+        max_retries: further tries after connection errors and HTTP 408, 409, 429 and 5xx.
+        headers: sent with every request.
+        session: a ``requests.Session`` of your own, whose adapters, proxies, auth and plugins apply.
+        auth: a requests auth object, in place of ``api_key``.
+        truncated: ``"return"`` flags a stream that ended cleanly but unfinished, ``"raise"`` refuses it.
+        inline_think: ``"split"`` takes ``<think>`` spans out of the text, ``"keep"`` leaves them there.
+        max_event_bytes: most that one event of a stream may have.
+
+    Raises:
+        ConfigurationError: a base URL without scheme or host, or a key that cannot be sent.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        api_key: str | Callable[[], str] | None = None,
+        *,
+        provider: str | None = None,
+        model: str | None = None,
+        timeout: Timeout | float | None = Timeout(),  # noqa: B008 - a frozen value
+        max_retries: int = 2,
+        headers: Mapping[str, str] | None = None,
+        session: requests.Session | None = None,
+        auth: Any = None,
+        truncated: Literal["return", "raise"] = "return",
+        inline_think: InlineThink = "split",
+        max_event_bytes: int = MAX_EVENT_BYTES,
+    ) -> None:
+        if truncated not in ("return", "raise"):
+            raise ConfigurationError(f"truncated must be 'return' or 'raise', not {truncated!r}")
+        if inline_think not in ("split", "keep"):
+            raise ConfigurationError(f"inline_think must be 'split' or 'keep', not {inline_think!r}")
+        endpoint = Endpoint.parse(base_url)
+        known = _known_provider(provider, endpoint)
+        if known is PROVIDERS["azure"]:
+            endpoint = _azure_endpoint(endpoint, model)
+        self.provider = known.name if known else provider or endpoint.host
+        self.model = model
+        self.timeout = Timeout.of(timeout)
+        self.base_url = endpoint.base
+        self._dialect = known.dialect if known else GENERIC
+        self._learnt: dict[str, Dialect] = {}
+        self._batch_limit: int | None = None
+        self._told: set[str] = set()
+        self._retry = RetryPolicy(max_retries=max_retries)
+        self._strict = truncated == "raise"
+        self._inline_think: InlineThink = inline_think
+        self._max_event_bytes = max_event_bytes
+        self._key = _Key(api_key, self._dialect.key_header)
+        self._transport = Transport(
+            endpoint,
+            provider=self.provider,
+            headers={
+                "Content-Type": "application/json",
+                "Accept": "application/json, text/event-stream",
+                "Accept-Encoding": "gzip, deflate",
+                "User-Agent": f"openai_compat/{__version__}",
+                **_checked_headers(headers or {}),
+            },
+            auth=self._key.header,
+            secrets=self._key.secrets,
+            session=session,
+            requests_auth=auth,
+        )
+
+    @classmethod
+    def for_provider(cls, name: str, api_key: str | Callable[[], str] | None = None, **options: Any) -> Client:
+        """A client for a provider of the table, its key from the provider's environment variable.
+
+        Args:
+            name: ``"openai"``, ``"ollama"``, ... : see ``providers.PROVIDERS``.
+            api_key: in place of the variable's.
+            options: as for ``Client``; ``base_url`` in place of the table's.
+
+        Raises:
+            ConfigurationError: an unknown provider, or no key where one is needed.
+        """
+        known = provider_named(name)
+        base_url = options.pop("base_url", None) or known.base_url or os.environ.get("AZURE_OPENAI_ENDPOINT", "")
+        if not base_url:
+            raise ConfigurationError(f"{known.name} has no common address: give base_url=")
+        if known.name == "azure" and "?" not in base_url and (version := os.environ.get("OPENAI_API_VERSION")):
+            base_url += f"?api-version={version}"
+        key = api_key or (os.environ.get(known.key_variable) if known.key_variable else None)
+        if known.key_variable and not key and "auth" not in options and "session" not in options:
+            raise ConfigurationError(f"{known.name} needs a key: set {known.key_variable}, or give api_key=")
+        return cls(base_url, key, provider=known.name, **options)
+
+    @classmethod
+    def from_env(cls, **options: Any) -> Client:
+        """A client for whatever the environment names.
+
+        Read in this order: ``OPENAI_BASE_URL`` (with ``OPENAI_API_KEY``), the key variable of a known provider, and
+        ``OLLAMA_HOST``. ``OPENAI_MODEL`` is the model for calls that name none.
+
+        Raises:
+            ConfigurationError: the environment names no server.
+        """
+        environ = os.environ
+        if model := environ.get("OPENAI_MODEL"):
+            options.setdefault("model", model)
+        if base_url := environ.get("OPENAI_BASE_URL"):
+            return cls(base_url, environ.get("OPENAI_API_KEY"), **options)
+        for known in PROVIDERS.values():
+            if known.key_variable and environ.get(known.key_variable):
+                return cls.for_provider(known.name, **options)
+        if host := environ.get("OLLAMA_HOST"):
+            return cls(_ollama_url(host), provider="ollama", **options)
+        variables = ", ".join(known.key_variable for known in PROVIDERS.values() if known.key_variable)
+        raise ConfigurationError(f"the environment names no server: set OPENAI_BASE_URL, or one of {variables}")
+
+    def __repr__(self) -> str:
+        model = f", model={self.model!r}" if self.model else ""
+        return f"Client({self.base_url!r}, provider={self.provider!r}{model})"
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the pooled connections; a session that you gave stays open."""
+        self._transport.close()
+
+    def chat(
+        self,
+        prompt: Prompt | None = None,
+        *,
+        sink: Any = None,
+        cancel: CancelToken | None = None,
+        timeout: Timeout | float | None = None,
+        think_opened: bool = False,
+        **fields: Unpack[ChatFields],
+    ) -> ChatResponse:
+        """Ask, and wait for the answer.
+
+        Args:
+            prompt: the question, a ``ChatRequest``, or a list of messages.
+            sink: streams on the wire: called with each ``StreamEvent``, or an object with ``emit``. The same answer
+                is returned.
+            cancel: ends the call from another thread.
+            timeout: in place of the client's.
+            think_opened: the prompt's template opens ``<think>``, so that the answer begins with reasoning.
+            fields: any field of ``ChatRequest``.
+
+        Raises:
+            ConfigurationError: no model, nothing to ask, or an unusable value; nothing was sent.
+            APIStatusError: the server refused.
+            APIConnectionError: it could not be reached, or not to the end; ``APITimeoutError`` if that took too long.
+            ResponseParseError: the reply is not JSON.
+            ResponseShapeError: it holds no answer; ``.partial`` has what there was.
+            StreamError: with a sink, the stream failed; ``.partial`` has what had come.
+            Cancelled: by ``cancel``.
+        """
+        if sink is not None:
+            return _drive(
+                self.stream(prompt, cancel=cancel, timeout=timeout, think_opened=think_opened, **fields), sink
+            )
+        request = self._request(prompt, fields)
+        call = self._call_info(request)
+        body = build_body(request, origin=self.base_url)
+        deadline = self._deadline(timeout, cancel)
+
+        def attempt() -> ChatResponse:
+            reply = self._post("/chat/completions", body, deadline, request)
+            return parse_response(
+                reply.read(),
+                call=call,
+                inline_think=self._inline_think,
+                think_opened=think_opened,
+                strict=self._strict,
+                make_id=_new_id,
+                latency_ms=deadline.elapsed_ms,
+                request_id=reply.request_id,
+                headers=reply.headers,
+                secrets=self._key.secrets(),
+                url=reply.url,
+            )
+
+        return retrying(attempt, self._retry, deadline)
+
+    def stream(
+        self,
+        prompt: Prompt | None = None,
+        *,
+        cancel: CancelToken | None = None,
+        timeout: Timeout | float | None = None,
+        think_opened: bool = False,
+        **fields: Unpack[ChatFields],
+    ) -> ChatStream:
+        """Ask, and read the answer as it comes: an iterator of ``StreamEvent`` and a context manager.
+
+        Takes what ``chat`` takes; its errors are raised while the stream is read.
+        """
+        request = self._request(prompt, fields)
+        call = self._call_info(request)
+        body = build_streaming_body(request, origin=self.base_url)
+        deadline = self._deadline(timeout, cancel)
+        return ChatStream(
+            lambda: self._post("/chat/completions", body, deadline, request),
+            lambda: Accumulator(call, inline_think=self._inline_think, think_opened=think_opened, make_id=_new_id),
+            call=call,
+            deadline=deadline,
+            retry=self._retry,
+            strict=self._strict,
+            secrets=self._key.secrets,
+            max_event_bytes=self._max_event_bytes,
+        )
+
+    def run_tools(
+        self,
+        prompt: Prompt | None = None,
+        *,
+        tools: Iterable[Any],
+        dispatcher: ToolDispatcher | None = None,
+        max_iterations: int = 8,
+        sink: Any = None,
+        cancel: CancelToken | None = None,
+        timeout: Timeout | float | None = None,
+        think_opened: bool = False,
+        **fields: Unpack[ToolRunFields],
+    ) -> ChatResponse:
+        """Ask, run the tools that the model calls, and ask again until it answers.
+
+        Args:
+            tools: functions, ``@tool`` objects, or ``ToolSpec`` where ``dispatcher`` runs them.
+            max_iterations: most rounds.
+            sink: hears every round.
+
+        Raises:
+            ToolLoopError: the model still calls tools after ``max_iterations`` rounds.
+        """
+        toolbox = Toolbox(tools, dispatcher)
+        request = attrs.evolve(self._request(prompt, fields), tools=toolbox.specs)
+
+        def ask(round_: ChatRequest) -> ChatResponse:
+            return self.chat(round_, sink=sink, cancel=cancel, timeout=timeout, think_opened=think_opened)
+
+        return run_tools_loop(ask, request, toolbox, max_iterations=max_iterations)
+
+    def embed(
+        self,
+        texts: str | Sequence[str],
+        *,
+        model: str | None = None,
+        encoding_format: Literal["base64", "float"] | None = "base64",
+        dimensions: int | None = None,
+        batch_size: int | None = None,
+        normalize: bool = False,
+        user: str | None = None,
+        extra_body: Mapping[str, Any] | None = None,
+        cancel: CancelToken | None = None,
+        timeout: Timeout | float | None = None,
+    ) -> EmbeddingResponse:
+        """Vectors for one text or many, in their order.
+
+        Args:
+            encoding_format: what to ask for; either is understood, whatever the server sends. None leaves it out.
+            dimensions: numbers in a vector, where the model can shorten them.
+            batch_size: most texts in one request; by default 2048, or fewer where the server says so.
+            normalize: scale every vector to length 1.
+
+        Raises:
+            ConfigurationError: no model, or nothing to embed.
+            ResponseShapeError: a vector is missing, not finite, or cannot be told to belong to a text.
+        """
+        name = model or self.model or ""
+        inputs = [texts] if isinstance(texts, str) else list(texts)
+        build_embeddings_body(inputs, model=name, encoding_format=encoding_format)
+        call = CallInfo(call_id=_new_id(), provider=self.provider, model=name, origin=self.base_url)
+        deadline = self._deadline(timeout, cancel)
+        parts: list[EmbeddingResponse] = []
+        done = 0
+        size = self._batch_size(batch_size)
+        while done < len(inputs):
+            batch: str | list[str] = texts if isinstance(texts, str) else inputs[done : done + size]
+            count = 1 if isinstance(batch, str) else len(batch)
+            body = build_embeddings_body(
+                batch,
+                model=name,
+                encoding_format=encoding_format,
+                dimensions=dimensions,
+                user=user,
+                extra_body=extra_body,
+            )
+            try:
+                parts.append(self._embed_batch(body, count, call, deadline))
+            except APIStatusError as error:
+                limit = batch_limit(error, count)
+                if limit is None:
+                    raise
+                self._batch_limit = size = limit
+                continue
+            done += count
+        joined = _joined(parts, deadline.elapsed_ms)
+        return joined.normalized() if normalize else joined
+
+    def _batch_size(self, given: int | None) -> int:
+        if given is not None and given < 1:
+            raise ConfigurationError(f"batch_size must be at least 1, not {given}")
+        return min(given or MAX_BATCH, self._batch_limit or MAX_BATCH)
+
+    def _embed_batch(self, body: dict[str, Any], count: int, call: CallInfo, deadline: Deadline) -> EmbeddingResponse:
+        def attempt() -> EmbeddingResponse:
+            reply = self._transport.send("POST", "/embeddings", _encoded(body), deadline)
+            return parse_embeddings_response(
+                reply.read(),
+                count=count,
+                call=call,
+                latency_ms=deadline.elapsed_ms,
+                request_id=reply.request_id,
+                headers=reply.headers,
+                secrets=self._key.secrets(),
+                url=reply.url,
+            )
+
+        return retrying(attempt, self._retry, deadline)
+
+    def models(self, *, cancel: CancelToken | None = None, timeout: Timeout | float | None = None) -> tuple[Model, ...]:
+        """The models that the server offers, in its order."""
+        deadline = self._deadline(timeout, cancel)
+
+        def attempt() -> tuple[Model, ...]:
+            reply = self._transport.send("GET", "/models", None, deadline)
+            payload = decode_body(reply.read(), provider=self.provider, request_id=reply.request_id)
+            return parse_models(payload, provider=self.provider)
+
+        return retrying(attempt, self._retry, deadline)
+
+    def _request(self, prompt: Prompt | None, fields: Mapping[str, Any]) -> ChatRequest:
+        unknown = fields.keys() - _REQUEST_FIELDS
+        if unknown:
+            raise TypeError(
+                f"no such field of a chat request: {', '.join(sorted(unknown))}; what only your server knows goes "
+                "into extra_body"
+            )
+        if isinstance(prompt, ChatRequest):
+            request = attrs.evolve(prompt, **fields) if fields else prompt
+        elif prompt is None or isinstance(prompt, str):
+            request = ChatRequest(prompt, **fields)
+        elif isinstance(prompt, Mapping) or not isinstance(prompt, Iterable):
+            raise ConfigurationError(
+                f"a prompt is a string, a ChatRequest or a list of messages, not {type(prompt).__name__}"
+            )
+        else:
+            request = ChatRequest(messages=prompt, **fields)
+        if request.model or not self.model:
+            return request
+        return attrs.evolve(request, model=self.model)
+
+    def _call_info(self, request: ChatRequest) -> CallInfo:
+        return CallInfo(call_id=_new_id(), provider=self.provider, model=request.model or "", origin=self.base_url)
+
+    def _deadline(self, timeout: Timeout | float | None, cancel: CancelToken | None) -> Deadline:
+        return Deadline(self.timeout if timeout is None else Timeout.of(timeout), cancel)
+
+    def _post(self, path: str, body: dict[str, Any], deadline: Deadline, request: ChatRequest) -> Reply:
+        """Send a body in the server's dialect; what a refusal teaches is remembered, and tried at once."""
+        model = request.model or ""
+        for _ in range(3):
+            dialect = self._learnt.get(model, self._dialect)
+            adapted, left_out = dialect.adapt(body)
+            self._tell(left_out)
+            try:
+                return self._transport.send(
+                    "POST",
+                    path,
+                    _encoded(adapted),
+                    deadline,
+                    headers=_checked_headers(request.extra_headers),
+                    query=request.extra_query,
+                )
+            except APIStatusError as error:
+                learnt = dialect.learn(error, adapted)
+                if learnt is None:
+                    raise
+                self._learnt[model] = learnt
+                refusal = error
+        raise refusal
+
+    def _tell(self, left_out: tuple[str, ...]) -> None:
+        for name in left_out:
+            if name not in self._told:
+                self._told.add(name)
+                log.warning("%s does not take %s; it is not sent", self.provider, name)
+
+
+MAX_BATCH = 2048
+"""Texts in one embeddings request; OpenAI's own limit."""
+
+
+class _Key:
+    """The API key, checked, and out of sight."""
+
+    def __init__(self, key: str | Callable[[], str] | None, header: str) -> None:
+        self._given = key if callable(key) else _checked_key(key)
+        self._name = header
+        self._last: tuple[str, ...] = () if callable(self._given) or not self._given else (self._given,)
+
+    def __repr__(self) -> str:
+        return "<key>"
+
+    def header(self) -> dict[str, str]:
+        """The header that carries the key; none without a key."""
+        key = _checked_key(self._given()) if callable(self._given) else self._given
+        if not key:
+            return {}
+        self._last = (key,)
+        return {self._name: f"Bearer {key}" if self._name == "Authorization" else key}
+
+    def secrets(self) -> list[str]:
+        """The keys that nothing may show."""
+        return list(self._last)
+
+
+def _checked_key(key: Any) -> str | None:
+    """A key that can be sent; the message of one that cannot does not show it."""
+    if key is None or key == "":
+        return None
+    if not isinstance(key, str):
+        raise ConfigurationError(f"api_key must be a string or a function that gives one, not {type(key).__name__}")
+    if key != key.strip():
+        raise ConfigurationError("api_key begins or ends with white space (a newline from a file?): strip it")
+    if not key.isascii() or not key.isprintable() or " " in key:
+        raise ConfigurationError("api_key has a character that no key has (a space, a control or non-ASCII character)")
+    return key
+
+
+def _checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    for name, value in headers.items():
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise ConfigurationError(f"header {name!r} must be a string")
+        if "\n" in name + value or "\r" in name + value:
+            raise ConfigurationError(f"header {name!r} has a line break in it")
+    return dict(headers)
+
+
+def _known_provider(name: str | None, endpoint: Endpoint) -> Provider | None:
+    if name is None:
+        return provider_for_url(endpoint.host, endpoint.port)
+    return PROVIDERS.get(name.lower())
+
+
+def _azure_endpoint(endpoint: Endpoint, model: str | None) -> Endpoint:
+    """A bare Azure address names the resource only: the deployment is the model, unless the new API is meant."""
+    root = endpoint.base.removesuffix("/v1")
+    if root.count("/") > 2:
+        return endpoint
+    if "api-version" not in parse_qs(endpoint.query):
+        return attrs.evolve(endpoint, base=f"{root}/openai/v1")
+    if not model:
+        raise ConfigurationError("Azure with api-version needs model=, the name of the deployment")
+    return attrs.evolve(endpoint, base=f"{root}/openai/deployments/{model}")
+
+
+def _ollama_url(host: str) -> str:
+    """``OLLAMA_HOST`` as Ollama reads it: scheme and port may be missing, 0.0.0.0 is this machine."""
+    scheme, _, rest = host.rpartition("://")
+    name, colon, port = rest.rstrip("/").partition(":")
+    return f"{scheme or 'http'}://{'127.0.0.1' if name in ('', '0.0.0.0') else name}:{port if colon else 11434}/v1"
+
+
+def _new_id() -> str:
+    """Nine letters and digits, the only form of a tool call's id that every server takes."""
+    return os.urandom(5).hex()[:9]
+
+
+def _encoded(body: dict[str, Any]) -> bytes:
+    try:
+        return encode_json(body)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ConfigurationError(f"the request cannot be written as JSON: {error}") from error
+
+
+def _drive(stream: ChatStream, sink: Any) -> ChatResponse:
+    """Push a stream's events into a sink; a sink that raises ends the stream."""
+    emit: Sink = getattr(sink, "emit", sink)
+    if not callable(emit):
+        raise ConfigurationError(f"a sink is a callable or has emit, {type(sink).__name__} is neither")
+    with stream:
+        for event in stream:
+            emit(event)
+        return stream.response
+
+
+def _joined(parts: list[EmbeddingResponse], latency_ms: float) -> EmbeddingResponse:
+    if len(parts) == 1:
+        return parts[0]
+    usage = parts[0].usage
+    for part in parts[1:]:
+        usage = part.usage + usage if part.usage is not None else usage
+    vectors = tuple(vector for part in parts for vector in part.vectors)
+    return attrs.evolve(parts[-1], vectors=vectors, usage=usage, latency_ms=latency_ms)

@@ -1,0 +1,158 @@
+"""A stream of chat events, pulled."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Generator, Iterator
+from types import TracebackType
+
+from .errors import APIError, Cancelled, OpenAICompatError
+from .transport import Deadline, Reply, wait_to_retry
+from .wire.accumulate import Accumulator, verdict
+from .wire.parse import stamped, stream_events
+from .wire.response import CallInfo, ChatResponse, StreamEvent
+from .wire.retry import RetryPolicy
+from .wire.sse import MAX_EVENT_BYTES
+
+log = logging.getLogger("openai_compat")
+
+
+class ChatStream(Iterator[StreamEvent]):
+    """The events of one streamed call, and at the end its answer.
+
+    An iterator and a context manager: the request is sent when the first event is asked for, and leaving the ``with``
+    block early closes the connection, so that the server stops. The last event is either ``done`` or an ``error``,
+    whose exception is then raised.
+    """
+
+    def __init__(
+        self,
+        open_reply: Callable[[], Reply],
+        make_accumulator: Callable[[], Accumulator],
+        *,
+        call: CallInfo,
+        deadline: Deadline,
+        retry: RetryPolicy,
+        strict: bool = False,
+        secrets: Callable[[], list[str]] = list,
+        max_event_bytes: int = MAX_EVENT_BYTES,
+    ) -> None:
+        self.call = call
+        self._open_reply = open_reply
+        self._make_accumulator = make_accumulator
+        self._accumulator = make_accumulator()
+        self._deadline = deadline
+        self._retry = retry
+        self._strict = strict
+        self._secrets = secrets
+        self._max_event_bytes = max_event_bytes
+        self._reply: Reply | None = None
+        self._response: ChatResponse | None = None
+        self._first_token_ms: float | None = None
+        self._events = self._run()
+
+    def __iter__(self) -> Iterator[StreamEvent]:
+        return self._events
+
+    def __next__(self) -> StreamEvent:
+        return next(self._events)
+
+    def __enter__(self) -> ChatStream:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the call. Where it is not over, the connection is closed and the server stops."""
+        self._events.close()
+
+    @property
+    def response(self) -> ChatResponse:
+        """The answer, complete or as far as it has come."""
+        return self._response or self._so_far()
+
+    @property
+    def text_stream(self) -> Iterator[str]:
+        """The answer's text, piece by piece."""
+        return (event.data for event in self._events if event.kind == "text" and not event.index)
+
+    def until_done(self) -> ChatResponse:
+        """Read to the end; the answer."""
+        for _ in self._events:
+            pass
+        return self.response
+
+    def _so_far(self, *, truncated: bool = False) -> ChatResponse:
+        reply = self._reply
+        return self._accumulator.response(
+            truncated=truncated,
+            latency_ms=self._deadline.elapsed_ms,
+            first_token_ms=self._first_token_ms,
+            request_id=reply.request_id if reply else None,
+            headers=reply.headers if reply else None,
+        )
+
+    def _run(self) -> Generator[StreamEvent, None, None]:
+        try:
+            yield from self._tries()
+        except OpenAICompatError as error:
+            if isinstance(error, (APIError, Cancelled)) and error.partial is None and self._reply is not None:
+                error.partial = self._so_far()
+            yield StreamEvent("error", error, 0, self.call)
+            raise
+        finally:
+            if self._reply is not None and self._response is None:
+                self._reply.close()
+
+    def _tries(self) -> Iterator[StreamEvent]:
+        """The events of the first try that delivers any: after that nothing is sent again."""
+        tries = 0
+        while True:
+            try:
+                yield from self._attempt()
+                return
+            except APIError as error:
+                if self._first_token_ms is not None:
+                    raise
+                wait_to_retry(error, tries, self._retry, self._deadline)
+            tries += 1
+
+    def _attempt(self) -> Iterator[StreamEvent]:
+        self._reply = None
+        self._accumulator = accumulator = self._make_accumulator()
+        self._reply = reply = self._open_reply()
+        try:
+            complete = yield from self._timed(
+                stream_events(
+                    reply.chunks(),
+                    accumulator,
+                    max_event_bytes=self._max_event_bytes,
+                    request_id=reply.request_id,
+                    secrets=self._secrets(),
+                )
+            )
+        except BaseException:
+            reply.close()
+            raise
+        reply.finish()
+        response = self._so_far(truncated=not complete)
+        error = verdict(response, complete=complete, strict=self._strict)
+        if error is not None:
+            raise stamped(error, self.call.provider, reply.request_id)
+        if not complete:
+            log.warning("%s: the stream ended with neither finish_reason nor [DONE]", self.call.provider)
+        self._response = response
+        yield StreamEvent("done", response, 0, self.call)
+
+    def _timed(self, events: Generator[StreamEvent, None, bool]) -> Generator[StreamEvent, None, bool]:
+        """The same events; notes when the first came."""
+        try:
+            first = next(events)
+        except StopIteration as stop:
+            return bool(stop.value)
+        self._first_token_ms = self._deadline.elapsed_ms
+        yield first
+        return (yield from events)
