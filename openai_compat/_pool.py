@@ -12,6 +12,9 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from .transport import _active, netrc_exists
 
+HELD_BYTES = 65536
+"""A body up to this size goes out together with its headers."""
+
 
 class _Response(http.client.HTTPResponse):
     """Passes over informational replies: Python before 3.12 takes 103 Early Hints for the answer itself."""
@@ -25,11 +28,12 @@ class _Response(http.client.HTTPResponse):
 
 
 class _Reporting:
-    """Tells the exchange that this thread is opening which socket it has."""
+    """Tells the exchange that this thread is opening which socket it has, and sends head and body in one write."""
 
     response_class = _Response
     sock: Any
     timeout: Any
+    _held: list[bytes] | None = None
 
     def _report(self) -> None:
         exchange = getattr(_active, "exchange", None)
@@ -52,7 +56,23 @@ class _Reporting:
             # A pooled connection still has the timeout of its last read.
             self.sock.settimeout(self.timeout)
             self._report()
-        super().request(*args, **kwargs)  # type: ignore[misc]
+        self._held = []
+        try:
+            super().request(*args, **kwargs)  # type: ignore[misc]
+        finally:
+            held, self._held = self._held, None
+        if held:
+            self.send(b"".join(held))
+
+    def send(self, data: Any) -> None:
+        # http.client makes two writes of a request, which cost a third of a small call.
+        if self._held is None or not isinstance(data, bytes) or len(data) > HELD_BYTES:
+            held, self._held = self._held, None
+            if held:
+                super().send(b"".join(held))  # type: ignore[misc]
+            super().send(data)  # type: ignore[misc]
+        else:
+            self._held.append(data)
 
     def getresponse(self) -> Any:
         exchange = getattr(_active, "exchange", None)
@@ -81,6 +101,19 @@ class _Adapter(HTTPAdapter):
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs)
         self.poolmanager.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}
+
+    def close(self) -> None:
+        # urllib3 leaves it to the garbage collector to close the pools that it clears.
+        for manager in (self.poolmanager, *self.proxy_manager.values()):
+            for key in manager.pools.keys():  # noqa: SIM118 - a container that is not iterable
+                pool = manager.pools.get(key)
+                if pool is not None:
+                    pool.close()
+        super().close()
+
+    def request_url(self, request: requests.PreparedRequest, proxies: Any) -> str:
+        # The way past proxies parses the URL twice more.
+        return super().request_url(request, proxies) if proxies else request.path_url
 
     def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
         manager = super().proxy_manager_for(*args, **kwargs)

@@ -1,4 +1,7 @@
-"""The client: chat, stream, run_tools, embed, models."""
+"""The client: chat, stream, run_tools, embed, models.
+
+What a plain chat does not need (streams, tools, embeddings) is imported where it is used: a short script starts faster.
+"""
 
 from __future__ import annotations
 
@@ -14,15 +17,10 @@ import attrs
 from . import __version__
 from .errors import APIStatusError, ConfigurationError
 from .providers import PROVIDERS, Provider, provider_for_url, provider_named
-from .stream import ChatStream
-from .tool_loop import run_tools_loop
-from .tools import Toolbox, ToolDispatcher
 from .transport import CancelToken, Deadline, Endpoint, Reply, Timeout, Transport, retrying
 from .wire.accumulate import Accumulator, InlineThink
 from .wire.decode import encode_json
 from .wire.dialect import GENERIC, Dialect, batch_limit
-from .wire.embeddings import EmbeddingResponse, build_embeddings_body, parse_embeddings_response
-from .wire.models import Model, parse_models
 from .wire.parse import decode_body, parse_response
 from .wire.request import ChatRequest, build_body, build_streaming_body
 from .wire.response import CallInfo, ChatResponse, StreamEvent
@@ -34,6 +32,10 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from .fields import ChatFields, ToolRunFields
+    from .stream import ChatStream
+    from .tools import ToolDispatcher
+    from .wire.embeddings import EmbeddingResponse
+    from .wire.models import Model
 
 log = logging.getLogger("openai_compat")
 
@@ -253,6 +255,8 @@ class Client:
 
         Takes what ``chat`` takes; its errors are raised while the stream is read.
         """
+        from .stream import ChatStream
+
         request = self._request(prompt, fields)
         call = self._call_info(request)
         body = build_streaming_body(request, origin=self.base_url)
@@ -291,6 +295,9 @@ class Client:
         Raises:
             ToolLoopError: the model still calls tools after ``max_iterations`` rounds.
         """
+        from .tool_loop import run_tools_loop
+        from .tools import Toolbox
+
         toolbox = Toolbox(tools, dispatcher)
         request = attrs.evolve(self._request(prompt, fields), tools=toolbox.specs)
 
@@ -325,6 +332,8 @@ class Client:
             ConfigurationError: no model, or nothing to embed.
             ResponseShapeError: a vector is missing, not finite, or cannot be told to belong to a text.
         """
+        from .wire.embeddings import build_embeddings_body
+
         name = model or self.model or ""
         inputs = [texts] if isinstance(texts, str) else list(texts)
         build_embeddings_body(inputs, model=name, encoding_format=encoding_format)
@@ -362,6 +371,8 @@ class Client:
         return min(given or MAX_BATCH, self._batch_limit or MAX_BATCH)
 
     def _embed_batch(self, body: dict[str, Any], count: int, call: CallInfo, deadline: Deadline) -> EmbeddingResponse:
+        from .wire.embeddings import parse_embeddings_response
+
         def attempt() -> EmbeddingResponse:
             reply = self._transport.send("POST", "/embeddings", _encoded(body), deadline)
             return parse_embeddings_response(
@@ -379,6 +390,8 @@ class Client:
 
     def models(self, *, cancel: CancelToken | None = None, timeout: Timeout | float | None = None) -> tuple[Model, ...]:
         """The models that the server offers, in its order."""
+        from .wire.models import parse_models
+
         deadline = self._deadline(timeout, cancel)
 
         def attempt() -> tuple[Model, ...]:
@@ -398,7 +411,7 @@ class Client:
         if isinstance(prompt, ChatRequest):
             request = attrs.evolve(prompt, **fields) if fields else prompt
         elif prompt is None or isinstance(prompt, str):
-            request = ChatRequest(prompt, **fields)
+            request = ChatRequest(prompt, **{"model": self.model, **fields})
         elif isinstance(prompt, Mapping) or not isinstance(prompt, Iterable):
             raise ConfigurationError(
                 f"a prompt is a string, a ChatRequest or a list of messages, not {type(prompt).__name__}"
@@ -508,10 +521,10 @@ def _azure_endpoint(endpoint: Endpoint, model: str | None) -> Endpoint:
     if root.count("/") > 2:
         return endpoint
     if "api-version" not in parse_qs(endpoint.query):
-        return attrs.evolve(endpoint, base=f"{root}/openai/v1")
+        return endpoint._replace(base=f"{root}/openai/v1")
     if not model:
         raise ConfigurationError("Azure with api-version needs model=, the name of the deployment")
-    return attrs.evolve(endpoint, base=f"{root}/openai/deployments/{model}")
+    return endpoint._replace(base=f"{root}/openai/deployments/{model}")
 
 
 def _ollama_url(host: str) -> str:

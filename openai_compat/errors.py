@@ -267,17 +267,14 @@ def status_error_class(status: int) -> type[APIStatusError]:
 
 
 # What looks like a credential whoever it belongs to: vendor-prefixed keys, bearer tokens, JWTs, key fields.
-_CREDENTIALS = re.compile(
-    r"""
+_CREDENTIALS = r"""
     (?P<keep>\b(?:bearer|basic)\s+ | \b(?:x-)?(?:api[-_]?key|access[-_]?token|authorization|token|secret|password)
         ["']?\s*[:=]\s*["']?(?:(?:bearer|basic)\s+)?)
         (?P<value>[^\s"',;&}<>]{6,})
     | \b(?:sk|pk|rk|gsk|xai|hf|ghp|glpat|pplx|nvapi|csk|fw|r8|tgp|key|AIza)[-_][A-Za-z0-9_\-*.•…]{6,}
     | \bAIza[A-Za-z0-9_\-]{10,}
     | \beyJ[A-Za-z0-9_\-]{8,}\.[A-Za-z0-9_\-.]+
-    """,
-    re.IGNORECASE | re.VERBOSE,
-)
+    """
 _PART = 8
 """Characters of the caller's own key that, seen together, count as showing it."""
 
@@ -326,7 +323,8 @@ def redact_error_body(body: str | bytes, *, secrets: Iterable[str] = (), limit: 
     cut = text[: limit + 4096]
     for secret in secrets:
         cut = _mask_secret(cut, secret)
-    cut = _CREDENTIALS.sub(_mask_match, cut)
+    # Compiled at the first error, not at import.
+    cut = re.sub(_CREDENTIALS, _mask_match, cut, flags=re.IGNORECASE | re.VERBOSE)
     if len(text) > limit:
         return f"{cut[:limit]}… ({len(text)} characters in all)"
     return cut

@@ -10,7 +10,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 from urllib.parse import urlencode, urlsplit
 
 import attrs
@@ -212,18 +212,19 @@ class Exchange:
         if limit == 0.0:
             raise TimeoutError
         if self._sock is not None:
-            self._sock.settimeout(limit)
+            # A reply that closes its connection has closed the socket once all of it is read.
+            with contextlib.suppress(OSError):
+                self._sock.settimeout(limit)
 
 
-@attrs.frozen(kw_only=True)
-class Endpoint:
+class Endpoint(NamedTuple):
     """Where the API is: ``base`` without a trailing slash, ``query`` as given with it, ``userinfo`` taken out."""
 
     base: str
     host: str
     port: int | None
     query: str = ""
-    userinfo: tuple[str, str] | None = attrs.field(default=None, repr=False)
+    userinfo: tuple[str, str] | None = None
 
     @classmethod
     def parse(cls, base_url: str) -> Endpoint:
@@ -595,11 +596,6 @@ def _map_error(error: Exception, exchange: Exchange, endpoint: Endpoint, provide
         return ConfigurationError("a header has a character that HTTP does not allow in it; check api_key and headers")
     if isinstance(error, (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema, u3.LocationValueError)):
         return ConfigurationError(f"the base URL cannot be used: {where}")
-    if first(requests.exceptions.ConnectTimeout, u3.ConnectTimeoutError):
-        return _timeout(exchange, "connect", where, provider)
-    if first(requests.exceptions.ReadTimeout, u3.ReadTimeoutError, TimeoutError, socket.timeout):
-        phase = exchange.phase if exchange.phase != "connect" else "first_token"
-        return _timeout(exchange, phase, where, provider)
     certificate = first(ssl.SSLCertVerificationError)
     if certificate is not None:
         return APIConnectionError(
@@ -618,6 +614,12 @@ def _map_error(error: Exception, exchange: Exchange, endpoint: Endpoint, provide
         return APIConnectionError(
             f"the host {endpoint.host!r} is not known (or there is no network)", provider=provider, retryable=True
         )
+    # After the refusals: urllib3 counts them among its connect timeouts.
+    if first(requests.exceptions.ConnectTimeout, u3.ConnectTimeoutError):
+        return _timeout(exchange, "connect", where, provider)
+    if first(requests.exceptions.ReadTimeout, u3.ReadTimeoutError, TimeoutError, socket.timeout):
+        phase = exchange.phase if exchange.phase != "connect" else "first_token"
+        return _timeout(exchange, phase, where, provider)
     if first(u3.DecodeError, requests.exceptions.ContentDecodingError):
         return ResponseParseError(f"the reply of {where} cannot be decompressed", provider=provider)
     if first(ssl.SSLError):

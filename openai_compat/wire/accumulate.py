@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import (
     APIError,
@@ -18,10 +18,12 @@ from ..errors import (
 )
 from .decode import as_int, as_text
 from .error_body import ErrorDetail, find_error
-from .messages import Usage
+from .messages import ToolCall, Usage
 from .reasoning import DEFAULT_TAGS, REASONING, ReasoningSplitter
 from .response import UNKNOWN, CallInfo, ChatResponse, Choice, StreamEvent
-from .tool_calls import ToolCallAssembler
+
+if TYPE_CHECKING:
+    from .tool_calls import ToolCallAssembler
 
 InlineThink = Literal["split", "keep"]
 
@@ -124,7 +126,7 @@ class Accumulator:
         for state in self._choices.values():
             state.flush(events)
         for state in self._choices.values():
-            for call in state.calls.finish():
+            for call in state.finished_calls():
                 if call.name:
                     events.append(StreamEvent("tool_call_done", call, state.index, self.call))
         usage = Usage.from_wire(self._usage)
@@ -223,7 +225,8 @@ class _ChoiceState:
     def __init__(self, owner: Accumulator, index: int) -> None:
         self.index = index
         self.finish_reason = ""
-        self.calls = ToolCallAssembler(owner.next_id)
+        self._make_id = owner.next_id
+        self._calls: ToolCallAssembler | None = None
         self._call = owner.call
         self._splitter = ReasoningSplitter(owner._think_tags, opened=owner._think_opened) if owner._split else None
         self._text: list[str] = []
@@ -235,8 +238,20 @@ class _ChoiceState:
         self._by_delta = False
 
     @property
+    def calls(self) -> ToolCallAssembler:
+        """Made, and its module loaded, at the first call."""
+        if self._calls is None:
+            from .tool_calls import ToolCallAssembler
+
+            self._calls = ToolCallAssembler(self._make_id)
+        return self._calls
+
+    def finished_calls(self) -> tuple[ToolCall, ...]:
+        return self._calls.finish() if self._calls is not None else ()
+
+    @property
     def any_content(self) -> bool:
-        return bool(self._text or self._reasoning or self._refusal or self.calls)
+        return bool(self._text or self._reasoning or self._refusal or self._calls)
 
     def feed(self, delta: dict[str, Any], events: list[StreamEvent], *, whole: bool = False) -> None:
         content = delta.get("content")
@@ -272,7 +287,7 @@ class _ChoiceState:
         if type(refusal) is str and refusal:
             self._refusal.append(refusal)
             events.append(StreamEvent("refusal", refusal, self.index, self._call))
-        if (calls := delta.get("tool_calls")) and not (whole and self._by_delta and self.calls):
+        if (calls := delta.get("tool_calls")) and not (whole and self._by_delta and self._calls):
             for kind, progress in self.calls.feed(calls, whole=whole):
                 events.append(StreamEvent(kind, progress, self.index, self._call))
         if legacy := delta.get("function_call"):
@@ -359,7 +374,7 @@ class _ChoiceState:
             text="".join(self._text),
             reasoning="".join(self._reasoning),
             refusal="".join(self._refusal),
-            tool_calls=self.calls.finish(),
+            tool_calls=self.finished_calls(),
             finish_reason=self.finish_reason or UNKNOWN,
             logprobs=self._logprobs,
             extra={**{key: "".join(pieces) for key, pieces in self._grown.items()}, **self._extra},

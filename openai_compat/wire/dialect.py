@@ -9,10 +9,9 @@ import attrs
 
 from ..errors import APIStatusError
 
-_REFUSES = re.compile(
+_REFUSES = (
     r"unsupported|not supported|unrecogni[sz]ed|unknown|unexpected|extra (inputs|fields)|forbidden|not permitted"
-    r"|not allowed|invalid argument",
-    re.IGNORECASE,
+    r"|not allowed|invalid argument"
 )
 _MAX_TOKENS = ("max_tokens", "max_completion_tokens")
 
@@ -60,7 +59,7 @@ class Dialect:
         if error.status_code not in (400, 422):
             return None
         said = f"{error.param} {error.type} {error.code} {error}"
-        if not _REFUSES.search(said):
+        if not re.search(_REFUSES, said, re.IGNORECASE):
             return None
         if "stream_options" in body and ("stream_options" in said or "include_usage" in said):
             return attrs.evolve(self, stream_options=False)
@@ -84,15 +83,12 @@ OPEN_MODELS = Dialect(thinking="reasoning_effort")
 """Cloud services for open models, which take ``top_k``."""
 
 
-_LIMIT = re.compile(
-    r"(?:larger than|more than|at most|up to|exceeds?|(?:maximum|max|limit)(?: \w+){0,3})\D{0,12}(\d+)",
-    re.IGNORECASE,
-)
+_LIMIT = r"(?:larger than|more than|at most|up to|exceeds?|(?:maximum|max|limit)(?: \w+){0,3})\D{0,12}(\d+)"
 
 
 def batch_limit(error: APIStatusError, sent: int) -> int | None:
     """How many inputs a server takes at once, where its refusal of ``sent`` of them says so."""
     if error.status_code not in (400, 413, 422) or not re.search(r"batch|input|array", str(error), re.IGNORECASE):
         return None
-    limits = [int(found) for found in _LIMIT.findall(str(error))]
+    limits = [int(found) for found in re.findall(_LIMIT, str(error), re.IGNORECASE)]
     return min((limit for limit in limits if 0 < limit < sent), default=None)

@@ -65,9 +65,11 @@ def build_embeddings_body(
 
 
 def _as_vectors(vectors: Iterable[Any]) -> tuple[Vector, ...]:
-    return tuple(
-        vector if isinstance(vector, memoryview) else memoryview(array("f", vector)).toreadonly() for vector in vectors
-    )
+    return tuple(vector if isinstance(vector, memoryview) else _packed(vector) for vector in vectors)
+
+
+def _packed(numbers: Iterable[float]) -> Vector:
+    return memoryview(array("f", numbers).tobytes()).cast("f")
 
 
 def _show_vectors(vectors: Sequence[Vector]) -> str:
@@ -130,7 +132,7 @@ def _restore(fields: dict[str, Any]) -> EmbeddingResponse:
 
 def _normalized(vector: Vector) -> Vector:
     length = math.sqrt(math.fsum(number * number for number in vector))
-    return memoryview(array("f", (number / length for number in vector))).toreadonly() if length else vector
+    return _packed(number / length for number in vector) if length else vector
 
 
 class _Item(msgspec.Struct):

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
-
-import attrs
+from typing import Any, NamedTuple
 
 from ..errors import APIStatusError, StreamServerError, redact_error_body, status_error_class
 from .decode import NotJSONError, decode_json
@@ -17,12 +15,11 @@ MAX_MESSAGE = 1000
 
 _STATUS_KEYS = ("code", "http_status_code", "status_code", "statusCode", "status", "raw_status_code")
 _NO_QUOTA = frozenset({"insufficient_quota", "billing_hard_limit_reached", "exceeded_current_quota_error"})
-_TITLE = re.compile(r"<title[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL)
-_PASSING = re.compile(r"rate.?limit|overloaded|unavailable|timeout|server.?error|internal", re.IGNORECASE)
+_TITLE = r"<title[^>]*>(.*?)</title>"
+_PASSING = r"rate.?limit|overloaded|unavailable|timeout|server.?error|internal"
 
 
-@attrs.frozen(kw_only=True)
-class ErrorDetail:
+class ErrorDetail(NamedTuple):
     """What an error body says. ``code`` is as sent; ``status`` is an HTTP status that the body names, or None."""
 
     message: str = ""
@@ -109,7 +106,7 @@ def _describe_list(items: list[Any]) -> ErrorDetail:
     found = [detail for item in items[:5] if (detail := describe_error(item)).message]
     if not found:
         return ErrorDetail()
-    return attrs.evolve(found[0], message="; ".join(detail.message for detail in found))
+    return found[0]._replace(message="; ".join(detail.message for detail in found))
 
 
 def _is_text(value: Any) -> bool:
@@ -148,7 +145,7 @@ def _retryable(detail: ErrorDetail, status: int | None, wait: float | None, head
         return False
     if status is not None:
         return is_retryable_status(status)
-    return bool(_PASSING.search(f"{detail.code} {detail.type}"))
+    return bool(re.search(_PASSING, f"{detail.code} {detail.type}", re.IGNORECASE))
 
 
 def _shown(text: str | None, secrets: Iterable[str]) -> str | None:
@@ -163,7 +160,7 @@ def _describe_body(text: str) -> tuple[ErrorDetail, Any]:
         stripped = text.strip()
         if not stripped.startswith("<"):
             return ErrorDetail(message=stripped), None
-        title = _TITLE.search(stripped)
+        title = re.search(_TITLE, stripped, re.IGNORECASE | re.DOTALL)
         words = " ".join(title[1].split())[:120] if title else ""
         return ErrorDetail(message=f"an HTML page ({words})" if words else "an HTML page"), None
     return describe_error(payload), payload

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Mapping
 from typing import Any, TypeVar
 
-import attrs
-
 from ..errors import APIError, ResponseParseError, StreamServerError
 from .accumulate import Accumulator, InlineThink, verdict
 from .decode import NotJSONError, decode_json, encode_json
@@ -75,7 +73,7 @@ def parse_response(
             raise status_error(
                 200,
                 headers or {},
-                encode_json({"error": attrs.asdict(accumulator.error or ErrorDetail())}),
+                encode_json({"error": (accumulator.error or ErrorDetail())._asdict()}),
                 provider=info.provider,
                 url=url,
                 request_id=request_id,

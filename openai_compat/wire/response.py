@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import attrs
 
@@ -15,8 +15,7 @@ UNKNOWN = "unknown"
 """The finish reason of an answer whose server gave none."""
 
 
-@attrs.frozen(kw_only=True)
-class CallInfo:
+class CallInfo(NamedTuple):
     """Which call an event or an answer belongs to.
 
     ``model`` is the one asked for; ``origin`` names the server, so that what it wants echoed goes to no other.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 import attrs
@@ -14,7 +13,7 @@ from ..errors import APIError, ConfigurationError
 MAX_WAIT = 120.0
 """Seconds; a server that asks for a longer wait is not asked again automatically."""
 
-_DURATION = re.compile(r"(?P<number>\d+(?:\.\d+)?)(?P<unit>ms|us|µs|ns|h|m|s|d)")
+_DURATION = r"(?P<number>\d+(?:\.\d+)?)(?P<unit>ms|us|µs|ns|h|m|s|d)"
 _SECONDS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
 
 
@@ -53,7 +52,7 @@ def parse_duration(text: str) -> float | None:
     try:
         seconds = float(text)
     except ValueError:
-        parts = list(_DURATION.finditer(text))
+        parts = list(re.finditer(_DURATION, text))
         if not parts or "".join(part[0] for part in parts) != text:
             return None
         seconds = sum(float(part["number"]) * _SECONDS[part["unit"]] for part in parts)
@@ -61,6 +60,8 @@ def parse_duration(text: str) -> float | None:
 
 
 def _http_date(text: str, now: float) -> float | None:
+    from email.utils import parsedate_to_datetime
+
     try:
         seconds = parsedate_to_datetime(text).timestamp() - now
     except (TypeError, ValueError, OverflowError):
