@@ -1,0 +1,146 @@
+"""The whole road on the real llama.cpp server with the real model."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+
+from openai_compat import (
+    AuthenticationError,
+    BadRequestError,
+    Client,
+    InternalServerError,
+    LocalServer,
+    NotFoundError,
+    StreamEvent,
+    tool,
+)
+
+PNG = (
+    b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR\x00\x00\x00\x01\x00\x00\x00\x01\x08\x06\x00\x00\x00\x1f\x15\xc4\x89"
+    b"\x00\x00\x00\nIDATx\x9cc\x00\x01\x00\x00\x05\x00\x01\r\n-\xb4\x00\x00\x00\x00IEND\xaeB`\x82"
+)
+
+
+@pytest.fixture(scope="module")
+def client(local_server: LocalServer) -> Client:
+    return Client(local_server.base_url, model=local_server.model, max_retries=0, timeout=110)
+
+
+def test_chat(client: Client) -> None:
+    answer = client.chat("Why is the sky blue?", temperature=0, max_tokens=40)
+    assert "sky" in answer.text.lower()
+    assert answer.usage is not None
+    assert answer.input_tokens > 5
+    assert answer.output_tokens > 1
+    assert answer.finish_reason in ("stop", "length")
+
+
+def test_a_stream_gives_the_same_answer_piece_by_piece(client: Client) -> None:
+    whole = client.chat("What is the capital of France?", temperature=0, max_tokens=30)
+    events: list[StreamEvent] = []
+    streamed = client.chat("What is the capital of France?", temperature=0, max_tokens=30, sink=events.append)
+    assert streamed.text == whole.text == "".join(event.delta for event in events)
+    assert streamed.usage is not None
+    assert streamed.usage.output_tokens == whole.output_tokens
+    assert len([event for event in events if event.delta]) > 3
+    assert [event.done for event in events][-2:] == [False, True]
+
+
+def test_the_system_prompt_and_the_history_reach_the_model(client: Client) -> None:
+    messages = [
+        {"role": "system", "content": "Answer with one word."},
+        {"role": "user", "content": "My name is Alice."},
+        {"role": "assistant", "content": "Hello Alice."},
+        {"role": "user", "content": "What is my name?"},
+    ]
+    assert "Alice" in client.chat(messages, temperature=0, max_tokens=20).text
+
+
+def test_max_tokens_and_stop_are_obeyed(client: Client) -> None:
+    short = client.chat("Tell me a long story.", temperature=0, max_tokens=3)
+    assert (short.output_tokens, short.finish_reason) == (3, "length")
+    stopped = client.chat("Count from 1 to 9, separated by commas.", temperature=0, max_tokens=40, stop=["5"])
+    assert "5" not in stopped.text
+
+
+def test_a_json_schema_is_obeyed(client: Client) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"name": {"type": "string", "maxLength": 20}, "age": {"type": "integer"}},
+        "required": ["name", "age"],
+    }
+    for sink in (None, lambda event: None):
+        answer = client.chat("Alice is 30 years old.", response_schema=schema, temperature=0, max_tokens=80, sink=sink)
+        person = json.loads(answer.text)
+        assert set(person) == {"name", "age"}
+        assert isinstance(person["age"], int)
+
+
+def test_embeddings_are_the_same_in_both_encodings(client: Client) -> None:
+    packed = client.embed("the quick brown fox", encoding_format="base64")
+    floats = client.embed("the quick brown fox", encoding_format="float")
+    assert packed.dims == floats.dims == 576
+    assert list(packed.embedding) == pytest.approx(list(floats.embedding), abs=1e-6)
+    assert packed.input_tokens > 0
+
+
+def test_many_texts_keep_their_order(client: Client) -> None:
+    texts = [f"sentence number {n} about {what}" for n, what in enumerate(["cats", "rain", "taxes", "bread", "stars"])]
+    together = client.embed(texts, batch_size=2, normalize=True)
+    for text, vector in zip(texts, together, strict=True):
+        alone = client.embed(text, normalize=True).embedding
+        assert math.fsum(a * b for a, b in zip(alone, vector, strict=True)) == pytest.approx(1.0, abs=1e-2)
+
+
+def test_models_are_listed(client: Client, local_server: LocalServer) -> None:
+    assert [model.id for model in client.models()] == [local_server.model]
+
+
+def test_a_context_that_is_too_long_is_told(client: Client) -> None:
+    with pytest.raises(BadRequestError, match=r"exceeds the available context size") as caught:
+        client.chat("word " * 20_000)
+    assert not caught.value.retryable
+
+
+def test_an_image_it_cannot_take_is_told(client: Client) -> None:
+    with pytest.raises(InternalServerError, match="image input is not supported"):
+        client.chat("What is this?", images=[PNG])
+
+
+def test_a_wrong_path_is_told(local_server: LocalServer) -> None:
+    with pytest.raises(NotFoundError, match="missing /v1"):
+        Client(local_server.base_url + "/nowhere", model="m").chat("hi")
+
+
+def test_a_wrong_key_is_told_and_a_right_one_works() -> None:
+    with LocalServer(api_key="right-key-0123456789") as server:
+        with pytest.raises(AuthenticationError) as caught:
+            Client(server.base_url, "wrong-key-0123456789", model=server.model).chat("hi")
+        assert "wrong-key" not in str(caught.value) + caught.value.body
+        right = Client(server.base_url, "right-key-0123456789", model=server.model)
+        assert right.chat("Say hello.", max_tokens=5, temperature=0).text
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_tool_is_called_and_its_result_is_in_the_answer(client: Client, streamed: bool) -> None:
+    called: list[tuple[int, int]] = []
+
+    @tool
+    def add(a: int, b: int) -> int:
+        """Add two numbers."""
+        called.append((a, b))
+        return a + b
+
+    answer = client.run_tools(
+        "Add 3 and 4.",
+        tools=[add],
+        temperature=0,
+        max_tokens=60,
+        max_iterations=3,
+        sink=(lambda event: None) if streamed else None,
+    )
+    assert called == [(3, 4)]
+    assert "7" in answer.text
