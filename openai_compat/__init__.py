@@ -37,12 +37,12 @@ _HOMES = {
         "redact_error_body",
     ),
     "client": ("Client",),
+    "deadline": ("CancelToken", "Timeout"),
     "local": ("LocalServer",),
     "providers": ("PROVIDERS", "Provider"),
     "stream": ("ChatStream",),
     "tool_loop": ("run_tools_loop",),
     "tools": ("Tool", "ToolDispatcher", "tool"),
-    "transport": ("CancelToken", "Timeout"),
     "wire.accumulate": ("Accumulator",),
     "wire.embeddings": ("EmbeddingResponse", "build_embeddings_body", "parse_embeddings_response"),
     "wire.messages": ("Image", "Message", "ToolCall", "Usage"),
@@ -117,6 +117,8 @@ __all__ = [
 
 if TYPE_CHECKING:
     from .client import Client as Client
+    from .deadline import CancelToken as CancelToken
+    from .deadline import Timeout as Timeout
     from .errors import APIConnectionError as APIConnectionError
     from .errors import APIError as APIError
     from .errors import APIStatusError as APIStatusError
@@ -148,8 +150,6 @@ if TYPE_CHECKING:
     from .tools import Tool as Tool
     from .tools import ToolDispatcher as ToolDispatcher
     from .tools import tool as tool
-    from .transport import CancelToken as CancelToken
-    from .transport import Timeout as Timeout
     from .wire.accumulate import Accumulator as Accumulator
     from .wire.embeddings import EmbeddingResponse as EmbeddingResponse
     from .wire.embeddings import build_embeddings_body as build_embeddings_body

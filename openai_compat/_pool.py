@@ -3,21 +3,61 @@
 from __future__ import annotations
 
 import http.client
+import io
+import socket
 from typing import Any
 
 import requests
 from requests.adapters import HTTPAdapter
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
+from urllib3.util.connection import allowed_gai_family
 
-from .transport import _active, netrc_exists
+from .deadline import Exchange, active_exchange
+from .transport import READ_SIZE, netrc_exists
 
 HELD_BYTES = 65536
 """A body up to this size goes out together with its headers."""
 
 
+class _TimedSocket:
+    """A socket as http.client reads it, each of whose reads is limited to what is left of the exchange's time."""
+
+    def __init__(self, sock: socket.socket, exchange: Exchange) -> None:
+        self._sock = sock
+        self._exchange = exchange
+
+    def makefile(self, mode: str) -> io.BufferedReader:
+        assert mode == "rb", "http.client reads bytes"
+        return io.BufferedReader(_TimedReads(self._sock.makefile("rb", buffering=0), self._exchange), READ_SIZE)
+
+
+class _TimedReads(io.RawIOBase):
+    def __init__(self, raw: Any, exchange: Exchange) -> None:
+        self._raw = raw
+        self._exchange = exchange
+        exchange.rearms = True
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        self._exchange.arm()
+        count: int = self._raw.readinto(buffer)
+        return count
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
 class _Response(http.client.HTTPResponse):
     """Passes over informational replies: Python before 3.12 takes 103 Early Hints for the answer itself."""
+
+    def __init__(self, sock: Any, *args: Any, **kwargs: Any) -> None:
+        exchange = active_exchange()
+        super().__init__(sock if exchange is None else _TimedSocket(sock, exchange), *args, **kwargs)  # type: ignore[arg-type]
 
     def _read_status(self) -> Any:
         while True:
@@ -33,19 +73,53 @@ class _Reporting:
     response_class = _Response
     sock: Any
     timeout: Any
+    host: str
+    port: int
+    _dns_host: str
+    source_address: Any
+    socket_options: Any
     _held: list[bytes] | None = None
 
     def _report(self) -> None:
-        exchange = getattr(_active, "exchange", None)
+        exchange = active_exchange()
         if exchange is not None and self.sock is not None:
             exchange.use(self.sock)
 
-    def _new_conn(self) -> Any:
-        sock = super()._new_conn()  # type: ignore[misc]
-        exchange = getattr(_active, "exchange", None)
-        if exchange is not None:
-            exchange.use(sock)
-        return sock
+    def _new_conn(self) -> socket.socket:
+        exchange = active_exchange()
+        if exchange is None:
+            sock: socket.socket = super()._new_conn()  # type: ignore[misc]
+            return sock
+        try:
+            return self._connect(exchange)
+        except socket.gaierror as error:
+            raise NameResolutionError(self.host, self, error) from error  # type: ignore[arg-type]
+        except TimeoutError as error:
+            raise ConnectTimeoutError(self, "timed out") from error
+        except OSError as error:
+            raise NewConnectionError(self, str(error)) from error  # type: ignore[arg-type]
+
+    def _connect(self, exchange: Exchange) -> socket.socket:
+        """As urllib3 does, but the exchange knows the socket before it is connected, so that it can be shut down."""
+        failure: OSError = OSError("the host has no address")
+        host = self._dns_host.strip("[]")
+        for family, kind, protocol, _, address in socket.getaddrinfo(
+            host, self.port, allowed_gai_family(), socket.SOCK_STREAM
+        ):
+            sock = socket.socket(family, kind, protocol)
+            try:
+                for option in self.socket_options or ():
+                    sock.setsockopt(*option)
+                if self.source_address:
+                    sock.bind(self.source_address)
+                exchange.use(sock)
+                exchange.arm()
+                sock.connect(address)
+                return sock
+            except OSError as error:
+                failure = error
+                sock.close()
+        raise failure
 
     def connect(self) -> None:
         super().connect()  # type: ignore[misc]
@@ -75,9 +149,9 @@ class _Reporting:
             self._held.append(data)
 
     def getresponse(self) -> Any:
-        exchange = getattr(_active, "exchange", None)
+        exchange = active_exchange()
         if exchange is not None:
-            exchange.phase = "first_token"
+            exchange.enter("first_token", exchange.deadline.timeout.first_token)
         return super().getresponse()  # type: ignore[misc]
 
 

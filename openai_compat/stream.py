@@ -6,8 +6,9 @@ import logging
 from collections.abc import Callable, Generator, Iterator
 from types import TracebackType
 
+from .deadline import Deadline
 from .errors import APIError, Cancelled, OpenAICompatError
-from .transport import Deadline, Reply, wait_to_retry
+from .transport import Reply, wait_to_retry
 from .wire.accumulate import Accumulator, verdict
 from .wire.parse import stamped, stream_events
 from .wire.response import CallInfo, ChatResponse, StreamEvent
@@ -132,6 +133,7 @@ class ChatStream(Iterator[StreamEvent]):
                     max_event_bytes=self._max_event_bytes,
                     request_id=reply.request_id,
                     secrets=self._secrets(),
+                    heard=reply.heard,
                 )
             )
         except BaseException:

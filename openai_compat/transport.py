@@ -1,4 +1,4 @@
-"""Everything that blocks on a server: one pooled requests session, timeouts, cancellation, and waiting to try again."""
+"""Everything that blocks on a server: one pooled requests session, the bytes of a reply, and the retry loop."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 from urllib.parse import urlencode, urlsplit
 
-import attrs
-
+from .deadline import Deadline, Exchange, active
 from .errors import (
     APIConnectionError,
     APIError,
@@ -22,7 +21,6 @@ from .errors import (
     Cancelled,
     ConfigurationError,
     OpenAICompatError,
-    Phase,
     ResponseParseError,
 )
 from .wire.error_body import status_error
@@ -41,113 +39,6 @@ MAX_INFLATION = 200
 INFLATION_FROM = 8 * 1024 * 1024
 POOL_SIZE = 100
 """Connections that are kept, so that as many threads share one client without opening new ones."""
-
-
-def _seconds(instance: Any, attribute: Any, value: Any) -> None:
-    if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0):
-        raise ConfigurationError(f"timeout: {attribute.name} must be a positive number of seconds, not {value!r}")
-
-
-@attrs.frozen(kw_only=True)
-class Timeout:
-    """How long to wait, in seconds; None is for ever.
-
-    Args:
-        connect: for the connection, TLS included.
-        first_token: from then to the first byte of the reply; without a stream that is the whole answer.
-        idle: between two pieces of the reply.
-        total: for the whole call, retries included. A plain number given as a timeout is this.
-    """
-
-    connect: float | None = attrs.field(default=10.0, validator=_seconds)
-    first_token: float | None = attrs.field(default=600.0, validator=_seconds)
-    idle: float | None = attrs.field(default=120.0, validator=_seconds)
-    total: float | None = attrs.field(default=None, validator=_seconds)
-
-    @classmethod
-    def of(cls, value: Timeout | float | None) -> Timeout:
-        """``value`` as a Timeout; None means no limit at all."""
-        if isinstance(value, Timeout):
-            return value
-        if value is None:
-            return cls(connect=None, first_token=None, idle=None)
-        return cls(total=value)
-
-
-class CancelToken:
-    """Ends calls from another thread: give it to a call as ``cancel=``, and call ``cancel()``.
-
-    One token may be given to many calls; once cancelled it stays so.
-    """
-
-    def __init__(self) -> None:
-        self._event = threading.Event()
-        self._lock = threading.Lock()
-        self._exchanges: set[Exchange] = set()
-
-    @property
-    def cancelled(self) -> bool:
-        """Whether ``cancel`` has been called."""
-        return self._event.is_set()
-
-    def cancel(self) -> None:
-        """End every call that has this token, in whatever phase it is."""
-        self._event.set()
-        with self._lock:
-            exchanges = list(self._exchanges)
-        for exchange in exchanges:
-            exchange.shut_down()
-
-    def wait(self, seconds: float) -> bool:
-        """Wait; True as soon as the token is cancelled."""
-        return self._event.wait(seconds)
-
-    def raise_if_cancelled(self) -> None:
-        """Raise ``Cancelled`` if the token is."""
-        if self.cancelled:
-            raise Cancelled
-
-    def _watch(self, exchange: Exchange) -> None:
-        with self._lock:
-            self._exchanges.add(exchange)
-
-    def _forget(self, exchange: Exchange) -> None:
-        with self._lock:
-            self._exchanges.discard(exchange)
-
-
-class Deadline:
-    """When a call has to be over."""
-
-    def __init__(self, timeout: Timeout, cancel: CancelToken | None = None) -> None:
-        self.timeout = timeout
-        self.cancel = cancel
-        self.started = time.monotonic()
-
-    def limit(self, seconds: float | None, phase: Phase) -> tuple[float | None, Phase]:
-        """The shorter of ``seconds`` and what is left of the total, and which of them it is."""
-        total = self.timeout.total
-        if total is None:
-            return seconds, phase
-        left = max(self.started + total - time.monotonic(), 0.0)
-        return (seconds, phase) if seconds is not None and seconds <= left else (left, "total")
-
-    @property
-    def elapsed_ms(self) -> float:
-        """Milliseconds since the call began."""
-        return (time.monotonic() - self.started) * 1000
-
-    def sleep(self, seconds: float) -> None:
-        """Wait to try again; ends early with ``Cancelled``, or at once with a timeout that would come before."""
-        if self.timeout.total is not None and self.started + self.timeout.total - time.monotonic() < seconds:
-            raise APITimeoutError(
-                f"no time is left to try again: {seconds:.1f} s are to be waited, {self.timeout.total:g} s were given",
-                phase="total",
-            )
-        if self.cancel is None:
-            time.sleep(seconds)
-        elif self.cancel.wait(seconds):
-            raise Cancelled
 
 
 def retrying(attempt: Callable[[], T], policy: RetryPolicy, deadline: Deadline) -> T:
@@ -173,53 +64,6 @@ def wait_to_retry(error: APIError, tries: int, policy: RetryPolicy, deadline: De
     except APITimeoutError as timeout:
         timeout.provider = error.provider
         raise timeout from error
-
-
-_active = threading.local()
-"""The exchange that this thread is opening, for its connection to report its socket to."""
-
-
-class Exchange:
-    """One request and its reply: what another thread needs to end it, and what the reader needs to time it."""
-
-    def __init__(self, deadline: Deadline) -> None:
-        self.deadline = deadline
-        self.phase: Phase = "connect"
-        self._sock: Any = None
-
-    def use(self, sock: Any) -> None:
-        """The connection's socket, from the moment there is one."""
-        self._sock = sock
-        if self.cancelled:
-            self.shut_down()
-
-    @property
-    def connected(self) -> bool:
-        """Whether there is a socket to time and to shut down."""
-        return self._sock is not None
-
-    @property
-    def cancelled(self) -> bool:
-        """Whether the caller has ended the call."""
-        return self.deadline.cancel is not None and self.deadline.cancel.cancelled
-
-    def shut_down(self) -> None:
-        """Wake whoever is blocked on the socket."""
-        sock = self._sock
-        if sock is not None:
-            # Not SSLSocket's own shutdown, which would pull the TLS state from under the reader.
-            with contextlib.suppress(OSError, TypeError):
-                socket.socket.shutdown(sock, socket.SHUT_RDWR)
-
-    def arm(self, seconds: float | None, phase: Phase) -> None:
-        """Limit the next read."""
-        limit, self.phase = self.deadline.limit(seconds, phase)
-        if limit == 0.0:
-            raise TimeoutError
-        if self._sock is not None:
-            # A reply that closes its connection has closed the socket once all of it is read.
-            with contextlib.suppress(OSError):
-                self._sock.settimeout(limit)
 
 
 class Endpoint(NamedTuple):
@@ -298,54 +142,59 @@ class Reply:
     def read(self, limit: int | None = None) -> bytearray:
         """The whole body, decoded; of one longer than ``limit`` bytes, its beginning."""
         body = bytearray()
-        try:
-            for chunk in self._timed(self._response.iter_content(READ_SIZE)):
+        self._exchange.enter("idle", self._exchange.deadline.timeout.idle)
+        with self._guarded():
+            chunks = self._response.iter_content(READ_SIZE)
+            while True:
+                self._arm()
+                chunk = next(chunks, None)
+                if chunk is None:
+                    break
+                self._exchange.progress()
                 body += chunk
                 self._check_inflation(len(body))
                 if limit is not None and len(body) >= limit:
                     break
-        except BaseException as error:
-            self.close()
-            raise self._mapped(error) from _shown_cause(error)
         self.finish()
         return body
 
     def chunks(self) -> Iterator[bytes]:
         """The body's bytes, decoded, as they arrive."""
-        raw = self._response.raw
-        read1: Callable[..., bytes] | None = getattr(raw, "read1", None)
-        try:
-            if read1 is None:
-                yield from self._timed(self._response.iter_content(READ_SIZE))
-                return
-            total = 0
+        read1 = self._response.raw.read1
+        total = 0
+        with self._guarded():
             while True:
-                self._exchange.arm(self._exchange.deadline.timeout.idle, "idle")
+                self._arm()
                 chunk = read1(READ_SIZE, decode_content=True)
                 if not chunk:
-                    break
+                    return
                 total += len(chunk)
                 self._check_inflation(total)
                 yield chunk
-            if self._exchange.cancelled:
-                raise Cancelled
+
+    def heard(self, *, token: bool) -> None:
+        """A payload of a stream has come, with a piece of the answer in it or not: the idle limit starts anew."""
+        if token and self._exchange.phase == "first_token":
+            self._exchange.enter("idle", self._exchange.deadline.timeout.idle)
+        elif self._exchange.phase == "idle":
+            self._exchange.progress()
+
+    def _arm(self) -> None:
+        if not self._exchange.rearms and self._exchange.connected:
+            self._exchange.arm()
+
+    @contextlib.contextmanager
+    def _guarded(self) -> Iterator[None]:
+        """What goes wrong below becomes an error of this library, and closes the connection."""
+        try:
+            yield
+            if self._exchange.deadline.cancelled:
+                raise Cancelled  # its shutdown looks like an end of the body
         except GeneratorExit:
             raise
         except BaseException as error:
             self.close()
-            raise self._mapped(error) from _shown_cause(error)
-
-    def _timed(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
-        idle = self._exchange.deadline.timeout.idle
-        while True:
-            self._exchange.arm(idle, "idle")
-            try:
-                chunk = next(chunks)
-            except StopIteration:
-                break
-            yield chunk
-        if self._exchange.cancelled:
-            raise Cancelled
+            raise self._transport.mapped(error, self._exchange) from _shown_cause(error)
 
     def _check_inflation(self, size: int) -> None:
         if size < INFLATION_FROM:
@@ -358,9 +207,6 @@ class Reply:
                 request_id=self.request_id,
             )
 
-    def _mapped(self, error: BaseException) -> BaseException:
-        return self._transport.mapped(error, self._exchange)
-
     def finish(self) -> None:
         """The answer is complete: keep the connection if the body ends at once, else close it."""
         # Whatever follows the answer must not cost the answer.
@@ -371,8 +217,9 @@ class Reply:
 
     def _drain(self) -> None:
         """Read what is left, which gives the connection back to its pool, unless that would take time."""
-        self._exchange.arm(0.05, "idle")
+        self._exchange.enter("idle", 0.05)
         for _ in range(4):
+            self._arm()
             if not self._response.raw.read1(READ_SIZE):
                 return
 
@@ -383,7 +230,7 @@ class Reply:
 
     def _forget(self) -> None:
         if self._exchange.deadline.cancel is not None:
-            self._exchange.deadline.cancel._forget(self._exchange)
+            self._exchange.deadline.cancel.unsubscribe(self._exchange.shut_down)
 
 
 class Transport:
@@ -440,24 +287,21 @@ class Transport:
         wire = self._wire or self._connect_wire()
         url = self.endpoint.url(path, query)
         exchange = Exchange(deadline)
-        connect, _ = deadline.limit(deadline.timeout.connect, "connect")
-        first, _ = deadline.limit(deadline.timeout.first_token, "first_token")
-        _active.exchange = exchange
+        active.exchange = exchange
         try:
-            if connect == 0.0 or first == 0.0:
-                exchange.phase = "total"
+            if deadline.left == 0.0:
                 raise TimeoutError
             if deadline.cancel is not None:
-                deadline.cancel._watch(exchange)
+                deadline.cancel.subscribe(exchange.shut_down)
                 deadline.cancel.raise_if_cancelled()
-            all_headers = {**self._headers, **self._auth(), **(headers or {})}
-            response = wire.send(method, url, body, all_headers, (connect, first))
+            timeout = (deadline.within(deadline.timeout.connect), deadline.within(deadline.timeout.first_token))
+            response = wire.send(method, url, body, {**self._headers, **self._auth(), **(headers or {})}, timeout)
         except BaseException as error:
             if deadline.cancel is not None:
-                deadline.cancel._forget(exchange)
+                deadline.cancel.unsubscribe(exchange.shut_down)
             raise self.mapped(error, exchange) from _shown_cause(error)
         finally:
-            _active.exchange = None
+            active.exchange = None
         reply = Reply(response, exchange, self, f"{self.endpoint.base}{path}")
         if reply.status >= 300:
             raise self._refusal(reply)
@@ -492,7 +336,7 @@ class Transport:
 
     def mapped(self, error: BaseException, exchange: Exchange) -> BaseException:
         """The exception of this library for one from below; one that is not from below stays."""
-        if exchange.cancelled and isinstance(error, Exception):
+        if exchange.deadline.cancelled and isinstance(error, Exception):
             return Cancelled()
         if isinstance(error, OpenAICompatError) or not isinstance(error, Exception):
             return error
@@ -620,12 +464,10 @@ def _map_error(error: Exception, exchange: Exchange, endpoint: Endpoint, provide
         return APIConnectionError(
             f"the host {endpoint.host!r} is not known (or there is no network)", provider=provider, retryable=True
         )
-    # After the refusals: urllib3 counts them among its connect timeouts.
-    if first(requests.exceptions.ConnectTimeout, u3.ConnectTimeoutError):
-        return _timeout(exchange, "connect", where, provider)
-    if first(requests.exceptions.ReadTimeout, u3.ReadTimeoutError, TimeoutError, socket.timeout):
-        phase = exchange.phase if exchange.phase != "connect" else "first_token"
-        return _timeout(exchange, phase, where, provider)
+    # After the refusals, which urllib3 counts among its connect timeouts.
+    timeouts = (requests.exceptions.Timeout, u3.TimeoutError, TimeoutError, socket.timeout)
+    if first(*timeouts):
+        return exchange.timeout(where, provider)
     if first(u3.DecodeError, requests.exceptions.ContentDecodingError):
         return ResponseParseError(f"the reply of {where} cannot be decompressed", provider=provider)
     if first(ssl.SSLError):
@@ -635,26 +477,6 @@ def _map_error(error: Exception, exchange: Exchange, endpoint: Endpoint, provide
     what = "ended before the reply was complete" if first(u3.IncompleteRead, u3.ProtocolError) else "broke"
     return APIConnectionError(
         f"the connection to {where} {what} ({type(root).__name__})", provider=provider, retryable=retryable
-    )
-
-
-def _timeout(exchange: Exchange, phase: Phase, where: str, provider: str) -> APITimeoutError:
-    timeout = exchange.deadline.timeout
-    if timeout.total is not None and exchange.deadline.elapsed_ms / 1000 >= timeout.total - 0.001:
-        phase = "total"
-    seconds = getattr(timeout, phase)
-    what = {
-        "connect": "no connection to {where} within {seconds:g} s",
-        "first_token": "no answer from {where} within {seconds:g} s",
-        "idle": "nothing more from {where} for {seconds:g} s",
-        "total": "the call to {where} took more than {seconds:g} s in all",
-    }[phase]
-    return APITimeoutError(
-        what.format(where=where, seconds=seconds or 0) + f" (timeout: {phase})",
-        phase=phase,
-        provider=provider,
-        # A server that is slow to answer may still be at work: to ask again would double its load.
-        retryable=phase == "connect",
     )
 
 

@@ -137,8 +137,12 @@ def stream_events(
     max_event_bytes: int = MAX_EVENT_BYTES,
     request_id: str | None = None,
     secrets: Iterable[str] = (),
+    heard: Callable[..., object] | None = None,
 ) -> Generator[StreamEvent, None, bool]:
     """The events of a streamed body, all but the last; returns whether the body says that it is complete.
+
+    Args:
+        heard: called with ``token=`` for each payload: whether there was a piece of the answer in it.
 
     Raises:
         StreamServerError: the server sent an error inside the stream.
@@ -149,7 +153,10 @@ def stream_events(
         if payload is DONE:
             done = True
             break
-        yield from accumulator.feed(payload)
+        events = accumulator.feed(payload)
+        if heard is not None:
+            heard(token=bool(events))
+        yield from events
         if accumulator.error is not None:
             raise stream_error(
                 accumulator.error, provider=accumulator.call.provider, request_id=request_id, secrets=secrets

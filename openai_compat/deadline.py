@@ -1,0 +1,221 @@
+"""How long a call may take, and how it is ended from another thread."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+
+from .errors import APITimeoutError, Cancelled, ConfigurationError, Phase
+
+
+def _seconds(instance: Any, attribute: Any, value: Any) -> None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0):
+        raise ConfigurationError(f"timeout: {attribute.name} must be a positive number of seconds, not {value!r}")
+
+
+@attrs.frozen(kw_only=True)
+class Timeout:
+    """How long to wait, in seconds; None is for ever.
+
+    Args:
+        connect: for the connection, TLS included.
+        first_token: from the request to the first piece of the answer; without a stream, to the reply's headers, which
+            most servers send when the whole answer is there.
+        idle: between two pieces of the answer; keep-alive comments are no pieces.
+        total: for the whole call, retries included. A plain number given as a timeout is this.
+    """
+
+    connect: float | None = attrs.field(default=10.0, validator=_seconds)
+    first_token: float | None = attrs.field(default=600.0, validator=_seconds)
+    idle: float | None = attrs.field(default=120.0, validator=_seconds)
+    total: float | None = attrs.field(default=None, validator=_seconds)
+
+    @classmethod
+    def of(cls, value: Timeout | float | None) -> Timeout:
+        """``value`` as a Timeout; None means no limit at all."""
+        if isinstance(value, Timeout):
+            return value
+        if value is None:
+            return cls(connect=None, first_token=None, idle=None)
+        return cls(total=value)
+
+
+class CancelToken:
+    """Ends calls from another thread: give it to a call as ``cancel=``, and call ``cancel()``.
+
+    One token may be given to many calls; once cancelled it stays so. ``cancel`` may be called from a signal handler.
+    """
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+        self._lock = threading.RLock()
+        self._listeners: set[Callable[[], object]] = set()
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether ``cancel`` has been called."""
+        return self._event.is_set()
+
+    def cancel(self) -> None:
+        """End every call that has this token, in whatever phase it is."""
+        self._event.set()
+        with self._lock:
+            listeners = list(self._listeners)
+        for listener in listeners:
+            listener()
+
+    def wait(self, seconds: float | None = None) -> bool:
+        """Wait; True as soon as the token is cancelled."""
+        return self._event.wait(seconds)
+
+    def raise_if_cancelled(self) -> None:
+        """Raise ``Cancelled`` if the token is."""
+        if self.cancelled:
+            raise Cancelled
+
+    def subscribe(self, listener: Callable[[], object]) -> None:
+        """Call ``listener``, which must not block, when the token is cancelled; at once if it is already."""
+        with self._lock:
+            self._listeners.add(listener)
+        if self.cancelled:
+            listener()
+
+    def unsubscribe(self, listener: Callable[[], object]) -> None:
+        """Forget ``listener``."""
+        with self._lock:
+            self._listeners.discard(listener)
+
+
+class Deadline:
+    """When a call has to be over, and what may end it before."""
+
+    def __init__(self, timeout: Timeout, cancel: CancelToken | None = None) -> None:
+        self.timeout = timeout
+        self.cancel = cancel
+        self.started = time.monotonic()
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the caller has ended the call."""
+        return self.cancel is not None and self.cancel.cancelled
+
+    @property
+    def left(self) -> float | None:
+        """Seconds until the call's total is used up, 0 at the least; None where there is no total."""
+        total = self.timeout.total
+        return None if total is None else max(self.started + total - time.monotonic(), 0.0)
+
+    @property
+    def elapsed_ms(self) -> float:
+        """Milliseconds since the call began."""
+        return (time.monotonic() - self.started) * 1000
+
+    def within(self, seconds: float | None) -> float | None:
+        """``seconds``, or what is left of the total where that is less."""
+        left = self.left
+        return seconds if left is None else left if seconds is None else min(seconds, left)
+
+    def sleep(self, seconds: float) -> None:
+        """Wait to try again; ends early with ``Cancelled``, or at once with a timeout that would come before."""
+        left = self.left
+        if left is not None and left < seconds:
+            raise APITimeoutError(
+                f"no time is left to try again: {seconds:.1f} s are to be waited, {self.timeout.total:g} s were given",
+                phase="total",
+            )
+        if self.cancel is None:
+            time.sleep(seconds)
+        elif self.cancel.wait(seconds):
+            raise Cancelled
+
+
+class Exchange:
+    """One request and its reply: what another thread needs to end it, and what its reader needs to time it."""
+
+    def __init__(self, deadline: Deadline) -> None:
+        self.deadline = deadline
+        self.rearms = False
+        self._sock: Any = None
+        self._set: float | None = None
+        self.enter("connect", deadline.timeout.connect)
+
+    def enter(self, phase: Phase, seconds: float | None) -> None:
+        """Begin a phase that may last ``seconds``."""
+        self.phase = phase
+        self._seconds = seconds
+        self._since = time.monotonic()
+
+    def progress(self) -> None:
+        """Something has come: the phase begins anew."""
+        self._since = time.monotonic()
+
+    def use(self, sock: Any) -> None:
+        """The connection's socket, from before it is connected."""
+        self._sock = sock
+        self._set = None
+        if self.deadline.cancelled:
+            self.shut_down()
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a socket to time and to shut down."""
+        return self._sock is not None
+
+    def shut_down(self) -> None:
+        """Wake whoever is blocked on the socket."""
+        sock = self._sock
+        if sock is not None:
+            # Not SSLSocket's own shutdown, which would pull the TLS state from under the reader.
+            with contextlib.suppress(OSError, TypeError):
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)
+
+    def arm(self) -> None:
+        """Limit the next read to what is left.
+
+        Raises:
+            TimeoutError: nothing is.
+        """
+        left = self._seconds
+        if left is not None:
+            left += self._since - time.monotonic()
+        left = self.deadline.within(left)
+        if left is not None and left <= 0:
+            raise TimeoutError
+        if left is None or self._set is None or not left <= self._set <= left * 1.02:
+            self._set = left
+            # A reply that closes its connection has closed the socket once all of it is read.
+            with contextlib.suppress(OSError):
+                self._sock.settimeout(left)
+
+    def timeout(self, where: str, provider: str) -> APITimeoutError:
+        """The error for a limit that was reached."""
+        phase = "total" if self.deadline.left == 0.0 else self.phase
+        limits: dict[Phase, str] = {
+            "connect": "no connection to {where} within {seconds:g} s",
+            "first_token": "no answer from {where} within {seconds:g} s",
+            "idle": "nothing more from {where} for {seconds:g} s",
+            "total": "the call to {where} took more than {seconds:g} s in all",
+        }
+        seconds = getattr(self.deadline.timeout, phase) or 0.0
+        return APITimeoutError(
+            limits[phase].format(where=where, seconds=seconds) + f" (timeout: {phase})",
+            phase=phase,
+            provider=provider,
+            # A server that is slow to answer may still be at work: to ask again would double its load.
+            retryable=phase == "connect",
+        )
+
+
+active = threading.local()
+"""``active.exchange`` is what this thread is opening, for its connection to report to."""
+
+
+def active_exchange() -> Exchange | None:
+    """The exchange that this thread is opening."""
+    return getattr(active, "exchange", None)
