@@ -40,7 +40,18 @@ _HOMES = {
     "deadline": ("CancelToken", "Timeout"),
     "local": ("LocalServer",),
     "providers": ("PROVIDERS", "Provider"),
+    "sinks": (
+        "CollectSink",
+        "IsolateSink",
+        "PrintSink",
+        "QueueSink",
+        "StopStream",
+        "TeeSink",
+        "ThreadSink",
+        "ThrottleSink",
+    ),
     "stream": ("ChatStream",),
+    "submit": ("CallFuture",),
     "tool_loop": ("run_tools_loop",),
     "tools": ("Tool", "ToolDispatcher", "tool"),
     "wire.accumulate": ("Accumulator",),
@@ -63,6 +74,7 @@ __all__ = [
     "Accumulator",
     "AuthenticationError",
     "BadRequestError",
+    "CallFuture",
     "CancelToken",
     "Cancelled",
     "ChatRequest",
@@ -70,11 +82,13 @@ __all__ = [
     "ChatStream",
     "Choice",
     "Client",
+    "CollectSink",
     "ConfigurationError",
     "ConflictError",
     "EmbeddingResponse",
     "Image",
     "InternalServerError",
+    "IsolateSink",
     "LocalServer",
     "LocalServerError",
     "Message",
@@ -82,14 +96,20 @@ __all__ = [
     "NotFoundError",
     "OpenAICompatError",
     "PermissionDeniedError",
+    "PrintSink",
     "Provider",
+    "QueueSink",
     "RateLimitError",
     "ResponseParseError",
     "ResponseShapeError",
+    "StopStream",
     "StreamError",
     "StreamEvent",
     "StreamInterruptedError",
     "StreamServerError",
+    "TeeSink",
+    "ThreadSink",
+    "ThrottleSink",
     "Timeout",
     "Tool",
     "ToolCall",
@@ -145,7 +165,16 @@ if TYPE_CHECKING:
     from .local import LocalServer as LocalServer
     from .providers import PROVIDERS as PROVIDERS
     from .providers import Provider as Provider
+    from .sinks import CollectSink as CollectSink
+    from .sinks import IsolateSink as IsolateSink
+    from .sinks import PrintSink as PrintSink
+    from .sinks import QueueSink as QueueSink
+    from .sinks import StopStream as StopStream
+    from .sinks import TeeSink as TeeSink
+    from .sinks import ThreadSink as ThreadSink
+    from .sinks import ThrottleSink as ThrottleSink
     from .stream import ChatStream as ChatStream
+    from .submit import CallFuture as CallFuture
     from .tool_loop import run_tools_loop as run_tools_loop
     from .tools import Tool as Tool
     from .tools import ToolDispatcher as ToolDispatcher

@@ -5,6 +5,7 @@ What a plain chat does not need (streams, tools, embeddings) is imported where i
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -24,7 +25,7 @@ from .wire.decode import encode_json
 from .wire.dialect import GENERIC, Dialect, batch_limit
 from .wire.parse import decode_body, parse_response
 from .wire.request import ChatRequest, build_body, build_streaming_body
-from .wire.response import CallInfo, ChatResponse, StreamEvent
+from .wire.response import CallInfo, ChatResponse
 from .wire.retry import RetryPolicy
 from .wire.sse import MAX_EVENT_BYTES
 
@@ -33,14 +34,15 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from .fields import ChatFields, ToolRunFields
+    from .sinks import Sink
     from .stream import ChatStream
+    from .submit import CallFuture
     from .tools import ToolDispatcher
     from .wire.embeddings import EmbeddingResponse
     from .wire.models import Model
 
 log = logging.getLogger("openai_compat")
 
-Sink = Callable[[StreamEvent], Any]
 Prompt = str | ChatRequest | Sequence[Mapping[str, Any]]
 T = TypeVar("T")
 
@@ -190,7 +192,7 @@ class Client:
         self,
         prompt: Prompt | None = None,
         *,
-        sink: Any = None,
+        sink: Sink | None = None,
         cancel: CancelToken | None = None,
         timeout: Timeout | float | None = None,
         think_opened: bool = False,
@@ -261,17 +263,45 @@ class Client:
         request = self._request(prompt, fields)
         call = self._call_info(request)
         body = build_streaming_body(request, origin=self.base_url)
-        deadline = self._deadline(timeout, cancel)
+        stop = CancelToken()
+        deadline = self._deadline(timeout, stop)
         return ChatStream(
             lambda: self._post("/chat/completions", body, deadline, request),
             lambda: Accumulator(call, inline_think=self._inline_think, think_opened=think_opened, make_id=_new_id),
             call=call,
             deadline=deadline,
+            stop=stop,
+            cancel=cancel,
             retry=self._retry,
             strict=self._strict,
             secrets=self._key.secrets,
             max_event_bytes=self._max_event_bytes,
         )
+
+    def submit(
+        self,
+        prompt: Prompt | None = None,
+        *,
+        sink: Sink | None = None,
+        cancel: CancelToken | None = None,
+        timeout: Timeout | float | None = None,
+        think_opened: bool = False,
+        **fields: Unpack[ChatFields],
+    ) -> CallFuture[ChatResponse]:
+        """``chat`` on a thread of its own; takes what it takes.
+
+        The future is a ``concurrent.futures.Future`` whose ``cancel()`` works while the call runs: it frees the waiting
+        thread, and the server sees the connection close. ``sink`` is called on the call's thread.
+        """
+        from .submit import CallFuture
+
+        request = self._request(prompt, fields)
+        build_body(request)
+
+        def call(token: CancelToken) -> ChatResponse:
+            return self.chat(request, sink=sink, cancel=token, timeout=timeout, think_opened=think_opened)
+
+        return CallFuture(call, cancel)
 
     def run_tools(
         self,
@@ -280,7 +310,7 @@ class Client:
         tools: Iterable[Any],
         dispatcher: ToolDispatcher | None = None,
         max_iterations: int = 8,
-        sink: Any = None,
+        sink: Sink | None = None,
         cancel: CancelToken | None = None,
         timeout: Timeout | float | None = None,
         think_opened: bool = False,
@@ -548,13 +578,19 @@ def _encoded(body: dict[str, Any]) -> bytes:
 
 
 def _drive(stream: ChatStream, sink: Any) -> ChatResponse:
-    """Push a stream's events into a sink; a sink that raises ends the stream."""
-    emit: Sink = getattr(sink, "emit", sink)
-    if not callable(emit):
-        raise ConfigurationError(f"a sink is a callable or has emit, {type(sink).__name__} is neither")
+    """Push a stream's events into a sink; a sink that raises ends the stream, one that raises StopStream quietly."""
+    from .sinks import StopStream, emitter
+
+    emit = emitter(sink)
     with stream:
-        for event in stream:
-            emit(event)
+        try:
+            for event in stream:
+                emit(event)
+        except StopStream:
+            stream.cancel()
+            for event in stream:
+                with contextlib.suppress(StopStream):
+                    emit(event)
         return stream.response
 
 

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Generator, Iterator
 from types import TracebackType
 
-from .deadline import Deadline
+from .deadline import CancelToken, Deadline
 from .errors import APIError, Cancelled, OpenAICompatError
 from .transport import Reply, wait_to_retry
 from .wire.accumulate import Accumulator, verdict
@@ -33,6 +33,8 @@ class ChatStream(Iterator[StreamEvent]):
         *,
         call: CallInfo,
         deadline: Deadline,
+        stop: CancelToken,
+        cancel: CancelToken | None = None,
         retry: RetryPolicy,
         strict: bool = False,
         secrets: Callable[[], list[str]] = list,
@@ -43,6 +45,9 @@ class ChatStream(Iterator[StreamEvent]):
         self._make_accumulator = make_accumulator
         self._accumulator = make_accumulator()
         self._deadline = deadline
+        self._stop = stop
+        self._cancel = cancel
+        self._left = False
         self._retry = retry
         self._strict = strict
         self._secrets = secrets
@@ -69,6 +74,11 @@ class ChatStream(Iterator[StreamEvent]):
     def close(self) -> None:
         """End the call. Where it is not over, the connection is closed and the server stops."""
         self._events.close()
+
+    def cancel(self) -> None:
+        """End the stream from any thread: its reader gets a last ``done`` event with the answer so far."""
+        self._left = True
+        self._stop.cancel()
 
     @property
     def response(self) -> ChatResponse:
@@ -97,21 +107,36 @@ class ChatStream(Iterator[StreamEvent]):
         )
 
     def _run(self) -> Generator[StreamEvent, None, None]:
+        if self._cancel is not None:
+            self._cancel.subscribe(self._stop.cancel)
         try:
             yield from self._tries()
+        except Cancelled as error:
+            if not self._left:
+                yield self._failed(error)
+                raise
+            self._response = self._so_far(truncated=True)
+            yield StreamEvent("done", self._response, 0, self.call)
         except OpenAICompatError as error:
-            if isinstance(error, (APIError, Cancelled)) and error.partial is None and self._reply is not None:
-                error.partial = self._so_far()
-            yield StreamEvent("error", error, 0, self.call)
+            yield self._failed(error)
             raise
         finally:
+            if self._cancel is not None:
+                self._cancel.unsubscribe(self._stop.cancel)
             if self._reply is not None and self._response is None:
                 self._reply.close()
+
+    def _failed(self, error: OpenAICompatError) -> StreamEvent:
+        """The last event of a stream that failed; its exception holds what had come."""
+        if isinstance(error, (APIError, Cancelled)) and error.partial is None and self._reply is not None:
+            error.partial = self._so_far()
+        return StreamEvent("error", error, 0, self.call)
 
     def _tries(self) -> Iterator[StreamEvent]:
         """The events of the first try that delivers any: after that nothing is sent again."""
         tries = 0
         while True:
+            self._stop.raise_if_cancelled()
             try:
                 yield from self._attempt()
                 return
@@ -134,6 +159,7 @@ class ChatStream(Iterator[StreamEvent]):
                     request_id=reply.request_id,
                     secrets=self._secrets(),
                     heard=reply.heard,
+                    stopped=lambda: self._stop.cancelled,
                 )
             )
         except BaseException:

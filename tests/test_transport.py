@@ -49,6 +49,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """What would have been waited between tries."""
     slept: list[float] = []
     monkeypatch.setattr("openai_compat.deadline.time.sleep", slept.append)
+    monkeypatch.setattr(CancelToken, "wait", lambda token, seconds: slept.append(seconds))
     return slept
 
 

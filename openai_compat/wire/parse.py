@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Mapping
 from typing import Any, TypeVar
 
-from ..errors import APIError, ResponseParseError, StreamServerError
+from ..errors import APIError, Cancelled, ResponseParseError, StreamServerError
 from .accumulate import Accumulator, InlineThink, verdict
 from .decode import NotJSONError, decode_json, encode_json
 from .error_body import ErrorDetail, find_error, status_error, stream_error
@@ -138,21 +138,26 @@ def stream_events(
     request_id: str | None = None,
     secrets: Iterable[str] = (),
     heard: Callable[..., object] | None = None,
+    stopped: Callable[[], bool] | None = None,
 ) -> Generator[StreamEvent, None, bool]:
     """The events of a streamed body, all but the last; returns whether the body says that it is complete.
 
     Args:
         heard: called with ``token=`` for each payload: whether there was a piece of the answer in it.
+        stopped: asked before each payload: whether the caller has ended the call.
 
     Raises:
         StreamServerError: the server sent an error inside the stream.
         StreamError: an event is larger than ``max_event_bytes``.
+        Cancelled: ``stopped`` said so.
     """
     done = False
     for payload in iter_payloads(chunks, max_event_bytes=max_event_bytes):
         if payload is DONE:
             done = True
             break
+        if stopped is not None and stopped():
+            raise Cancelled
         events = accumulator.feed(payload)
         if heard is not None:
             heard(token=bool(events))
