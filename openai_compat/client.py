@@ -139,7 +139,7 @@ class Client:
             ConfigurationError: an unknown provider, or no key where one is needed.
         """
         known = provider_named(name)
-        base_url = options.pop("base_url", None) or known.base_url or os.environ.get("AZURE_OPENAI_ENDPOINT", "")
+        base_url = options.pop("base_url", None) or _address(known)
         if not base_url:
             raise ConfigurationError(f"{known.name} has no common address: give base_url=")
         if known.name == "azure" and "?" not in base_url and (version := os.environ.get("OPENAI_API_VERSION")):
@@ -163,12 +163,13 @@ class Client:
         if model := environ.get("OPENAI_MODEL"):
             options.setdefault("model", model)
         if base_url := environ.get("OPENAI_BASE_URL"):
-            return cls(base_url, environ.get("OPENAI_API_KEY"), **options)
+            options.setdefault("api_key", environ.get("OPENAI_API_KEY"))
+            return cls(base_url, **options)
         for known in PROVIDERS.values():
             if known.key_variable and environ.get(known.key_variable):
                 return cls.for_provider(known.name, **options)
-        if host := environ.get("OLLAMA_HOST"):
-            return cls(_ollama_url(host), provider="ollama", **options)
+        if environ.get("OLLAMA_HOST"):
+            return cls.for_provider("ollama", **options)
         variables = ", ".join(known.key_variable for known in PROVIDERS.values() if known.key_variable)
         raise ConfigurationError(f"the environment names no server: set OPENAI_BASE_URL, or one of {variables}")
 
@@ -556,6 +557,13 @@ def _azure_endpoint(endpoint: Endpoint, model: str | None) -> Endpoint:
     if not model:
         raise ConfigurationError("Azure with api-version needs model=, the name of the deployment")
     return endpoint._replace(base=f"{root}/openai/deployments/{model}")
+
+
+def _address(known: Provider) -> str:
+    """Where a provider is: as its own environment variable says, else as the table does."""
+    if known.name == "ollama" and (host := os.environ.get("OLLAMA_HOST")):
+        return _ollama_url(host)
+    return known.base_url or os.environ.get("AZURE_OPENAI_ENDPOINT", "")
 
 
 def _ollama_url(host: str) -> str:

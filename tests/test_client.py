@@ -402,6 +402,13 @@ def test_the_environment_names_the_server(
     assert (client.base_url, client.provider, client.model) == (base_url, provider, model)
 
 
+def test_a_key_given_beside_the_environment_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    with ReplayServer([chat_reply()]) as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        Client.from_env(api_key="mine-0123456", model="m").chat("hi")
+        assert server.requests[0].headers["Authorization"] == "Bearer mine-0123456"
+
+
 def test_an_environment_that_names_no_server_is_told() -> None:
     with pytest.raises(ConfigurationError, match=r"OPENAI_BASE_URL.*OPENAI_API_KEY"):
         Client.from_env()
@@ -409,6 +416,8 @@ def test_an_environment_that_names_no_server_is_told() -> None:
 
 def test_a_provider_is_known_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Client.for_provider("ollama").base_url == "http://localhost:11434/v1"
+    monkeypatch.setenv("OLLAMA_HOST", "box:1")
+    assert Client.for_provider("ollama").base_url == "http://box:1/v1"
     with pytest.raises(ConfigurationError, match="MISTRAL_API_KEY"):
         Client.for_provider("mistral")
     with pytest.raises(ConfigurationError, match="known are openai"):

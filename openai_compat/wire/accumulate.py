@@ -308,12 +308,12 @@ class _ChoiceState:
                 self._add_text(_plain_text(part), events)
 
     def _add_text(self, piece: str, events: list[StreamEvent]) -> None:
-        if self._splitter is None:
-            if piece:
-                self._text.append(piece)
-                events.append(StreamEvent("text", piece, self.index, self._call))
-            return
-        self._add_split(self._splitter.feed(piece), events)
+        splitter = self._splitter
+        if splitter is not None and not splitter.passes(piece):
+            self._add_split(splitter.feed(piece), events)
+        elif piece:
+            self._text.append(piece)
+            events.append(StreamEvent("text", piece, self.index, self._call))
 
     def _add_split(self, pieces: list[tuple[str, str]], events: list[StreamEvent]) -> None:
         for kind, piece in pieces:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import binascii
+import base64
 import math
 import sys
 from array import array
@@ -13,7 +13,7 @@ import attrs
 import msgspec
 
 from ..errors import APIError, ConfigurationError, ResponseShapeError
-from .decode import as_int, as_text
+from .decode import NotJSONError, as_int, as_text, decode_json
 from .error_body import find_error, status_error
 from .messages import Usage
 from .parse import decode_body
@@ -261,18 +261,21 @@ def _in_order(pairs: list[tuple[Any, Any]], count: int) -> list[Any]:
     return [by_index[index] for index in range(count)]
 
 
+_either = msgspec.json.Decoder(bytes | list[float])
+"""Base64 or numbers; msgspec decodes the first three times as fast as binascii with a string in between."""
+
+
 def _vector(embedding: Any) -> Vector:
     """A float32 vector, from base64 or numbers, decoded or still as JSON."""
     if isinstance(embedding, msgspec.Raw):
-        text = bytes(embedding)
-        if text.startswith(b'"') and b"\\" not in text:
-            return _from_base64(memoryview(text)[1:-1])
         try:
-            embedding = msgspec.json.decode(text) if text else None
-        except msgspec.DecodeError as error:
-            raise _Misshapen(str(error)) from None
+            embedding = _either.decode(embedding)
+        except msgspec.DecodeError:
+            embedding = _decoded(embedding)
+    if isinstance(embedding, bytes):
+        return _from_bytes(embedding)
     if isinstance(embedding, str):
-        return _from_base64(embedding.encode("ascii", "replace"))
+        return _from_bytes(_unpacked(embedding))
     if isinstance(embedding, list) and len(embedding) == 1 and isinstance(embedding[0], list):
         embedding = embedding[0]
     if not isinstance(embedding, list) or not embedding:
@@ -283,11 +286,23 @@ def _vector(embedding: Any) -> Vector:
         raise _Misshapen("a vector has something in it that is not a finite number") from None
 
 
-def _from_base64(text: bytes | memoryview) -> Vector:
+def _decoded(embedding: msgspec.Raw) -> Any:
     try:
-        packed = binascii.a2b_base64(text)
-    except binascii.Error as error:
+        return decode_json(bytes(embedding))
+    except NotJSONError as error:
+        raise _Misshapen(str(error)) from None
+
+
+def _unpacked(text: str) -> bytes:
+    """Base64 as lenient servers write it: with line breaks, or without padding."""
+    packed = "".join(text.split())
+    try:
+        return base64.b64decode(packed + "=" * (-len(packed) % 4), validate=True)
+    except ValueError as error:
         raise _Misshapen(f"an embedding is not base64: {error}") from None
+
+
+def _from_bytes(packed: bytes) -> Vector:
     if not packed or len(packed) % 4:
         raise _Misshapen(f"an embedding of {len(packed)} bytes is not float32")
     if sys.byteorder == "big":

@@ -39,14 +39,19 @@ class ReasoningSplitter:
         self._texted = False
         self._reasoned = opened
 
+    def passes(self, piece: str) -> bool:
+        """Whether a piece is text as it stands, with nothing held back before or after it."""
+        if self._buffer or "<" in piece or self._needles is not self._openers:
+            return False
+        if self._reasoned and not self._texted:
+            return False
+        self._texted = self._texted or bool(piece)
+        return True
+
     def feed(self, piece: str) -> list[Piece]:
         """Take a piece of content; what is now certain comes back, in order."""
-        plain = self._needles is self._openers and (self._texted or not self._reasoned)
-        if plain and not self._buffer and "<" not in piece:
-            if not piece:
-                return []
-            self._texted = True
-            return [(TEXT, piece)]
+        if self.passes(piece):
+            return [(TEXT, piece)] if piece else []
         out: list[Piece] = []
         self._buffer += piece
         while found := self._find():
