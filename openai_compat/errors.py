@@ -27,7 +27,6 @@ import binascii
 import re
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
-from urllib.parse import quote
 
 if TYPE_CHECKING:
     from .wire.response import ChatResponse
@@ -283,31 +282,55 @@ def _mask_match(match: re.Match[str]) -> str:
     return (match["keep"] or "") + MASK
 
 
+_SPELLED = r"""%([0-9A-Fa-f]{2})|\\u([0-9A-Fa-f]{4})|\\(["'\\/])"""
+"""One character as a URL, or as JSON, spells it."""
+
+
 def _mask_secret(text: str, secret: str) -> str:
-    """Mask ``secret`` in ``text``: verbatim, escaped, and every run of eight or more of its characters."""
+    """Mask ``secret`` in ``text``: every run of eight or more of its characters, however they are spelled."""
     if len(secret) < 4:
         return text
-    encoded = binascii.b2a_base64(secret.encode(), newline=False).decode().rstrip("=")
-    for form in (secret, quote(secret, safe=""), encoded):
+    encoded = binascii.b2a_base64(secret.encode("utf-8", "replace"), newline=False).decode().rstrip("=")
+    for form in (secret, encoded):
         if len(form) < _PART:
+            # A short key is often an ordinary word: only the whole of it, standing alone, is masked.
             text = re.sub(rf"(?<!\w){re.escape(form)}(?!\w)", MASK, text)
-        else:
-            text = _mask_runs(text, {form[i : i + _PART] for i in range(len(form) - _PART + 1)})
+            continue
+        windows = {form[i : i + _PART] for i in range(len(form) - _PART + 1)}
+        text = _mask_runs(text, windows, [(at, at + 1, char) for at, char in enumerate(text)])
+        text = _mask_runs(text, windows, _spelled(text))
+        if " " in form:
+            text = _mask_runs(text, windows, _spelled(text, plus=" "))
     return text
 
 
-def _mask_runs(text: str, windows: set[str]) -> str:
+def _spelled(text: str, *, plus: str = "+") -> list[tuple[int, int, str]]:
+    """The characters that a text spells, with where each begins and ends."""
+    spelled: list[tuple[int, int, str]] = []
+    at = 0
+    for match in re.finditer(_SPELLED, text):
+        spelled += [(i, i + 1, plus if text[i] == "+" else text[i]) for i in range(at, match.start())]
+        code = match[1] or match[2]
+        spelled.append((*match.span(), chr(int(code, 16)) if code else match[3]))
+        at = match.end()
+    spelled += [(i, i + 1, plus if text[i] == "+" else text[i]) for i in range(at, len(text))]
+    return spelled
+
+
+def _mask_runs(text: str, windows: set[str], spelled: list[tuple[int, int, str]]) -> str:
+    read = "".join(char for _, _, char in spelled)
     out: list[str] = []
-    start = i = 0
-    while i <= len(text) - _PART:
-        if text[i : i + _PART] not in windows:
-            i += 1
+    shown = at = 0
+    while at <= len(read) - _PART:
+        if read[at : at + _PART] not in windows:
+            at += 1
             continue
-        out.append(text[start:i] + MASK)
-        while text[i : i + _PART] in windows:
-            i += 1
-        start = i = i + _PART - 1
-    return "".join(out) + text[start:]
+        out.append(text[shown : spelled[at][0]] + MASK)
+        while read[at : at + _PART] in windows:
+            at += 1
+        at += _PART - 1
+        shown = spelled[at - 1][1]
+    return "".join(out) + text[shown:]
 
 
 def redact_error_body(body: str | bytes, *, secrets: Iterable[str] = (), limit: int = MAX_BODY) -> str:

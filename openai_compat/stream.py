@@ -118,6 +118,7 @@ class ChatStream(Iterator[StreamEvent]):
             self._response = self._so_far(truncated=True)
             yield StreamEvent("done", self._response, 0, self.call)
         except OpenAICompatError as error:
+            yield from self._accumulator.flush()
             yield self._failed(error)
             raise
         finally:
@@ -128,6 +129,8 @@ class ChatStream(Iterator[StreamEvent]):
 
     def _failed(self, error: OpenAICompatError) -> StreamEvent:
         """The last event of a stream that failed; its exception holds what had come."""
+        if isinstance(error, APIError):
+            error.provider = error.provider or self.call.provider
         if isinstance(error, (APIError, Cancelled)) and error.partial is None and self._reply is not None:
             error.partial = self._so_far()
         return StreamEvent("error", error, 0, self.call)

@@ -13,21 +13,94 @@ from hypothesis import strategies as st
 
 T = TypeVar("T", str, bytes)
 
-quick = settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.too_slow])
-thorough = settings(deadline=None, max_examples=600, suppress_health_check=[HealthCheck.too_slow])
+quick = settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
+thorough = settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.too_slow])
 
 WORDS = (
-    "", " ", "null", "stop", "length", "error", "[DONE]", "7", "-1", "429", "1e999", "9" * 400, "<think>", "</think>",
-    "<", "text", "thinking", "refusal", "{", "{}", '{"a": 1}', '"', "\\", "\ud83d", "\ude00", "<html>", "<title>x</title>",
-)  # fmt: skip
+    "",
+    " ",
+    "null",
+    "stop",
+    "length",
+    "error",
+    "[DONE]",
+    "7",
+    "-1",
+    "429",
+    "1e999",
+    "9" * 400,
+    "<think>",
+    "</think>",
+    "<",
+    "text",
+    "thinking",
+    "refusal",
+    "{",
+    "{}",
+    '{"a": 1}',
+    '"',
+    "\\",
+    "\ud83d",
+    "\ude00",
+    "<html>",
+    "<title>x</title>",
+)
 KEYS = (
-    "error", "errors", "detail", "message", "msg", "base_resp", "status_code", "status_msg", "code", "type", "param", "loc",
-    "metadata", "raw", "status", "success", "object", "id", "created", "model", "choices", "index", "delta", "usage",
-    "content", "role", "finish_reason", "logprobs", "tool_calls", "function", "name", "arguments", "function_call", "text",
-    "reasoning", "reasoning_content", "reasoning_details", "thinking", "refusal", "summary", "x_groq", "data", "embedding",
-    "models", "details", "retryDelay", "prompt_tokens", "completion_tokens", "total_tokens", "prompt_tokens_details",
-    "completion_tokens_details", "cached_tokens", "owned_by", "extra_content",
-)  # fmt: skip
+    "error",
+    "errors",
+    "detail",
+    "message",
+    "msg",
+    "base_resp",
+    "status_code",
+    "status_msg",
+    "code",
+    "type",
+    "param",
+    "loc",
+    "metadata",
+    "raw",
+    "status",
+    "success",
+    "object",
+    "id",
+    "created",
+    "model",
+    "choices",
+    "index",
+    "delta",
+    "usage",
+    "content",
+    "role",
+    "finish_reason",
+    "logprobs",
+    "tool_calls",
+    "function",
+    "name",
+    "arguments",
+    "function_call",
+    "text",
+    "reasoning",
+    "reasoning_content",
+    "reasoning_details",
+    "thinking",
+    "refusal",
+    "summary",
+    "x_groq",
+    "data",
+    "embedding",
+    "models",
+    "details",
+    "retryDelay",
+    "prompt_tokens",
+    "completion_tokens",
+    "total_tokens",
+    "prompt_tokens_details",
+    "completion_tokens_details",
+    "cached_tokens",
+    "owned_by",
+    "extra_content",
+)
 
 
 def cut(whole: T, at: Iterable[int]) -> list[T]:
@@ -122,12 +195,21 @@ def growth(work: Callable[[int], object], size: int) -> float:
     """How many times as long ``work`` takes on four times the size: 4 where its cost is linear, 16 where quadratic."""
 
     def cost(amount: int) -> float:
-        costs = []
-        for _ in range(2):
-            start = process_time()
-            work(amount)
-            costs.append(process_time() - start)
-        return min(costs)
+        start = process_time()
+        work(amount)
+        return process_time() - start
 
-    small = cost(size)
-    return cost(4 * size) / max(small, 0.005)
+    found = []
+    # A busy machine makes a measurement too large, hence several; what is clearly linear needs only one.
+    while len(found) < 3 and min(found, default=16.0) > 8:
+        small = min(cost(size), cost(size))
+        found.append(cost(4 * size) / max(small, 0.005))
+    return min(found)
+
+
+def attempt(kind: type[Exception], work: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    """What ``work`` returns, or the exception of this kind that it raises; others go on."""
+    try:
+        return work(*args, **options)
+    except kind as error:
+        return error

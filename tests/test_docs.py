@@ -29,7 +29,7 @@ def test_examples_run(page: Path, local_server: LocalServer, monkeypatch: pytest
     for block in BLOCK.finditer(text):
         # Blank lines in front, so that an error names the page's own line.
         line = text.count("\n", 0, block.start(1))
-        exec(compile("\n" * line + block[1], str(page), "exec"), namespace)  # noqa: S102
+        exec(compile("\n" * line + block[1], str(page), "exec"), namespace)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

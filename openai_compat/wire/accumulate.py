@@ -17,7 +17,7 @@ from ..errors import (
     StreamServerError,
 )
 from .decode import as_int, as_text
-from .error_body import ErrorDetail, find_error
+from .error_body import MAX_DEPTH, ErrorDetail, find_error
 from .messages import ToolCall, Usage
 from .reasoning import DEFAULT_TAGS, REASONING, ReasoningSplitter
 from .response import UNKNOWN, CallInfo, ChatResponse, Choice, StreamEvent
@@ -120,11 +120,16 @@ class Accumulator:
         if choice.get("error") and self.error is None:
             self.error = find_error({"error": choice["error"]})
 
-    def finish(self) -> list[StreamEvent]:
-        """The events that had to wait for the end: held-back text, complete tool calls, usage."""
+    def flush(self) -> list[StreamEvent]:
+        """Text that was held back as the beginning of a tag, now that nothing follows."""
         events: list[StreamEvent] = []
         for state in self._choices.values():
             state.flush(events)
+        return events
+
+    def finish(self) -> list[StreamEvent]:
+        """The events that had to wait for the end: held-back text, complete tool calls, usage."""
+        events = self.flush()
         for state in self._choices.values():
             for call in state.finished_calls():
                 if call.name:
@@ -155,7 +160,7 @@ class Accumulator:
             truncated=truncated,
             request_id=request_id,
             headers=headers or {},
-            raw=self._top if raw is None else raw,
+            raw=_copied(self._top) if raw is None else raw,
             origin=self.call.origin,
         )
 
@@ -229,6 +234,7 @@ class _ChoiceState:
         self._calls: ToolCallAssembler | None = None
         self._call = owner.call
         self._splitter = ReasoningSplitter(owner._think_tags, opened=owner._think_opened) if owner._split else None
+        self._content: list[str] = []
         self._text: list[str] = []
         self._reasoning: list[str] = []
         self._refusal: list[str] = []
@@ -254,18 +260,34 @@ class _ChoiceState:
         return bool(self._text or self._reasoning or self._refusal or self._calls)
 
     def feed(self, delta: dict[str, Any], events: list[StreamEvent], *, whole: bool = False) -> None:
+        if whole and self._by_delta:
+            delta = self._news_in(delta)
+        self._by_delta = self._by_delta or not whole
         content = delta.get("content")
         if len(delta) > (content is not None):
             self._feed_rest(delta, events, whole=whole)
         if content:
             if type(content) is not str:
                 self._feed_parts(content, events)
-            elif whole and self._by_delta:
-                # A whole message after its own deltas: only what they did not bring.
-                self._add_text(content.removeprefix("".join(self._text)), events)
             else:
+                self._content.append(content)
                 self._add_text(content, events)
-        self._by_delta = self._by_delta or not whole
+
+    def _news_in(self, message: dict[str, Any]) -> dict[str, Any]:
+        """Of a whole message after its own deltas, what they did not bring."""
+        said: dict[str, bool] = {
+            "refusal": bool(self._refusal),
+            "tool_calls": bool(self._calls),
+            "function_call": bool(self._calls),
+            "reasoning_details": "reasoning_details" in self._extra,
+            **dict.fromkeys(_REASONING_KEYS, bool(self._reasoning)),
+        }
+        news = {key: value for key, value in message.items() if not said.get(key)}
+        if type(content := message.get("content")) is str:
+            news["content"] = content.removeprefix("".join(self._content))
+        elif self._text:
+            news.pop("content", None)
+        return news
 
     def _feed_rest(self, delta: dict[str, Any], events: list[StreamEvent], *, whole: bool) -> None:
         shown = False
@@ -284,10 +306,9 @@ class _ChoiceState:
             if not shown:
                 self._add_reasoning(text, events)
         refusal = delta.get("refusal")
-        if type(refusal) is str and refusal:
-            self._refusal.append(refusal)
-            events.append(StreamEvent("refusal", refusal, self.index, self._call))
-        if (calls := delta.get("tool_calls")) and not (whole and self._by_delta and self._calls):
+        if type(refusal) is str:
+            self._add_refusal(refusal, events)
+        if calls := delta.get("tool_calls"):
             for kind, progress in self.calls.feed(calls, whole=whole):
                 events.append(StreamEvent(kind, progress, self.index, self._call))
         if legacy := delta.get("function_call"):
@@ -303,7 +324,7 @@ class _ChoiceState:
             if type(part) is dict and part.get("type") in ("thinking", "reasoning"):
                 self._add_reasoning(_plain_text(part.get("thinking") or part.get("text") or ""), events)
             elif type(part) is dict and part.get("type") == "refusal":
-                self._refusal.append(_plain_text(part.get("refusal") or ""))
+                self._add_refusal(_plain_text(part.get("refusal") or ""), events)
             else:
                 self._add_text(_plain_text(part), events)
 
@@ -327,6 +348,11 @@ class _ChoiceState:
         if piece:
             self._reasoning.append(piece)
             events.append(StreamEvent("reasoning", piece, self.index, self._call))
+
+    def _add_refusal(self, piece: str, events: list[StreamEvent]) -> None:
+        if piece:
+            self._refusal.append(piece)
+            events.append(StreamEvent("refusal", piece, self.index, self._call))
 
     def _merge_details(self, details: list[Any]) -> str:
         """OpenRouter's ``reasoning_details``: pieces of one entry are joined, entries are kept as they came."""
@@ -376,17 +402,31 @@ class _ChoiceState:
             refusal="".join(self._refusal),
             tool_calls=self.finished_calls(),
             finish_reason=self.finish_reason or UNKNOWN,
-            logprobs=self._logprobs,
-            extra={**{key: "".join(pieces) for key, pieces in self._grown.items()}, **self._extra},
+            # Copies, so that an answer so far stays as it was while more arrives.
+            logprobs=None if self._logprobs is None else _copied(self._logprobs),
+            extra={**{key: "".join(pieces) for key, pieces in self._grown.items()}, **_copied(self._extra)},
         )
 
 
-def _plain_text(value: Any) -> str:
+def _copied(fields: dict[str, Any]) -> dict[str, Any]:
+    """A copy down to the entries of lists, which is as deep as anything here grows."""
+
+    def copied(value: Any) -> Any:
+        if type(value) is list:
+            return [dict(item) if type(item) is dict else item for item in value]
+        return value
+
+    return {key: copied(value) for key, value in fields.items()}
+
+
+def _plain_text(value: Any, depth: int = 0) -> str:
     """The text in a string, a text part, or a list of them."""
     if isinstance(value, str):
         return value
+    if depth > MAX_DEPTH:
+        return ""
     if isinstance(value, list):
-        return "".join(_plain_text(item) for item in value)
+        return "".join(_plain_text(item, depth + 1) for item in value)
     if isinstance(value, dict):
-        return _plain_text(value.get("text") or value.get("content") or "")
+        return _plain_text(value.get("text") or value.get("content") or "", depth + 1)
     return str(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else ""

@@ -28,7 +28,7 @@ def decode_json(data: bytes | bytearray | memoryview | str) -> Any:
     """
     try:
         return _decode(data)
-    except msgspec.DecodeError as strict:
+    except (msgspec.DecodeError, UnicodeError) as strict:
         cut_short = "truncated" in str(strict)
     except RecursionError:
         raise NotJSONError("JSON nested too deep") from None

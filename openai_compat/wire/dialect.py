@@ -40,16 +40,19 @@ class Dialect:
         for name in _MAX_TOKENS:
             if name in adapted and name != self.max_tokens and self.max_tokens not in adapted:
                 adapted[self.max_tokens] = adapted.pop(name)
+        left_out = self.leaves_out & adapted.keys()
         if self.thinking == "reasoning_effort" and "chat_template_kwargs" in adapted:
-            thinks = adapted.pop("chat_template_kwargs").get("enable_thinking")
+            wishes = dict(adapted.pop("chat_template_kwargs") or {})
+            thinks = wishes.pop("enable_thinking", None)
             if thinks is not None:
                 adapted.setdefault("reasoning_effort", "medium" if thinks else "none")
+            if wishes:
+                left_out |= {"chat_template_kwargs"}
         if not self.stream_options:
             adapted.pop("stream_options", None)
-        left_out = tuple(sorted(self.leaves_out & adapted.keys()))
         for name in left_out:
-            del adapted[name]
-        return adapted, left_out
+            adapted.pop(name, None)
+        return adapted, tuple(sorted(left_out))
 
     def learn(self, error: APIStatusError, body: dict[str, Any]) -> Dialect | None:
         """The dialect that a refusal of ``body`` teaches, or None where it teaches nothing.
@@ -83,7 +86,7 @@ OPEN_MODELS = Dialect(thinking="reasoning_effort")
 """Cloud services for open models, which take ``top_k``."""
 
 
-_LIMIT = r"(?:larger than|more than|at most|up to|exceeds?|(?:maximum|max|limit)(?: \w+){0,3})\D{0,12}(\d+)"
+_LIMIT = r"(?:larger than|more than|at most|up to|exceeds?|(?:maximum|max|limit)(?: [a-z]+){0,3})\D{0,12}(\d+)"
 
 
 def batch_limit(error: APIStatusError, sent: int) -> int | None:

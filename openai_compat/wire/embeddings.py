@@ -181,7 +181,7 @@ def parse_embeddings_response(
     info = call or CallInfo()
     try:
         items, model, usage, raw = _read_fast(body)
-    except (msgspec.DecodeError, RecursionError, TypeError):
+    except (msgspec.DecodeError, UnicodeError, RecursionError, TypeError):
         payload = decode_body(body, provider=info.provider, request_id=request_id)
         if find_error(payload) is not None:
             raise status_error(
@@ -242,7 +242,8 @@ def _read_slow(payload: Any) -> _Read:
         data = [envelope]
     if isinstance(data, dict):
         data = [data]
-    pairs = [(item.get("index"), item.get("embedding")) for item in data or () if isinstance(item, dict)]
+    items = data if isinstance(data, list) else []
+    pairs = [(item.get("index"), item.get("embedding")) for item in items if isinstance(item, dict)]
     raw = {key: value for key, value in envelope.items() if key != "data"}
     return pairs, envelope.get("model"), envelope.get("usage"), raw
 
@@ -270,7 +271,7 @@ def _vector(embedding: Any) -> Vector:
     if isinstance(embedding, msgspec.Raw):
         try:
             embedding = _either.decode(embedding)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeError, RecursionError):
             embedding = _decoded(embedding)
     if isinstance(embedding, bytes):
         return _from_bytes(embedding)
@@ -288,7 +289,7 @@ def _vector(embedding: Any) -> Vector:
 
 def _decoded(embedding: msgspec.Raw) -> Any:
     try:
-        return decode_json(bytes(embedding))
+        return decode_json(bytes(embedding) or b"null")
     except NotJSONError as error:
         raise _Misshapen(str(error)) from None
 

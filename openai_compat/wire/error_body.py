@@ -13,6 +13,9 @@ from .retry import MAX_WAIT, retry_after
 MAX_MESSAGE = 1000
 """Characters of a server's message that an exception shows."""
 
+MAX_DEPTH = 8
+"""How deep in a body an error is looked for."""
+
 _STATUS_KEYS = ("code", "http_status_code", "status_code", "statusCode", "status", "raw_status_code")
 _NO_QUOTA = frozenset({"insufficient_quota", "billing_hard_limit_reached", "exceeded_current_quota_error"})
 _TITLE = r"<title[^>]*>(.*?)</title>"
@@ -37,7 +40,7 @@ def find_error(payload: Any) -> ErrorDetail | None:
     """
     if isinstance(payload, list):
         # A list may wrap one error; a list of chunks is none.
-        return find_error(payload[0]) if len(payload) == 1 else None
+        return find_error(payload[0]) if len(payload) == 1 and isinstance(payload[0], dict) else None
     if not isinstance(payload, dict):
         return None
     if payload.get("error") or payload.get("object") == "error":
@@ -55,15 +58,17 @@ def find_error(payload: Any) -> ErrorDetail | None:
     return None
 
 
-def describe_error(payload: Any) -> ErrorDetail:
+def describe_error(payload: Any, depth: int = 0) -> ErrorDetail:
     """Message, code, type and param of an error in any shape; all empty where it says nothing."""
+    if depth > MAX_DEPTH:
+        return ErrorDetail()
     if isinstance(payload, str):
         return ErrorDetail(message=payload.strip())
     if isinstance(payload, list):
-        return _describe_list(payload)
+        return _describe_list(payload, depth)
     if not isinstance(payload, dict):
         return ErrorDetail()
-    inner = _inner(payload)
+    inner = _inner(payload, depth)
     own = next((payload[key] for key in ("message", "msg", "status_msg") if _is_text(payload.get(key))), "")
     message = inner.message or own
     if own and inner.message and _is_text(payload.get("error")):
@@ -71,7 +76,7 @@ def describe_error(payload: Any) -> ErrorDetail:
     metadata = payload.get("metadata")
     if isinstance(metadata, dict) and metadata.get("raw"):
         # OpenRouter: the reason, as its upstream gave it.
-        upstream = describe_error(_decoded(metadata["raw"])).message
+        upstream = describe_error(_decoded(metadata["raw"]), depth + 1).message
         message = f"{message}: {upstream}" if message else upstream
     code = inner.code if inner.code is not None else payload.get("code")
     if code is None and "status_msg" in payload:
@@ -92,18 +97,18 @@ def describe_error(payload: Any) -> ErrorDetail:
     )
 
 
-def _inner(payload: dict[str, Any]) -> ErrorDetail:
+def _inner(payload: dict[str, Any], depth: int) -> ErrorDetail:
     for key in ("error", "errors", "detail", "message", "base_resp"):
         value = payload.get(key)
         if isinstance(value, (dict, list)) or (key in ("error", "detail") and _is_text(value)):
-            found = describe_error(value)
+            found = describe_error(value, depth + 1)
             if found.message:
                 return found
     return ErrorDetail()
 
 
-def _describe_list(items: list[Any]) -> ErrorDetail:
-    found = [detail for item in items[:5] if (detail := describe_error(item)).message]
+def _describe_list(items: list[Any], depth: int) -> ErrorDetail:
+    found = [detail for item in items[:5] if (detail := describe_error(item, depth + 1)).message]
     if not found:
         return ErrorDetail()
     return found[0]._replace(message="; ".join(detail.message for detail in found))
@@ -160,10 +165,11 @@ def _describe_body(text: str) -> tuple[ErrorDetail, Any]:
         stripped = text.strip()
         if not stripped.startswith("<"):
             return ErrorDetail(message=stripped), None
-        title = re.search(_TITLE, stripped, re.IGNORECASE | re.DOTALL)
+        title = re.search(_TITLE, stripped[:4096], re.IGNORECASE | re.DOTALL)
         words = " ".join(title[1].split())[:120] if title else ""
         return ErrorDetail(message=f"an HTML page ({words})" if words else "an HTML page"), None
-    return describe_error(payload), payload
+    # Under HTTP 200 an error may stand beside, or in, the choices.
+    return find_error(payload) or describe_error(payload), payload
 
 
 def status_error(
@@ -185,6 +191,7 @@ def status_error(
         secrets: the caller's keys, masked wherever the server echoes them.
         now: POSIX time in seconds, for a ``Retry-After`` that is a date.
     """
+    secrets = tuple(secrets)
     text = body.decode("utf-8", "replace") if isinstance(body, bytes) else body
     detail, payload = _describe_body(text)
     effective = status if status >= 300 else detail.status or status
@@ -192,7 +199,7 @@ def status_error(
     message = _shown(detail.message, secrets) or "no message"
     shown = f"HTTP {effective} from {provider or 'the server'}: {message}"
     return status_error_class(effective)(
-        shown + _advice(effective, message, url),
+        shown + _advice(effective, message, redact_error_body(url.partition("?")[0], secrets=secrets)),
         status_code=effective,
         code=_shown(detail.code, secrets) if isinstance(detail.code, str) else detail.code,
         type=_shown(detail.type, secrets),
@@ -220,6 +227,7 @@ def stream_error(
     detail: ErrorDetail, *, provider: str = "", request_id: str | None = None, secrets: Iterable[str] = ()
 ) -> StreamServerError:
     """The exception for an error that a server sent inside a stream."""
+    secrets = tuple(secrets)
     message = _shown(detail.message, secrets) or "no message"
     return StreamServerError(
         f"{provider or 'the server'} sent an error inside the stream: {message}",

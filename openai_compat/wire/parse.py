@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Generator, Iterable, Mapping
 from typing import Any, TypeVar
 
-from ..errors import APIError, Cancelled, ResponseParseError, StreamServerError
+from ..errors import APIError, Cancelled, ResponseParseError, StreamError, StreamServerError
 from .accumulate import Accumulator, InlineThink, verdict
-from .decode import NotJSONError, decode_json, encode_json
+from .decode import NotJSONError, decode_json
 from .error_body import ErrorDetail, find_error, status_error, stream_error
 from .response import CallInfo, ChatResponse, StreamEvent
 from .sse import DONE, MAX_EVENT_BYTES, iter_payloads, looks_like_sse
@@ -64,7 +65,7 @@ def parse_response(
         StreamInterruptedError: an event stream that is cut short, where ``strict``.
     """
     info = call or CallInfo()
-    data = body.encode() if isinstance(body, str) else body
+    data = body.encode("utf-8", "replace") if isinstance(body, str) else body
     if looks_like_sse(data):
         accumulator = Accumulator(info, inline_think=inline_think, think_opened=think_opened, make_id=make_id)
         try:
@@ -73,7 +74,7 @@ def parse_response(
             raise status_error(
                 200,
                 headers or {},
-                encode_json({"error": (accumulator.error or ErrorDetail())._asdict()}),
+                json.dumps({"error": (accumulator.error or ErrorDetail())._asdict()}),
                 provider=info.provider,
                 url=url,
                 request_id=request_id,
@@ -84,11 +85,13 @@ def parse_response(
         )
     else:
         payload = decode_body(data, provider=info.provider, request_id=request_id)
-        if find_error(payload) is not None:
+        items = payload if isinstance(payload, list) else [payload]
+        failed = next((item for item in items if find_error(item) is not None), None)
+        if failed is not None:
             raise status_error(
                 200,
                 headers or {},
-                bytes(data),
+                bytes(data) if failed is payload else json.dumps(failed),
                 provider=info.provider,
                 url=url,
                 request_id=request_id,
@@ -152,20 +155,21 @@ def stream_events(
         Cancelled: ``stopped`` said so.
     """
     done = False
-    for payload in iter_payloads(chunks, max_event_bytes=max_event_bytes):
-        if payload is DONE:
-            done = True
-            break
-        if stopped is not None and stopped():
-            raise Cancelled
-        events = accumulator.feed(payload)
-        if heard is not None:
-            heard(token=bool(events))
-        yield from events
-        if accumulator.error is not None:
-            raise stream_error(
-                accumulator.error, provider=accumulator.call.provider, request_id=request_id, secrets=secrets
-            )
+    try:
+        for payload in iter_payloads(chunks, max_event_bytes=max_event_bytes):
+            if payload is DONE:
+                done = True
+                break
+            if stopped is not None and stopped():
+                raise Cancelled
+            events = accumulator.feed(payload)
+            if heard is not None:
+                heard(token=bool(events))
+            yield from events
+            if accumulator.error is not None:
+                raise stream_error(accumulator.error, provider=accumulator.call.provider, secrets=secrets)
+    except StreamError as error:
+        raise stamped(error, accumulator.call.provider, request_id) from None
     yield from accumulator.finish()
     return done or accumulator.finished
 
@@ -199,17 +203,20 @@ def stream_response(
         events = stream_events(chunks, accumulator)
         while True:
             try:
-                sink(next(events))
+                event = next(events)
             except StopIteration as stop:
-                complete = stop.value
+                complete = bool(stop.value)
                 break
+            sink(event)
         response = accumulator.response(truncated=not complete)
         error = verdict(response, complete=complete, strict=strict)
         if error is not None:
             raise stamped(error, response.provider, None)
     except APIError as failure:
-        if failure.partial is None:
-            failure.partial = accumulator.response()
+        for event in accumulator.flush():
+            sink(event)
+        failure.provider = failure.provider or accumulator.call.provider
+        failure.partial = failure.partial or accumulator.response()
         sink(StreamEvent("error", failure, 0, accumulator.call))
         raise
     sink(StreamEvent("done", response, 0, accumulator.call))

@@ -53,15 +53,16 @@ class ReasoningSplitter:
         if self.passes(piece):
             return [(TEXT, piece)] if piece else []
         out: list[Piece] = []
-        self._buffer += piece
-        while found := self._find():
+        buffer = self._buffer + piece
+        at = 0
+        while found := self._find(buffer, at):
             position, needle = found
-            self._emit(self._buffer[:position], out, last=True)
-            self._buffer = self._buffer[position + len(needle) :]
+            self._emit(buffer[at:position], out, last=True)
+            at = position + len(needle)
             self._turn(needle)
-        safe = len(self._buffer) - self._held()
-        self._emit(self._buffer[:safe], out)
-        self._buffer = self._buffer[safe:]
+        safe = len(buffer) - self._held(buffer[at:])
+        self._emit(buffer[at:safe], out)
+        self._buffer = buffer[safe:]
         return out
 
     def finish(self) -> list[Piece]:
@@ -71,8 +72,8 @@ class ReasoningSplitter:
         self._buffer = ""
         return out
 
-    def _find(self) -> tuple[int, str] | None:
-        hits = [(at, needle) for needle in self._needles if (at := self._buffer.find(needle)) >= 0]
+    def _find(self, buffer: str, start: int) -> tuple[int, str] | None:
+        hits = [(at, needle) for needle in self._needles if (at := buffer.find(needle, start)) >= 0]
         return min(hits) if hits else None
 
     def _turn(self, needle: str) -> None:
@@ -86,12 +87,12 @@ class ReasoningSplitter:
         self._reasoned = True
         self._spaces = ""
 
-    def _held(self) -> int:
-        """How many characters at the end of the buffer may still begin a tag."""
-        start = self._buffer.rfind("<")
+    def _held(self, rest: str) -> int:
+        """How many characters at the end may still begin a tag."""
+        start = rest.rfind("<")
         if start < 0:
             return 0
-        tail = self._buffer[start:]
+        tail = rest[start:]
         return len(tail) if any(needle.startswith(tail) for needle in self._needles) else 0
 
     def _emit(self, piece: str, out: list[Piece], *, last: bool = False) -> None:

@@ -43,7 +43,8 @@ class RetryPolicy:
             return None
         if error.retry_after is not None:
             return error.retry_after if error.retry_after <= MAX_WAIT else None
-        return float(min(self.longest_wait, self.first_wait * 2.0**attempt) * (1.0 - jitter / 2.0))
+        doubled = self.first_wait * 2.0 ** min(attempt, 60)
+        return float(min(self.longest_wait, doubled) * (1.0 - jitter / 2.0))
 
 
 def parse_duration(text: str) -> float | None:
@@ -60,10 +61,13 @@ def parse_duration(text: str) -> float | None:
 
 
 def _http_date(text: str, now: float) -> float | None:
+    from datetime import timezone
     from email.utils import parsedate_to_datetime
 
     try:
-        seconds = parsedate_to_datetime(text).timestamp() - now
+        moment = parsedate_to_datetime(text)
+        # A date of HTTP is in UTC, said or not.
+        seconds = (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp() - now
     except (TypeError, ValueError, OverflowError):
         return None
     return seconds if 0 < seconds < 1e9 else None

@@ -23,7 +23,10 @@ class Signature:
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
-        hints = typing.get_type_hints(function, include_extras=True)
+        try:
+            hints = typing.get_type_hints(function, include_extras=True)
+        except (NameError, TypeError) as error:
+            raise ConfigurationError(f"the annotations cannot be read: {error}") from error
         fields: list[tuple[str, Any] | tuple[str, Any, Any]] = []
         for name, parameter in inspect.signature(function).parameters.items():
             if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):

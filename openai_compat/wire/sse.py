@@ -26,6 +26,9 @@ MAX_EVENT_BYTES = 32 * 1024 * 1024
 """Default limit for one event, or for a whole JSON body in place of a stream."""
 
 _BOM = b"\xef\xbb\xbf"
+_PREAMBLE = rb"\A(?:\s|\xef\xbb\xbf)+"
+_NEWLINE = b"\x0b"
+"""Stands for a newline within data: no JSON has it, and no reader of lines splits at it."""
 _FIELDS = (b"data:", b"event:", b"id:", b"retry:", b":")
 _SSE_START = re.compile(rb"\s*(?:data|event|id|retry|error)?:")
 
@@ -74,9 +77,9 @@ def _of_plain(block: bytes) -> Iterator[Any]:
 
 def _of_any(block: bytes) -> Iterator[Any]:
     """The payloads of a block with other fields, comments, several lines or line ends gone astray."""
-    mended = _valid_utf8(b"\n".join(_mend(line) for line in block.split(b"\n")))
+    mended = _valid_utf8(b"\n".join(_parted([_mend(line) for line in block.split(b"\n")])))
     for event in SSEClient(iter([mended])).events():
-        data = event.data
+        data = event.data.replace(_NEWLINE.decode(), "\n")
         if data.startswith("[DONE]"):
             yield DONE
             return
@@ -121,18 +124,25 @@ class _Framer:
             return
         pending = bytearray()
         scanned = 0
+        several = False  # the event has a data line that is not whole by itself
         for chunk in chain([first], source):
             if self._after_cr or b"\r" in chunk:
                 chunk = self._with_lf(chunk)
             if not pending and chunk.endswith(b"\n\n"):
+                self._check_events(chunk)
                 yield chunk
                 continue
             pending += chunk
             cut = pending.rfind(b"\n\n", scanned)
             if cut >= 0:
                 cut += 2
-                yield bytes(pending[:cut])
-            elif (split := pending.rfind(b"}\ndata:", scanned)) >= 0 and _is_whole(pending[: split + 1]):
+                block = bytes(pending[:cut])
+                self._check_events(block)
+                yield block
+            elif not several and (split := pending.rfind(b"}\ndata:", scanned)) >= 0:
+                if not _is_whole(pending[: split + 1]):
+                    several = True
+                    continue
                 # A server that ends its events with one newline: the next event shows that this one is whole.
                 cut = split + 2
                 yield bytes(pending[:cut]) + b"\n"
@@ -142,8 +152,13 @@ class _Framer:
                 continue
             del pending[:cut]
             scanned = 0
+            several = False
         if pending:
             yield bytes(pending) + b"\n\n"
+
+    def _check_events(self, block: bytes) -> None:
+        if len(block) > self._limit:
+            self._check_size(max(len(event) for event in block.split(b"\n\n")))
 
     def _check_size(self, size: int) -> None:
         if size > self._limit:
@@ -152,14 +167,12 @@ class _Framer:
             )
 
     def _first(self, source: Iterator[bytes]) -> bytes:
-        """The first bytes of a body, without a byte order mark and the white space in front of the first event."""
+        """The first bytes of a body, without byte order marks and white space in front of the first event."""
         start = b""
         for chunk in source:
-            start += self._with_lf(chunk)
-            if len(start) >= 3 or not _BOM.startswith(start):
-                start = start.removeprefix(_BOM).lstrip()
-                if start:
-                    break
+            start = re.sub(_PREAMBLE, b"", start + self._with_lf(chunk))
+            if start and not _BOM.startswith(start):
+                break
         return start
 
     def _with_lf(self, chunk: bytes) -> bytes:
@@ -174,8 +187,9 @@ class _Framer:
 
     def _json_body(self, first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
         body = bytearray(first)
+        self._check_size(len(body))
         for chunk in rest:
-            body += chunk
+            body += self._with_lf(chunk)
             self._check_size(len(body))
         try:
             decode_json(body)
@@ -185,14 +199,45 @@ class _Framer:
             yield b"data: " + bytes(body).replace(b"\n", b" ") + b"\n\n"
 
 
-def _is_whole(line: bytes | bytearray) -> bool:
-    """Whether each line is a whole ``data:`` event of its own."""
-    for part in line.split(b"\n"):
-        if part.startswith(b"data:"):
-            try:
-                decode_json(part[5:])
-            except NotJSONError:
-                return False
+def _parted(lines: list[bytes]) -> Iterator[bytes]:
+    """The lines, with one ``data:`` line to an event, and a blank one between events one newline apart.
+
+    A ``data:`` line that is whole JSON, in an event of nothing else, cannot go on in a further one. Other data lines
+    become one, with a mark for the newline: sseclient-py would copy the event for each of them.
+    """
+    data: list[bytes] = []
+    alone = whole = True
+    for line in lines:
+        if line.startswith(b":"):
+            continue
+        if line.startswith(b"data:"):
+            if data and alone and whole:
+                yield b"data: " + data.pop()
+                yield b""
+            data.append(line[5:].removeprefix(b" "))
+            whole = alone and len(data) == 1 and line.rstrip().endswith(b"}") and _is_json(line[5:])
+            continue
+        if not line:
+            if data:
+                yield b"data: " + _NEWLINE.join(data)
+            data = []
+        alone = not line
+        yield line
+    if data:
+        yield b"data: " + _NEWLINE.join(data)
+
+
+def _is_whole(lines: bytes | bytearray) -> bool:
+    """Whether these lines, which another ``data:`` line follows, are whole events."""
+    event = lines.rpartition(b"\n\n")[2].split(b"\n")
+    return all(_is_json(line[5:]) if line.startswith(b"data:") else line[:1] in (b"", b":") for line in event)
+
+
+def _is_json(text: bytes | bytearray) -> bool:
+    try:
+        decode_json(text)
+    except NotJSONError:
+        return False
     return True
 
 

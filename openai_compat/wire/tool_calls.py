@@ -9,11 +9,12 @@ How a delta finds its call:
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
-from .decode import NotJSONError, as_int, as_text, decode_json, encode_json
+from .decode import NotJSONError, as_int, as_text, decode_json
 from .messages import ToolCall
 from .response import ToolCallDelta
 
@@ -26,9 +27,10 @@ Opened = Literal["tool_call", "tool_call_delta"]
 class _Nesting:
     """Whether a JSON object that comes in pieces has closed, at a cost linear in its length."""
 
-    __slots__ = ("_depth", "_escaped", "_in_string", "_seen")
+    __slots__ = ("_begun", "_depth", "_escaped", "_in_string", "_seen")
 
     def __init__(self) -> None:
+        self._begun = False
         self._depth = 0
         self._seen = 0
         self._in_string = False
@@ -39,7 +41,7 @@ class _Nesting:
         for piece in pieces[self._seen :]:
             self._feed(piece)
         self._seen = len(pieces)
-        return self._depth == 0 and not self._in_string
+        return self._begun and self._depth == 0 and not self._in_string
 
     def _feed(self, piece: str) -> None:
         after_escape = 0 if self._escaped else -1
@@ -54,6 +56,7 @@ class _Nesting:
             elif token == '"':
                 self._in_string = not self._in_string
             elif not self._in_string:
+                self._begun = True
                 self._depth += 1 if token in "{[" else -1
 
 
@@ -191,7 +194,7 @@ class ToolCallAssembler:
             arguments=arguments,
             arguments_json=text,
             invalid=arguments is None,
-            extra=call.extra,
+            extra=dict(call.extra),
         )
 
 
@@ -208,7 +211,8 @@ def _keep_extra(call: _Call, entry: dict[str, Any], function: dict[str, Any]) ->
 def _arguments_piece(value: Any) -> str:
     if isinstance(value, str):
         return value
-    return encode_json(value).decode() if isinstance(value, (dict, list)) else ""
+    # The standard library's form also takes lone surrogates.
+    return json.dumps(value, separators=(",", ":")) if isinstance(value, (dict, list)) else ""
 
 
 def parse_arguments(text: str) -> tuple[dict[str, Any] | None, str]:

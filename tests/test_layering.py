@@ -1,0 +1,258 @@
+"""Who may import whom, and what importing the package costs."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import openai_compat
+
+PACKAGE = Path(openai_compat.__file__).parent
+ORDER = (
+    {"cli", "__main__", "integrations", "testing"},
+    {"web", "conversation", "client"},
+    {"tool_loop", "batch", "stream"},
+    {"tools", "transport", "sinks"},
+    {"wire"},
+    {"errors"},
+)
+"""Rooms from left to right: each may import those further right, none its neighbours or those to its left."""
+OWN_RULES = {
+    "": {"__init__"},
+    "errors": set[str](),
+    "wire": {"errors", "wire"},
+    "providers": {"wire.dialect", "errors"},
+    "local": {"errors"},
+    "_pool": {"transport", "deadline"},
+    "fields": {"wire", "errors"},
+    "deadline": {"errors"},
+    "submit": {"deadline"},
+}
+ALSO = {
+    "client": {"", "providers", "fields", "deadline", "submit"},
+    "stream": {"deadline"},
+    "transport": {"_pool", "deadline"},
+    "cli": {"", "providers", "local", "integrations"},
+    "__main__": {"cli"},
+    "integrations": {"integrations", "local", "providers"},
+    "testing": {"testing", "local", "providers"},
+}
+NOT_IN_WIRE = {"requests", "urllib3", "socket", "ssl", "threading", "time", "os", "random", "http"}
+
+Arrow = tuple[str, str]
+
+
+def room(module: str) -> str:
+    return module.partition(".")[0]
+
+
+def allowed(source: str, target: str) -> bool:
+    """Whether a module, named from inside the package, may import another."""
+    name = room(source)
+    if name in OWN_RULES:
+        permitted = OWN_RULES[name]
+    else:
+        place = next(place for place, rooms in enumerate(ORDER) if name in rooms)
+        permitted = set().union(*ORDER[place + 1 :], ALSO.get(name, ()))
+    return room(target) in permitted or target in permitted
+
+
+def modules() -> dict[str, ast.Module]:
+    found = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix("__init__").removesuffix(".")
+        found[name] = ast.parse(path.read_text(encoding="utf-8"))
+    return found
+
+
+def for_type_checkers(tree: ast.Module) -> set[ast.AST]:
+    """What stands under ``if TYPE_CHECKING`` and is never run."""
+    guarded = [
+        node for node in ast.walk(tree) if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
+    ]
+    return {inner for node in guarded for statement in node.body for inner in ast.walk(statement)}
+
+
+def imports(name: str, tree: ast.Module, names: set[str]) -> Iterator[tuple[str, bool]]:
+    """Every import of a module, wherever it stands, as an absolute name; and whether it is run."""
+    is_package = any(other.startswith(f"{name}.") for other in names) or not name
+    skipped = for_type_checkers(tree)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node not in skipped) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parts = ["openai_compat", *name.split(".")] if name else ["openai_compat"]
+                kept = parts[: len(parts) - node.level + is_package]
+                base = ".".join([*kept, *([node.module] if node.module else [])])
+            for alias in node.names:
+                inside = f"{base}.{alias.name}".removeprefix("openai_compat.")
+                yield f"openai_compat.{inside}" if inside in names else base, node not in skipped
+
+
+def arrows(*, run: bool = True) -> set[Arrow]:
+    """The arrows inside the package; with ``run``, only those of code that is run."""
+    trees = modules()
+    found = set()
+    for name, tree in trees.items():
+        for target, is_run in imports(name, tree, set(trees)):
+            if room(target) == "openai_compat" and (is_run or not run):
+                found.add((name, target.removeprefix("openai_compat").removeprefix(".")))
+    return found
+
+
+def test_the_walk_sees_what_is_there() -> None:
+    found = arrows()
+    assert ("client", "stream") in found
+    assert ("client", "") in found
+    assert ("transport", "_pool") in found, "an import inside a function"
+    assert ("wire.parse", "wire.sse") in found
+    assert ("wire.parse", "errors") in found
+    assert ("errors", "wire.response") in arrows(run=False) - found
+
+
+def test_every_module_has_a_room() -> None:
+    known = set().union(*ORDER, OWN_RULES)
+    assert {room(name) for name in modules()} <= known
+
+
+@pytest.mark.parametrize("arrow", sorted(arrows()), ids=" -> ".join)
+def test_no_module_imports_to_its_left(arrow: Arrow) -> None:
+    assert allowed(*arrow)
+
+
+@pytest.mark.parametrize(
+    "arrow",
+    [
+        ("wire.sse", "transport"),
+        ("errors", "wire"),
+        ("tool_loop", "client"),
+        ("stream", "tool_loop"),
+        ("tools", "transport"),
+        ("local", "client"),
+        ("local", "wire.decode"),
+        ("providers", "wire.request"),
+        ("transport", "stream"),
+        ("stream", "_pool"),
+        ("client", "cli"),
+        ("tool_loop", "fields"),
+        ("wire.parse", ""),
+    ],
+    ids=" -> ".join,
+)
+def test_an_arrow_that_the_design_forbids_would_be_found(arrow: Arrow) -> None:
+    assert not allowed(*arrow)
+
+
+def test_errors_know_the_wire_only_as_types() -> None:
+    assert {target for source, target in arrows(run=False) if source == "errors"} == {"wire.response"}
+
+
+def test_fields_are_for_type_checkers_of_the_client() -> None:
+    assert {source for source, target in arrows(run=False) if target == "fields"} <= {"client"}
+    assert not {source for source, target in arrows() if target == "fields"}
+
+
+def test_the_package_itself_imports_nothing_of_its_own() -> None:
+    assert not {target for source, target in arrows() if source == ""}
+
+
+@pytest.mark.parametrize("name", [name for name in modules() if room(name) in ("wire", "errors", "providers")])
+def test_the_core_knows_no_sockets_threads_clocks_or_environment(name: str) -> None:
+    tree = modules()[name]
+    assert not {room(target) for target, _ in imports(name, tree, set(modules()))} & NOT_IN_WIRE
+
+
+WATCH = """
+import json, os, sys, threading
+from collections.abc import MutableMapping
+
+read = []
+
+class Recorder(MutableMapping):
+    def __init__(self, inner): self.inner = inner
+    def __getitem__(self, key): read.append(key); return self.inner[key]
+    def __contains__(self, key): read.append(key); return key in self.inner
+    def __iter__(self): read.append("*"); return iter(self.inner)
+    def __len__(self): read.append("*"); return len(self.inner)
+    def __setitem__(self, key, value): read.append(key); self.inner[key] = value
+    def __delitem__(self, key): read.append(key); del self.inner[key]
+
+os.environ = os.environb = Recorder(os.environ)
+before = set(sys.modules)
+exec(sys.argv[1])
+loaded = set(sys.modules) - before
+logging = sys.modules.get("logging")
+loggers = [logging.root, *logging.root.manager.loggerDict.values()] if logging else []
+print(json.dumps({
+    "read": read,
+    "loaded": sorted(loaded),
+    "handlers": [repr(handler) for logger in loggers for handler in getattr(logger, "handlers", ())],
+    "threads": threading.active_count(),
+}))
+"""
+
+
+def fresh(code: str) -> dict[str, list[str]]:
+    """What a new interpreter read, loaded and made while it ran ``code``."""
+    ran = subprocess.run([sys.executable, "-c", WATCH, code], capture_output=True, text=True, check=True, timeout=60)
+    found: dict[str, list[str]] = json.loads(ran.stdout)
+    return found
+
+
+def packages(found: dict[str, list[str]]) -> set[str]:
+    return {room(name) for name in found["loaded"]}
+
+
+HEAVY = {
+    "requests",
+    "urllib3",
+    "attrs",
+    "attr",
+    "msgspec",
+    "click",
+    "rich",
+    "xllamacpp",
+    "numpy",
+    "sseclient",
+    "logging",
+    "ssl",
+    "socket",
+}
+OPTIONAL = {"click", "rich", "xllamacpp", "numpy", "hypothesis", "pytest"}
+
+
+def test_importing_the_package_costs_next_to_nothing() -> None:
+    found = fresh("import openai_compat")
+    assert not packages(found) & HEAVY
+    assert [name for name in found["loaded"] if name.startswith("openai_compat")] == ["openai_compat"]
+    assert (found["read"], found["handlers"], found["threads"]) == ([], [], 1)
+
+
+def test_no_name_of_the_package_needs_an_optional_package_or_makes_anything() -> None:
+    found = fresh("from openai_compat import *")
+    assert not packages(found) & OPTIONAL
+    assert (found["handlers"], found["threads"]) == ([], 1)
+
+
+def test_the_core_loads_nothing_that_does_io() -> None:
+    found = fresh("import openai_compat.wire.parse, openai_compat.wire.embeddings, openai_compat.wire.request")
+    assert not packages(found) & {"requests", "urllib3", *OPTIONAL}
+    assert found["read"] == []
+
+
+def test_errors_load_nothing_but_the_standard_library() -> None:
+    found = fresh("from openai_compat import APIError, redact_error_body")
+    assert not packages(found) & HEAVY
+    assert [name for name in found["loaded"] if name.startswith("openai_compat")] == [
+        "openai_compat",
+        "openai_compat.errors",
+    ]
+    assert found["read"] == []
