@@ -192,7 +192,7 @@ class _Adapter(HTTPAdapter):
         response.reason = resp.reason
         response.url = req.url
         response.request = req
-        response.connection = self  # type: ignore[attr-defined]  # through which digest auth answers
+        response.connection = self  # through which digest auth answers
         return response
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
