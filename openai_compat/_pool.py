@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import io
 import socket
+from collections.abc import Iterator
 from typing import Any
 
 import requests
@@ -18,6 +19,8 @@ from urllib3.util.connection import allowed_gai_family
 from .deadline import Exchange, active_exchange
 from .transport import READ_SIZE, netrc_exists
 
+MAX_LINE = 65536
+"""Longest line between chunks, as in http.client."""
 HELD_BYTES = 65536
 """A body up to this size goes out together with its headers."""
 
@@ -31,22 +34,23 @@ class _TimedSocket:
 
     def makefile(self, mode: str) -> io.BufferedReader:
         assert mode == "rb", "http.client reads bytes"
-        return io.BufferedReader(_TimedReads(self._sock.makefile("rb", buffering=0), self._exchange), READ_SIZE)
+        return io.BufferedReader(_TimedReads(self._sock, self._exchange), READ_SIZE)
 
 
 class _TimedReads(io.RawIOBase):
-    def __init__(self, raw: Any, exchange: Exchange) -> None:
-        self._raw = raw
-        self._exchange = exchange
+    def __init__(self, sock: socket.socket, exchange: Exchange) -> None:
+        # Keeps the socket open as long as this is, as http.client's own file would.
+        self._raw = sock.makefile("rb", buffering=0)
+        self._receive = sock.recv_into
+        self._arm = exchange.arm
         exchange.rearms = True
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        self._exchange.arm()
-        count: int = self._raw.readinto(buffer)
-        return count
+        self._arm()
+        return self._receive(buffer)
 
     def close(self) -> None:
         self._raw.close()
@@ -59,6 +63,8 @@ class _Response(http.client.HTTPResponse):
     def __init__(self, sock: Any, *args: Any, **kwargs: Any) -> None:
         exchange = active_exchange()
         super().__init__(sock if exchange is None else _TimedSocket(sock, exchange), *args, **kwargs)  # type: ignore[arg-type]
+        if exchange is not None:
+            exchange.body = self
 
     def _read_status(self) -> Any:
         while True:
@@ -66,6 +72,72 @@ class _Response(http.client.HTTPResponse):
             if not 100 < status < 200 or status == http.client.SWITCHING_PROTOCOLS:
                 return version, status, reason
             http.client.parse_headers(self.fp)
+
+    def pieces(self) -> Iterator[bytes]:
+        """The body as it arrives, all that one read of the socket brought in one piece.
+
+        Does what ``read1`` of this class and of urllib3 do, a chunk at a time and at several times the cost.
+
+        Raises:
+            http.client.IncompleteRead: the body ended early, or its chunks are none.
+        """
+        if self.chunked:
+            yield from _unchunked(self.fp)
+            self._close_conn()  # type: ignore[attr-defined]
+        else:
+            while data := self.read1(READ_SIZE):
+                yield data
+            if self.length:
+                raise http.client.IncompleteRead(b"", self.length)
+
+
+def _unchunked(fp: io.BufferedReader) -> Iterator[bytes]:
+    """The data in a chunked body (RFC 9112, 7.1), up to its end."""
+    buffer = b""
+    left = 0
+    ended = False
+    while True:
+        data = fp.read1(READ_SIZE)
+        if not data:
+            raise http.client.IncompleteRead(b"")
+        buffer = buffer + data if buffer else data
+        found: list[bytes] = []
+        at = 0
+        while at < len(buffer):
+            if left:
+                piece = buffer[at : at + left]
+                found.append(piece)
+                at += len(piece)
+                left -= len(piece)
+                continue
+            end = buffer.find(b"\n", at) + 1
+            if not end:
+                break
+            line = buffer[at:end].strip()
+            at = end
+            if ended:
+                if not line:
+                    yield b"".join(found)
+                    return
+            elif line:
+                try:
+                    left = _chunk_size(line)
+                except http.client.IncompleteRead:
+                    yield b"".join(found)  # what came before it is good
+                    raise
+                ended = not left
+        buffer = buffer[at:]
+        if len(buffer) > MAX_LINE:
+            raise http.client.IncompleteRead(b"")
+        if found:
+            yield b"".join(found) if len(found) > 1 else found[0]
+
+
+def _chunk_size(line: bytes) -> int:
+    digits = line.partition(b";")[0].strip()
+    if digits.strip(b"0123456789abcdefABCDEF") or not digits:
+        raise http.client.IncompleteRead(b"")
+    return int(digits, 16)
 
 
 class _Reporting:

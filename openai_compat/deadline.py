@@ -99,6 +99,7 @@ class Deadline:
         self.timeout = timeout
         self.cancel = cancel
         self.started = time.monotonic()
+        self.ends = None if timeout.total is None else self.started + timeout.total
 
     @property
     def cancelled(self) -> bool:
@@ -108,8 +109,7 @@ class Deadline:
     @property
     def left(self) -> float | None:
         """Seconds until the call's total is used up, 0 at the least; None where there is no total."""
-        total = self.timeout.total
-        return None if total is None else max(self.started + total - time.monotonic(), 0.0)
+        return None if self.ends is None else max(self.ends - time.monotonic(), 0.0)
 
     @property
     def elapsed_ms(self) -> float:
@@ -141,6 +141,7 @@ class Exchange:
     def __init__(self, deadline: Deadline) -> None:
         self.deadline = deadline
         self.rearms = False
+        self.body: Any = None
         self._sock: Any = None
         self._set: float | None = None
         self.enter("connect", deadline.timeout.connect)
@@ -181,10 +182,11 @@ class Exchange:
         Raises:
             TimeoutError: nothing is.
         """
-        left = self._seconds
-        if left is not None:
-            left += self._since - time.monotonic()
-        left = self.deadline.within(left)
+        now = time.monotonic()
+        left = None if self._seconds is None else self._since + self._seconds - now
+        ends = self.deadline.ends
+        if ends is not None and (left is None or ends - now < left):
+            left = ends - now
         if left is not None and left <= 0:
             raise TimeoutError
         if left is None or self._set is None or not left <= self._set <= left * 1.02:

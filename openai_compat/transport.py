@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import os
 import random
 import socket
@@ -130,6 +131,8 @@ class Reply:
         self._response = response
         self._exchange = exchange
         self._transport = transport
+        plain = exchange.body is not None and "content-encoding" not in self.headers
+        self._pieces: Iterator[bytes] = exchange.body.pieces() if plain else self._decoded_pieces()
         if not exchange.connected:
             # A session of the user's own, whose connections do not report.
             exchange.use(getattr(getattr(response.raw, "connection", None), "sock", None))
@@ -155,22 +158,28 @@ class Reply:
                 self._check_inflation(len(body))
                 if limit is not None and len(body) >= limit:
                     break
-        self.finish()
+        # Read to its end, it has given its connection back already.
+        self.close()
         return body
 
     def chunks(self) -> Iterator[bytes]:
         """The body's bytes, decoded, as they arrive."""
-        read1 = self._response.raw.read1
-        total = 0
         with self._guarded():
-            while True:
-                self._arm()
-                chunk = read1(READ_SIZE, decode_content=True)
-                if not chunk:
-                    return
-                total += len(chunk)
-                self._check_inflation(total)
-                yield chunk
+            # Not "yield from", which would end the pieces with this generator: finish reads on.
+            for piece in self._pieces:  # noqa: UP028
+                yield piece
+
+    def _decoded_pieces(self) -> Iterator[bytes]:
+        """The pieces of a body that is compressed, or of a session of the user's own."""
+        total = 0
+        while True:
+            self._arm()
+            chunk = self._response.raw.read1(READ_SIZE, decode_content=True)
+            if not chunk:
+                return
+            total += len(chunk)
+            self._check_inflation(total)
+            yield chunk
 
     def heard(self, *, token: bool) -> None:
         """A payload of a stream has come, with a piece of the answer in it or not: the idle limit starts anew."""
@@ -219,8 +228,8 @@ class Reply:
         """Read what is left, which gives the connection back to its pool, unless that would take time."""
         self._exchange.enter("idle", 0.05)
         for _ in range(4):
-            self._arm()
-            if not self._response.raw.read1(READ_SIZE):
+            if next(self._pieces, None) is None:
+                self._response.raw.release_conn()
                 return
 
     def close(self) -> None:
@@ -472,9 +481,9 @@ def _map_error(error: Exception, exchange: Exchange, endpoint: Endpoint, provide
         return ResponseParseError(f"the reply of {where} cannot be decompressed", provider=provider)
     if first(ssl.SSLError):
         return APIConnectionError(f"TLS with {where} failed: {first(ssl.SSLError).reason}", provider=provider)
-    retryable = bool(first(u3.HTTPError, requests.exceptions.ConnectionError, OSError))
+    retryable = bool(first(u3.HTTPError, http.client.HTTPException, requests.exceptions.ConnectionError, OSError))
     root = next((item for item in reversed(chain) if str(item) and not _of_requests(item)), error)
-    what = "ended before the reply was complete" if first(u3.IncompleteRead, u3.ProtocolError) else "broke"
+    what = "ended before the reply was complete" if first(http.client.IncompleteRead, u3.ProtocolError) else "broke"
     return APIConnectionError(
         f"the connection to {where} {what} ({type(root).__name__})", provider=provider, retryable=retryable
     )
