@@ -54,6 +54,7 @@ class CancelToken:
 
     def __init__(self) -> None:
         self._event = threading.Event()
+        self.is_cancelled: Callable[[], bool] = self._event.is_set
         self._lock = threading.RLock()
         self._listeners: set[Callable[[], object]] = set()
 

@@ -162,7 +162,7 @@ class ChatStream(Iterator[StreamEvent]):
                     request_id=reply.request_id,
                     secrets=self._secrets(),
                     heard=reply.heard,
-                    stopped=lambda: self._stop.cancelled,
+                    stopped=self._stop.is_cancelled,
                 )
             )
         except BaseException:

@@ -10,7 +10,6 @@ import pytest
 from openai_compat import LocalServer
 from openai_compat.providers import PROVIDERS
 
-
 # A shell that runs this in the background ignores Ctrl-C, and programs started from here would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 InlineThink = Literal["split", "keep"]
 
 _CHUNK_KEYS = frozenset({"id", "object", "created", "model", "choices", "usage"})
+_CHOICE_KEYS = frozenset({"index", "delta", "message", "finish_reason"})
 _DELTA_KEYS = frozenset(
     {"role", "content", "reasoning_content", "reasoning", "thinking", "refusal", "tool_calls", "function_call", "index"}
 )
@@ -62,6 +63,7 @@ class Accumulator:
         self._made_ids = 0
         self._choices: dict[int, _ChoiceState] = {}
         self._top: dict[str, Any] = {}
+        self._headed = False
         self._model = ""
         self._usage: Any = None
 
@@ -73,15 +75,16 @@ class Accumulator:
         choices = payload.get("choices")
         if not choices or "error" in payload or "base_resp" in payload:
             self.error = find_error(payload)
-        if model := payload.get("model"):
-            self._model = as_text(model) or self._model
+        if not self._model:
+            self._model = as_text(payload.get("model"))
         usage = payload.get("usage")
-        if type(usage) is dict:
+        if usage is not None and type(usage) is dict:
             self._usage = usage
+        if not self._headed:
+            self._headed = True
+            self._top.update((key, payload[key]) for key in ("id", "created", "object") if payload.get(key))
         if not _CHUNK_KEYS.issuperset(payload):
             self._keep_extra(payload)
-        if "id" not in self._top:
-            self._top.update((key, payload[key]) for key in ("id", "created", "object") if payload.get(key))
         if type(choices) is list:
             for position, choice in enumerate(choices):
                 if type(choice) is dict:
@@ -106,13 +109,18 @@ class Accumulator:
         if state is None:
             state = self._choices[index] = _ChoiceState(self, index)
         delta = choice.get("delta")
-        if type(delta) is dict and delta:
+        if delta and type(delta) is dict:
             state.feed(delta, events)
         elif type(message := choice.get("message")) is dict:
             state.feed(message, events, whole=True)
         reason = choice.get("finish_reason")
         if reason:
             state.finish_with(reason)
+        if not _CHOICE_KEYS.issuperset(choice):
+            self._feed_rare(choice, state)
+
+    def _feed_rare(self, choice: dict[str, Any], state: _ChoiceState) -> None:
+        """What stands beside index, delta and finish_reason, here and there."""
         if type(choice.get("usage")) is dict:
             self._usage = choice["usage"]
         if choice.get("logprobs"):

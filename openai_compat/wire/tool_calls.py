@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Literal
 
 from .decode import NotJSONError, as_int, as_text, decode_json
@@ -100,11 +100,13 @@ class ToolCallAssembler:
     def __bool__(self) -> bool:
         return bool(self._calls or self._legacy)
 
-    def feed(self, entries: Any, *, whole: bool = False) -> Iterator[tuple[Opened, ToolCallDelta]]:
+    def feed(self, entries: Any, *, whole: bool = False) -> list[tuple[Opened, ToolCallDelta]]:
         """Take the ``tool_calls`` of a delta; of a ``whole`` message, each entry is a call of its own."""
+        progress: list[tuple[Opened, ToolCallDelta]] = []
         for position, entry in enumerate(entries if isinstance(entries, list) else [entries]):
             if isinstance(entry, dict):
-                yield from self._feed_entry(entry, fresh=whole, among_others=position > 0)
+                self._feed_entry(entry, progress, fresh=whole, among_others=position > 0)
+        return progress
 
     def feed_legacy(self, entry: Any) -> None:
         """Take a ``function_call``, which older servers send in place of ``tool_calls``, or beside it."""
@@ -116,8 +118,8 @@ class ToolCallAssembler:
                 self._legacy.arguments.append(piece)
 
     def _feed_entry(
-        self, entry: dict[str, Any], *, fresh: bool, among_others: bool
-    ) -> Iterator[tuple[Opened, ToolCallDelta]]:
+        self, entry: dict[str, Any], progress: list[tuple[Opened, ToolCallDelta]], *, fresh: bool, among_others: bool
+    ) -> None:
         raw_function = entry.get("function")
         function = raw_function if isinstance(raw_function, dict) else {}
         call_id = as_text(entry.get("id"))
@@ -138,18 +140,21 @@ class ToolCallAssembler:
                 call.named_again = name or call.named_again
         if call is None:
             call = self._open(index)
-        self._identify(call, call_id)
+        if call_id and not call.id:
+            self._identify(call, call_id)
         if name:
             call.add_name(name)
-        _keep_extra(call, entry, function)
+        if not (_CALL_KEYS.issuperset(entry) and _FUNCTION_KEYS.issuperset(function)):
+            _keep_extra(call, entry, function)
         if piece:
             call.arguments.append(piece)
         if call.name and not call.announced:
             call.announced = True
-            yield "tool_call", ToolCallDelta(position=call.position, id=call.id, name=call.name)
+            progress.append(("tool_call", ToolCallDelta(position=call.position, id=call.id, name=call.name)))
             piece = "".join(call.arguments)
         if piece and call.announced:
-            yield "tool_call_delta", ToolCallDelta(position=call.position, id=call.id, name=call.name, arguments=piece)
+            delta = ToolCallDelta(position=call.position, id=call.id, name=call.name, arguments=piece)
+            progress.append(("tool_call_delta", delta))
 
     def _find(self, call_id: str, index: int | None, *, opens: bool) -> _Call | None:
         """The call that a delta goes on with; None where it opens one."""
@@ -174,7 +179,7 @@ class ToolCallAssembler:
 
     def _identify(self, call: _Call, call_id: str) -> None:
         """Give a call its id, unless another has it: a repeated id would mix up the results."""
-        if call_id and not call.id and call_id not in self._by_id:
+        if call_id not in self._by_id:
             call.id = call_id
             self._by_id[call_id] = call
 
