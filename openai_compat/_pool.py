@@ -203,6 +203,9 @@ class _Reporting:
             # A pooled connection still has the timeout of its last read.
             self.sock.settimeout(self.timeout)
             self._report()
+            exchange = active_exchange()
+            if exchange is not None:
+                exchange.reused = True
         self._held = []
         try:
             super().request(*args, **kwargs)  # type: ignore[misc]

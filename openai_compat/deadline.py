@@ -142,6 +142,7 @@ class Exchange:
     def __init__(self, deadline: Deadline) -> None:
         self.deadline = deadline
         self.rearms = False
+        self.reused = False
         self.body: Any = None
         self._sock: Any = None
         self._set: float | None = None

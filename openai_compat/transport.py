@@ -293,9 +293,29 @@ class Transport:
             APITimeoutError: it took too long.
             Cancelled: by the call's token.
         """
-        wire = self._wire or self._connect_wire()
         url = self.endpoint.url(path, query)
-        exchange = Exchange(deadline)
+        all_headers = {**self._headers, **self._auth(), **(headers or {})}
+        while True:
+            exchange = Exchange(deadline)
+            try:
+                response = self._exchange(exchange, method, url, body, all_headers)
+                break
+            except BaseException as error:
+                if deadline.cancel is not None:
+                    deadline.cancel.unsubscribe(exchange.shut_down)
+                if exchange.reused and _was_stale(error) and not deadline.cancelled:
+                    continue
+                raise self.mapped(error, exchange) from _shown_cause(error)
+        reply = Reply(response, exchange, self, f"{self.endpoint.base}{path}")
+        if reply.status >= 300:
+            raise self._refusal(reply)
+        return reply
+
+    def _exchange(
+        self, exchange: Exchange, method: str, url: str, body: bytes | None, headers: Mapping[str, str]
+    ) -> requests.Response:
+        wire = self._wire or self._connect_wire()
+        deadline = exchange.deadline
         active.exchange = exchange
         try:
             if deadline.left == 0.0:
@@ -304,17 +324,9 @@ class Transport:
                 deadline.cancel.subscribe(exchange.shut_down)
                 deadline.cancel.raise_if_cancelled()
             timeout = (deadline.within(deadline.timeout.connect), deadline.within(deadline.timeout.first_token))
-            response = wire.send(method, url, body, {**self._headers, **self._auth(), **(headers or {})}, timeout)
-        except BaseException as error:
-            if deadline.cancel is not None:
-                deadline.cancel.unsubscribe(exchange.shut_down)
-            raise self.mapped(error, exchange) from _shown_cause(error)
+            return wire.send(method, url, body, headers, timeout)
         finally:
             active.exchange = None
-        reply = Reply(response, exchange, self, f"{self.endpoint.base}{path}")
-        if reply.status >= 300:
-            raise self._refusal(reply)
-        return reply
 
     def _refusal(self, reply: Reply) -> APIError:
         body = reply.read(MAX_ERROR_BODY)
@@ -414,6 +426,12 @@ def _basic(user: str, password: str) -> dict[str, str]:
     import base64
 
     return {"Authorization": "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode("ascii")}
+
+
+def _was_stale(error: BaseException) -> bool:
+    """Whether a server closed a kept connection just as it was used again: it has not seen the request."""
+    stale = (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError)
+    return any(isinstance(item, stale) for item in _chain(error))
 
 
 def _chain(error: BaseException) -> list[BaseException]:

@@ -90,6 +90,18 @@ def test_the_last_error_is_raised_when_tries_run_out(call: Any, waits: list[floa
         assert len(server.requests) == 2
 
 
+@pytest.mark.parametrize("abort", ["fin", "rst"])
+@each_call
+def test_a_kept_connection_that_the_server_has_closed_is_replaced_at_once(
+    call: Any, abort: Any, waits: list[float]
+) -> None:
+    with ReplayServer(lambda request: Reply(head=b"", abort=abort) if request.number == 1 else ok(request)) as server:
+        client = Client(server.url, model="m", max_retries=0)
+        assert [call(client).text for _ in range(2)] == ["ok", "ok"]
+        assert (server.connections, len(server.requests)) == (2, 3)
+    assert waits == []
+
+
 @each_call
 def test_a_reply_that_never_came_is_tried_again(call: Any, waits: list[float]) -> None:
     with ReplayServer(after(Reply(head=b"", abort="fin"), Reply(head=b"", abort="rst"))) as server:
