@@ -83,12 +83,14 @@ class _Response(http.client.HTTPResponse):
         """
         if self.chunked:
             yield from _unchunked(self.fp)
-            self._close_conn()  # type: ignore[attr-defined]
         else:
             while data := self.read1(READ_SIZE):
                 yield data
             if self.length:
                 raise http.client.IncompleteRead(b"", self.length)
+        if not self.isclosed():
+            # Tells http.client that the connection may be used again.
+            self._close_conn()  # type: ignore[attr-defined]
 
 
 def _unchunked(fp: io.BufferedReader) -> Iterator[bytes]:

@@ -149,6 +149,17 @@ def test_one_json_body_in_place_of_a_stream() -> None:
     assert [(event.kind, event.delta) for event in events] == [("text", "whole"), ("usage", ""), ("done", "")]
 
 
+@pytest.mark.parametrize("framing", ["content-length", "chunked"])
+@pytest.mark.parametrize("body", [chat_body("whole"), b"".join(stream_pieces("whole"))], ids=["json", "events"])
+def test_a_body_read_to_its_end_leaves_its_connection_in_the_pool(body: bytes, framing: Any) -> None:
+    with ReplayServer([Reply(headers=JSON, body=body, framing=framing)]) as server:
+        with Client(server.url, model="m", max_retries=0) as client:
+            for _ in range(3):
+                assert client.stream("hi").until_done().text == "whole"
+                assert client.chat("hi").text == "whole"
+            assert server.connections == 1
+
+
 def test_tool_calls_are_opened_grown_and_completed() -> None:
     def piece(**function: str) -> bytes:
         return chunk({"tool_calls": [{"index": 0, "id": "c1", "function": function}]})
