@@ -336,7 +336,7 @@ class Client:
         def ask(round_: ChatRequest) -> ChatResponse:
             return self.chat(round_, sink=sink, cancel=cancel, timeout=timeout, think_opened=think_opened)
 
-        return run_tools_loop(ask, request, toolbox, max_iterations=max_iterations)
+        return run_tools_loop(ask, request, toolbox, max_iterations=max_iterations, cancel=cancel)
 
     def embed(
         self,

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import socket
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import attrs
 
 from .errors import APITimeoutError, Cancelled, ConfigurationError, Phase
+
+T = TypeVar("T")
 
 
 def _seconds(instance: Any, attribute: Any, value: Any) -> None:
@@ -91,6 +94,41 @@ class CancelToken:
         """Forget ``listener``."""
         with self._lock:
             self._listeners.discard(listener)
+
+
+def interruptible(function: Callable[[], T], cancel: CancelToken | None) -> T:
+    """Call a function; with a token, on a thread of its own, so that cancelling gives control back at once.
+
+    Raises:
+        Cancelled: the token was cancelled first; the thread goes on until the function returns.
+    """
+    if cancel is None:
+        return function()
+    cancel.raise_if_cancelled()
+    over = threading.Event()
+    outcome: list[T] = []
+    failure: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            outcome.append(function())
+        except BaseException as error:
+            failure.append(error)
+        finally:
+            over.set()
+
+    context = contextvars.copy_context()
+    cancel.subscribe(over.set)
+    try:
+        threading.Thread(target=context.run, args=(work,), name="openai_compat tool", daemon=True).start()
+        over.wait()
+    finally:
+        cancel.unsubscribe(over.set)
+    if failure:
+        raise failure[0]
+    if outcome:
+        return outcome[0]
+    raise Cancelled
 
 
 class Deadline:

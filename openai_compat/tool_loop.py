@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 
 import attrs
 
+from .deadline import CancelToken, interruptible
 from .errors import ConfigurationError, ToolLoopError
 from .tools import ToolDispatcher, run_call
 from .wire.messages import Message, Usage
@@ -20,10 +22,15 @@ def run_tools_loop(
     dispatcher: ToolDispatcher,
     *,
     max_iterations: int = 8,
+    cancel: CancelToken | None = None,
 ) -> ChatResponse:
     """Run tools until the model answers without calling any; that answer, with the tokens and time of all rounds.
 
+    Args:
+        cancel: ends the loop also while a tool runs; the tool itself goes on, on its thread, and is not waited for.
+
     Raises:
+        Cancelled: by ``cancel``.
         ToolLoopError: it still calls tools after ``max_iterations`` rounds; holds the messages so far.
     """
     if max_iterations < 1:
@@ -40,7 +47,8 @@ def run_tools_loop(
             return attrs.evolve(answer, usage=usage, latency_ms=(time.monotonic() - started) * 1000)
         turn: Message = answer.to_message()
         messages.append(turn)
-        messages.extend(run_call(dispatcher, call) for call in answer.tool_calls)
+        for call in answer.tool_calls:
+            messages.append(interruptible(partial(run_call, dispatcher, call), cancel))
     raise ToolLoopError(
         f"the tool loop did not converge: the model still calls tools after {max_iterations} rounds; "
         "raise max_iterations, or see .messages for what it does",

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
+import queue
+import signal
 import ssl
+import subprocess
+import sys
 import threading
 import time
+import tracemalloc
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -214,6 +221,87 @@ def test_connecting_has_a_limit_and_can_be_cancelled() -> None:
     finally:
         for sock in (listener, *fillers):
             sock.close()
+
+
+def packed(encoding: str, piece: bytes, packer: Any) -> bytes:
+    return piece if encoding == "identity" else packer.compress(piece) + packer.flush(zlib.Z_SYNC_FLUSH)
+
+
+@pytest.mark.parametrize("wire", ["tcp", "tls"])
+@pytest.mark.parametrize("encoding", ["identity", "gzip", "deflate"])
+@pytest.mark.parametrize("framing", ["chunked", "close", "http/1.0"])
+def test_each_token_is_delivered_before_the_next_is_sent(
+    framing: str, encoding: str, wire: str, tls: tuple[ssl.SSLContext, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", tls[1])
+    heard: queue.Queue[str] = queue.Queue()
+    late: list[bytes] = []
+
+    def body() -> Iterator[bytes]:
+        packer = zlib.compressobj(wbits=31 if encoding == "gzip" else 15)
+        for piece in stream_pieces("a", "b", "c"):
+            yield packed(encoding, piece, packer)
+            if b"content" in piece:
+                try:
+                    heard.get(timeout=10)
+                except queue.Empty:
+                    late.append(piece)
+        if encoding != "identity":
+            yield packer.flush()
+
+    headers = dict(EVENT_STREAM) if encoding == "identity" else {**EVENT_STREAM, "Content-Encoding": encoding}
+    options: Any = {"http": "1.0", "framing": "close"} if framing == "http/1.0" else {"framing": framing}
+    served = ReplayServer(
+        lambda request: Reply(headers=headers, body=body(), **options), tls=tls[0] if wire == "tls" else None
+    )
+    with served as server, Client(server.url, model="m") as client:
+        answer = client.chat("hi", sink=lambda event: heard.put(event.delta) if event.delta else None)
+    assert (answer.text, late) == ("abc", [])
+
+
+def test_a_stream_that_inflates_without_end_is_refused_while_it_is_small() -> None:
+    bomb = gzip.compress(FIRST + b": keep-alive\n\n" * 20_000_000)
+    with ReplayServer([Reply(headers=GZIP, body=bomb)]) as server, Client(server.url, model="m") as client:
+        tracemalloc.start()
+        try:
+            with pytest.raises(ResponseParseError, match="decompression bomb") as caught:
+                client.chat("hi", sink=lambda event: None)
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    assert caught.value.partial is not None
+    assert caught.value.partial.text == "first"
+    assert peak < 50_000_000
+
+
+INTERRUPTED = """
+import sys
+from openai_compat import Client
+try:
+    Client(sys.argv[1], model="m").chat("hi", sink=lambda event: print(event.delta, flush=True))
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+@pytest.mark.parametrize("reply", ["before_headers", "between_tokens"])
+def test_ctrl_c_stops_a_silent_call_at_once(reply: str) -> None:
+    reached = threading.Event()
+    with ReplayServer(lambda request: PHASES[reply](reached, request)) as server:
+        command = [sys.executable, "-c", INTERRUPTED, server.url]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            assert reached.wait(20)
+            if reply == "between_tokens":
+                assert process.stdout is not None
+                assert process.stdout.readline() == "first\n"
+            # Sent again until it lands: a signal just before the call blocks is noticed only after it.
+            while process.poll() is None:
+                process.send_signal(signal.SIGINT)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(0.5)
+            out, _ = process.communicate(timeout=10)
+        assert "interrupted" in out or process.returncode
+        assert server.wait_closed()
 
 
 PHASES: dict[str, Callable[[threading.Event, Request], Reply]] = {}

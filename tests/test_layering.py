@@ -37,6 +37,7 @@ OWN_RULES = {
 ALSO = {
     "client": {"", "providers", "fields", "deadline", "submit"},
     "stream": {"deadline"},
+    "tool_loop": {"deadline"},
     "transport": {"_pool", "deadline"},
     "cli": {"", "providers", "local", "integrations"},
     "__main__": {"cli"},

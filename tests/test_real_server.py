@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import time
 
 import pytest
+import requests
 
 from openai_compat import (
     AuthenticationError,
@@ -122,6 +124,24 @@ def test_a_wrong_key_is_told_and_a_right_one_works() -> None:
         assert "wrong-key" not in str(caught.value) + caught.value.body
         right = Client(server.base_url, "right-key-0123456789", model=server.model)
         assert right.chat("Say hello.", max_tokens=5, temperature=0).text
+
+
+def busy_slots(server: LocalServer) -> int:
+    root = server.base_url.removesuffix("/v1")
+    return sum(slot["is_processing"] for slot in requests.get(f"{root}/slots", timeout=10).json())
+
+
+def test_a_stream_that_is_left_frees_the_servers_slot(client: Client, local_server: LocalServer) -> None:
+    with client.stream("Tell me a very long story about the sea.", max_tokens=2000, temperature=0) as stream:
+        for number, _ in enumerate(stream.text_stream, 1):
+            if number == 5:
+                assert busy_slots(local_server) == 1
+                break
+    deadline = time.monotonic() + 5
+    while busy_slots(local_server) and time.monotonic() < deadline:
+        pass
+    assert busy_slots(local_server) == 0
+    assert stream.response.text
 
 
 @pytest.mark.parametrize("streamed", [False, True])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -81,6 +82,25 @@ def test_leaving_early_closes_the_connection() -> None:
         assert server.wait_closed()
         assert stream.response.text == "a"
         assert list(stream) == []
+
+
+def test_cancelling_a_silent_stream_from_another_thread_ends_it_with_what_had_come() -> None:
+    def reply(request: Request) -> Reply:
+        def body() -> Iterator[bytes]:
+            yield stream_pieces("a")[0]
+            request.closed.wait(20)
+
+        return Reply(headers=EVENT_STREAM, body=body())
+
+    with ReplayServer(reply) as server, Client(server.url, model="m") as client:
+        stream = client.stream("hi")
+        assert next(stream).delta == "a"
+        canceller = threading.Timer(0.1, stream.cancel)
+        canceller.start()
+        assert [(event.kind, event.response and event.response.text) for event in stream] == [("done", "a")]
+        canceller.join()
+        assert stream.response.truncated
+        assert server.wait_closed()
 
 
 def read(client: Client) -> tuple[list[StreamEvent], Exception | None]:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from typing import Any
 
 import pytest
 
 from openai_compat import (
+    Cancelled,
+    CancelToken,
     ChatRequest,
     ChatResponse,
     Choice,
@@ -89,6 +93,29 @@ def test_the_time_of_all_rounds_counts_not_the_last() -> None:
 def test_rounds_that_report_no_usage_count_nothing() -> None:
     model = Model(calling("a", tokens=0), answering("x", tokens=0))
     assert run_tools_loop(model, ChatRequest("go", model="m"), Tools()).usage is None
+
+
+def test_a_tool_that_runs_does_not_hold_up_cancelling() -> None:
+    token = CancelToken()
+    go_on = threading.Event()
+
+    class Slow:
+        def call(self, name: str, arguments: Any) -> Any:
+            token.cancel()
+            go_on.wait(20)
+
+    started = time.monotonic()
+    with pytest.raises(Cancelled):
+        run_tools_loop(Model(calling("a")), ChatRequest("go", model="m"), Slow(), cancel=token)
+    assert time.monotonic() - started < 10
+    go_on.set()
+
+
+def test_with_a_token_tools_run_and_fail_as_ever() -> None:
+    model = Model(calling("a", "broken"), answering("done"))
+    answer = run_tools_loop(model, ChatRequest("go", model="m"), Tools(), cancel=CancelToken())
+    assert answer.text == "done"
+    assert [m["content"] for m in model.asked[1][2:]] == ["a:0", '{"error":"ValueError: no"}']
 
 
 def test_there_is_at_least_one_round() -> None:
