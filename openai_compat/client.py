@@ -24,6 +24,7 @@ from .wire.accumulate import Accumulator, InlineThink
 from .wire.decode import encode_json
 from .wire.dialect import GENERIC, Dialect, batch_limit
 from .wire.parse import decode_body, parse_response
+from .wire.reasoning import DEFAULT_TAGS
 from .wire.request import ChatRequest, build_body, build_streaming_body
 from .wire.response import CallInfo, ChatResponse
 from .wire.retry import RetryPolicy
@@ -67,6 +68,7 @@ class Client:
         auth: a requests auth object, in place of ``api_key``.
         truncated: ``"return"`` flags a stream that ended cleanly but unfinished, ``"raise"`` refuses it.
         inline_think: ``"split"`` takes ``<think>`` spans out of the text, ``"keep"`` leaves them there.
+        think_tags: names of the tags around such spans.
         max_event_bytes: most that one event of a stream may have.
 
     Raises:
@@ -87,6 +89,7 @@ class Client:
         auth: Any = None,
         truncated: Literal["return", "raise"] = "return",
         inline_think: InlineThink = "split",
+        think_tags: Sequence[str] = DEFAULT_TAGS,
         max_event_bytes: int = MAX_EVENT_BYTES,
     ) -> None:
         if truncated not in ("return", "raise"):
@@ -108,6 +111,7 @@ class Client:
         self._retry = RetryPolicy(max_retries=max_retries)
         self._strict = truncated == "raise"
         self._inline_think: InlineThink = inline_think
+        self._think_tags = (think_tags,) if isinstance(think_tags, str) else tuple(think_tags)
         self._max_event_bytes = max_event_bytes
         self._key = _Key(api_key, self._dialect.key_header)
         self._transport = Transport(
@@ -235,6 +239,7 @@ class Client:
                 call=call,
                 inline_think=self._inline_think,
                 think_opened=think_opened,
+                think_tags=self._think_tags,
                 strict=self._strict,
                 make_id=_new_id,
                 latency_ms=deadline.elapsed_ms,
@@ -268,7 +273,13 @@ class Client:
         deadline = self._deadline(timeout, stop)
         return ChatStream(
             lambda: self._post("/chat/completions", body, deadline, request),
-            lambda: Accumulator(call, inline_think=self._inline_think, think_opened=think_opened, make_id=_new_id),
+            lambda: Accumulator(
+                call,
+                inline_think=self._inline_think,
+                think_opened=think_opened,
+                think_tags=self._think_tags,
+                make_id=_new_id,
+            ),
             call=call,
             deadline=deadline,
             stop=stop,

@@ -503,6 +503,18 @@ def test_an_answer_without_a_model_is_stamped_with_the_one_asked_for() -> None:
     assert (answer.model, answer.finish_reason, answer.usage, answer.request_id) == ("asked", "unknown", None, "r-7")
 
 
+def test_tags_of_ones_own_hold_reasoning() -> None:
+    text = "<thought>hm</thought>yes <think>said</think>"
+
+    def reply(request: Any) -> Reply:
+        return stream_reply(text[:5], text[5:]) if request.json()["stream"] else chat_reply(text)
+
+    with ReplayServer(reply) as server:
+        client = Client(server.url, model="m", think_tags=["thought"])
+        for answer in (client.chat("hi"), client.chat("hi", sink=lambda event: None)):
+            assert (answer.text, answer.reasoning) == ("yes <think>said</think>", "hm")
+
+
 def test_an_empty_answer_is_an_error_that_holds_it() -> None:
     with ReplayServer([chat_reply("<think>hm</think>", finish_reason="length")]) as server:
         with pytest.raises(ResponseShapeError, match="max_tokens") as caught:

@@ -7,7 +7,7 @@ only text, reasoning, refusal and arguments grow.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import (
@@ -42,6 +42,7 @@ class Accumulator:
         call: stamped into events and the answer.
         inline_think: ``"split"`` takes ``<think>`` spans out of the text, ``"keep"`` leaves them there.
         think_opened: the span was opened in the prompt.
+        think_tags: names of the tags around inline reasoning.
         make_id: makes an id for a tool call that has none; by default from the answer's own id and its position.
     """
 
@@ -51,7 +52,7 @@ class Accumulator:
         *,
         inline_think: InlineThink = "split",
         think_opened: bool = False,
-        think_tags: tuple[str, ...] = DEFAULT_TAGS,
+        think_tags: Sequence[str] = DEFAULT_TAGS,
         make_id: Callable[[], str] | None = None,
     ) -> None:
         self.call = call or CallInfo()

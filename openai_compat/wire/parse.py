@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from ..errors import APIError, Cancelled, ResponseParseError, StreamError, StreamServerError
 from .accumulate import Accumulator, InlineThink, verdict
 from .decode import NotJSONError, decode_json
 from .error_body import ErrorDetail, find_error, status_error, stream_error
+from .reasoning import DEFAULT_TAGS
 from .response import CallInfo, ChatResponse, StreamEvent
 from .sse import DONE, MAX_EVENT_BYTES, iter_payloads, looks_like_sse
 
@@ -22,13 +23,16 @@ def parse_turn(
     call: CallInfo | None = None,
     inline_think: InlineThink = "split",
     think_opened: bool = False,
+    think_tags: Sequence[str] = DEFAULT_TAGS,
     make_id: Callable[[], str] | None = None,
     latency_ms: float = 0.0,
     request_id: str | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> ChatResponse:
     """One decoded reply as a value, empty or not: nothing is judged."""
-    accumulator = Accumulator(call, inline_think=inline_think, think_opened=think_opened, make_id=make_id)
+    accumulator = Accumulator(
+        call, inline_think=inline_think, think_opened=think_opened, think_tags=think_tags, make_id=make_id
+    )
     for item in payload if isinstance(payload, list) else [payload]:
         accumulator.feed(item)
     accumulator.finish()
@@ -46,6 +50,7 @@ def parse_response(
     call: CallInfo | None = None,
     inline_think: InlineThink = "split",
     think_opened: bool = False,
+    think_tags: Sequence[str] = DEFAULT_TAGS,
     strict: bool = False,
     make_id: Callable[[], str] | None = None,
     latency_ms: float = 0.0,
@@ -67,7 +72,9 @@ def parse_response(
     info = call or CallInfo()
     data = body.encode("utf-8", "replace") if isinstance(body, str) else body
     if looks_like_sse(data):
-        accumulator = Accumulator(info, inline_think=inline_think, think_opened=think_opened, make_id=make_id)
+        accumulator = Accumulator(
+            info, inline_think=inline_think, think_opened=think_opened, think_tags=think_tags, make_id=make_id
+        )
         try:
             complete = drain(stream_events([bytes(data)], accumulator, max_event_bytes=len(data) + 8))
         except StreamServerError:
@@ -103,6 +110,7 @@ def parse_response(
             call=info,
             inline_think=inline_think,
             think_opened=think_opened,
+            think_tags=think_tags,
             make_id=make_id,
             latency_ms=latency_ms,
             request_id=request_id,
