@@ -43,7 +43,7 @@ class _TimedReads(io.RawIOBase):
         self._raw = sock.makefile("rb", buffering=0)
         self._receive = sock.recv_into
         self._arm = exchange.arm
-        exchange.rearms = True
+        exchange.rearm()
 
     def readable(self) -> bool:
         return True
@@ -218,19 +218,23 @@ class _Reporting:
 
     def send(self, data: Any) -> None:
         # http.client makes two writes of a request, which cost a third of a small call.
-        if self._held is None or not isinstance(data, bytes) or len(data) > HELD_BYTES:
-            held, self._held = self._held, None
-            if held:
-                super().send(b"".join(held))  # type: ignore[misc]
-            super().send(data)  # type: ignore[misc]
-        else:
+        if self._held is not None and isinstance(data, bytes) and len(data) <= HELD_BYTES:
             self._held.append(data)
+            return
+        held, self._held = self._held, None
+        if self.sock is None:
+            self.connect()
+        self._await_answer()
+        if held:
+            super().send(b"".join(held))  # type: ignore[misc]
+        super().send(data)  # type: ignore[misc]
 
-    def getresponse(self) -> Any:
+    def _await_answer(self) -> None:
+        """Connected: from here on it is the answer that is waited for, sending included."""
         exchange = active_exchange()
-        if exchange is not None:
+        if exchange is not None and exchange.phase == "connect":
             exchange.enter("first_token", exchange.deadline.timeout.first_token)
-        return super().getresponse()  # type: ignore[misc]
+            exchange.arm()
 
 
 class _HTTP(_Reporting, HTTPConnection):  # type: ignore[misc]
@@ -238,7 +242,24 @@ class _HTTP(_Reporting, HTTPConnection):  # type: ignore[misc]
 
 
 class _HTTPS(_Reporting, HTTPSConnection):  # type: ignore[misc]
-    pass
+    _spare: socket.socket | None = None
+
+    def connect(self) -> None:
+        try:
+            super().connect()
+        finally:
+            if self._spare is not None:
+                self._spare.close()
+                self._spare = None
+
+    def _new_conn(self) -> socket.socket:
+        sock = super()._new_conn()
+        exchange = active_exchange()
+        if exchange is not None:
+            # TLS takes the descriptor over before the handshake: a second one can still be shut down.
+            self._spare = sock.dup()
+            exchange.use(self._spare)
+        return sock
 
 
 class _HTTPPool(HTTPConnectionPool):

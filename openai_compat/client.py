@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -474,8 +475,8 @@ class Client:
     def _post(self, path: str, body: dict[str, Any], deadline: Deadline, request: ChatRequest) -> Reply:
         """Send a body in the server's dialect; what a refusal teaches is remembered, and tried at once."""
         model = request.model or ""
+        dialect = self._learnt.get(model, self._dialect)
         for _ in range(3):
-            dialect = self._learnt.get(model, self._dialect)
             adapted, left_out = dialect.adapt(body)
             self._tell(left_out)
             try:
@@ -491,7 +492,7 @@ class Client:
                 learnt = dialect.learn(error, adapted)
                 if learnt is None:
                     raise
-                self._learnt[model] = learnt
+                self._learnt[model] = dialect = learnt
                 refusal = error
         raise refusal
 
@@ -512,7 +513,8 @@ class _Key:
     def __init__(self, key: str | Callable[[], str] | None, header: str) -> None:
         self._given = key if callable(key) else _checked_key(key)
         self._name = header
-        self._last: tuple[str, ...] = () if callable(self._given) or not self._given else (self._given,)
+        # With renewed keys, those that other threads may still have under way.
+        self._recent: deque[str] = deque([self._given] if isinstance(self._given, str) else [], maxlen=64)
 
     def __repr__(self) -> str:
         return "<key>"
@@ -522,12 +524,13 @@ class _Key:
         key = _checked_key(self._given()) if callable(self._given) else self._given
         if not key:
             return {}
-        self._last = (key,)
+        if key not in self._recent:
+            self._recent.append(key)
         return {self._name: f"Bearer {key}" if self._name == "Authorization" else key}
 
     def secrets(self) -> list[str]:
         """The keys that nothing may show."""
-        return list(self._last)
+        return list(self._recent)
 
 
 def _checked_key(key: Any) -> str | None:

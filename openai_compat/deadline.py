@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import math
 import socket
 import threading
 import time
@@ -18,7 +19,9 @@ T = TypeVar("T")
 
 
 def _seconds(instance: Any, attribute: Any, value: Any) -> None:
-    if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0):
+    if value is not None and (
+        isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf
+    ):
         raise ConfigurationError(f"timeout: {attribute.name} must be a positive number of seconds, not {value!r}")
 
 
@@ -52,7 +55,7 @@ class Timeout:
 class CancelToken:
     """Ends calls from another thread: give it to a call as ``cancel=``, and call ``cancel()``.
 
-    One token may be given to many calls; once cancelled it stays so. ``cancel`` may be called from a signal handler.
+    One token may be given to many calls; once cancelled it stays so.
     """
 
     def __init__(self) -> None:
@@ -182,6 +185,7 @@ class Exchange:
         self.rearms = False
         self.reused = False
         self.body: Any = None
+        self._lock = threading.RLock()
         self._sock: Any = None
         self._set: float | None = None
         self.enter("connect", deadline.timeout.connect)
@@ -210,11 +214,26 @@ class Exchange:
 
     def shut_down(self) -> None:
         """Wake whoever is blocked on the socket."""
-        sock = self._sock
-        if sock is not None:
-            # Not SSLSocket's own shutdown, which would pull the TLS state from under the reader.
-            with contextlib.suppress(OSError, TypeError):
-                socket.socket.shutdown(sock, socket.SHUT_RDWR)
+        with self._lock:
+            if self._sock is not None:
+                # Not SSLSocket's own shutdown, which would pull the TLS state from under the reader.
+                with contextlib.suppress(OSError, TypeError):
+                    socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
+
+    def detach(self) -> None:
+        """The connection is about to serve another call: from now on nothing is shut down."""
+        with self._lock:
+            self._sock = None
+
+    def rearm(self) -> None:
+        """From now on each read of the socket arms it itself."""
+        self.rearms = True
+        self._set = None
+
+    def resume(self, left: float) -> None:
+        """The reader was busy since ``left``, a monotonic time; that is not the server's fault."""
+        now = time.monotonic()
+        self._since = min(now, self._since + now - left)
 
     def arm(self) -> None:
         """Limit the next read to what is left.

@@ -214,6 +214,7 @@ class ThreadSink:
         self._queue: queue.Queue[StreamEvent | None] = queue.Queue(size)
         self._thread: threading.Thread | None = None
         self._failure: BaseException | None = None
+        self._broken = False
 
     def __enter__(self) -> ThreadSink:
         return self
@@ -226,6 +227,7 @@ class ThreadSink:
     def emit(self, event: StreamEvent) -> None:
         """Take an event; the last one waits until the sink has heard it."""
         if self._thread is None:
+            self._broken = False
             self._thread = threading.Thread(target=self._work, name="openai_compat sink", daemon=True)
             self._thread.start()
         last = event.done or event.error is not None
@@ -241,6 +243,7 @@ class ThreadSink:
         if last:
             self.close()
         if self._failure is not None:
+            self.close()
             failure, self._failure = self._failure, None
             raise failure
 
@@ -253,9 +256,10 @@ class ThreadSink:
 
     def _work(self) -> None:
         while (event := self._queue.get()) is not None:
-            if self._failure is None:
+            if not self._broken:
                 try:
                     self._emit(event)
                 except BaseException as failure:
                     # Raised where the stream is read; what still comes is taken and not passed on.
+                    self._broken = True
                     self._failure = failure

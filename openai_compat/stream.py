@@ -112,6 +112,7 @@ class ChatStream(Iterator[StreamEvent]):
         try:
             yield from self._tries()
         except Cancelled as error:
+            yield from self._accumulator.flush()
             if not self._left:
                 yield self._failed(error)
                 raise

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 from urllib.parse import urlencode, urlsplit
 
-from .deadline import Deadline, Exchange, active
+from .deadline import Deadline, Exchange, active, active_exchange
 from .errors import (
     APIConnectionError,
     APIError,
@@ -35,6 +35,8 @@ T = TypeVar("T")
 READ_SIZE = 65536
 MAX_ERROR_BODY = 65536
 """Bytes of an error's body that are read."""
+ERROR_BODY_IDLE = 5.0
+"""Seconds that an error's body may pause."""
 MAX_INFLATION = 200
 """How many times its size on the wire a body may grow to, once it is over ``INFLATION_FROM``."""
 INFLATION_FROM = 8 * 1024 * 1024
@@ -142,32 +144,50 @@ class Reply:
         """The id under which the server knows this call."""
         return self.headers.get("x-request-id") or self.headers.get("request-id")
 
-    def read(self, limit: int | None = None) -> bytearray:
-        """The whole body, decoded; of one longer than ``limit`` bytes, its beginning."""
+    def read(self) -> bytearray:
+        """The whole body, decoded."""
         body = bytearray()
-        self._exchange.enter("idle", self._exchange.deadline.timeout.idle)
+        self._read_into(body, self._exchange.deadline.timeout.idle)
+        return body
+
+    def read_refusal(self) -> bytes:
+        """The body of an error, or as much as comes of it: the status must not be lost with it."""
+        body = bytearray()
+        idle = self._exchange.deadline.timeout.idle
+        try:
+            self._read_into(body, ERROR_BODY_IDLE if idle is None else min(idle, ERROR_BODY_IDLE), MAX_ERROR_BODY)
+        except (APIConnectionError, ResponseParseError) as error:
+            if isinstance(error, APITimeoutError) and error.phase == "total":
+                raise
+        return bytes(body)
+
+    def _read_into(self, body: bytearray, idle: float | None, limit: int | None = None) -> None:
+        self._exchange.enter("idle", idle)
         with self._guarded():
-            chunks = self._response.iter_content(READ_SIZE)
+            # A session of the user's own may answer from elsewhere (a cache): there requests itself reads.
+            own = self._exchange.body is not None
+            chunks = self._pieces if own else self._response.iter_content(READ_SIZE)
             while True:
                 self._arm()
                 chunk = next(chunks, None)
                 if chunk is None:
+                    self._give_back()
                     break
                 self._exchange.progress()
                 body += chunk
                 self._check_inflation(len(body))
                 if limit is not None and len(body) >= limit:
                     break
-        # Read to its end, it has given its connection back already.
         self.close()
-        return body
 
     def chunks(self) -> Iterator[bytes]:
         """The body's bytes, decoded, as they arrive."""
         with self._guarded():
             # Not "yield from", which would end the pieces with this generator: finish reads on.
-            for piece in self._pieces:  # noqa: UP028
+            for piece in self._pieces:
+                left = time.monotonic()
                 yield piece
+                self._exchange.resume(left)
 
     def _decoded_pieces(self) -> Iterator[bytes]:
         """The pieces of a body that is compressed, or of a session of the user's own."""
@@ -229,8 +249,13 @@ class Reply:
         self._exchange.enter("idle", 0.05)
         for _ in range(4):
             if next(self._pieces, None) is None:
-                self._response.raw.release_conn()
+                self._give_back()
                 return
+
+    def _give_back(self) -> None:
+        """The body has been read to its end: its connection may serve another call, and is no longer ours to end."""
+        self._exchange.detach()
+        self._response.raw.release_conn()
 
     def close(self) -> None:
         """Close the connection; the server sees it go."""
@@ -316,6 +341,7 @@ class Transport:
     ) -> requests.Response:
         wire = self._wire or self._connect_wire()
         deadline = exchange.deadline
+        outer = active_exchange()
         active.exchange = exchange
         try:
             if deadline.left == 0.0:
@@ -326,10 +352,11 @@ class Transport:
             timeout = (deadline.within(deadline.timeout.connect), deadline.within(deadline.timeout.first_token))
             return wire.send(method, url, body, headers, timeout)
         finally:
-            active.exchange = None
+            # An auth object may call another client within this call.
+            active.exchange = outer
 
     def _refusal(self, reply: Reply) -> APIError:
-        body = reply.read(MAX_ERROR_BODY)
+        body = reply.read_refusal()
         location = reply.headers.get("location")
         if reply.status < 400 and location:
             return APIConnectionError(
@@ -341,7 +368,7 @@ class Transport:
         return status_error(
             reply.status,
             reply.headers,
-            bytes(body),
+            body,
             provider=self.provider,
             url=reply.url,
             request_id=reply.request_id,

@@ -243,6 +243,17 @@ def test_a_key_may_be_renewed_by_a_function() -> None:
     assert sent == ["Bearer one", "Bearer two"]
 
 
+def test_renewed_keys_are_all_kept_out_of_errors() -> None:
+    keys = ["0a1b2c3d4e5f60718293aaaa4b5c6d7e", "ffeeddccbbaa99887766554433221100"]
+    given = iter(keys)
+    with ReplayServer([error_reply(401, f"bad key {keys[0]}")]) as server:
+        client = Client(server.url, lambda: next(given), model="m")
+        for _ in keys:
+            with pytest.raises(AuthenticationError) as caught:
+                client.chat("hi")
+            assert keys[0] not in str(caught.value) + caught.value.body
+
+
 def test_a_requests_auth_object_is_used() -> None:
     with ReplayServer([chat_reply()]) as server:
         Client(server.url, model="m", auth=HTTPBasicAuth("u", "p")).chat("hi")

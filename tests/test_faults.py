@@ -6,6 +6,7 @@ import contextlib
 import gzip
 import queue
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -191,8 +192,6 @@ def test_fault(
 
 def half_open() -> tuple[Any, list[Any]]:
     """A listener whose queue is full, so that a connection to it hangs."""
-    import socket
-
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
     listener.listen(0)
@@ -302,6 +301,40 @@ def test_ctrl_c_stops_a_silent_call_at_once(reply: str) -> None:
             out, _ = process.communicate(timeout=10)
         assert "interrupted" in out or process.returncode
         assert server.wait_closed()
+
+
+def test_a_slow_reader_is_not_taken_for_a_silent_server() -> None:
+    def pieces(request: Request) -> Iterator[bytes]:
+        for piece in stream_pieces("a", "b", "c"):
+            yield piece
+            request.closed.wait(0.05)
+
+    with ReplayServer(serving(pieces)) as server, Client(server.url, model="m", timeout=Timeout(idle=0.3)) as client:
+        answer = client.chat("hi", sink=lambda event: time.sleep(0.4) if event.delta else None)
+    assert answer.text == "abc"
+
+
+def test_a_tls_handshake_that_hangs_can_be_cancelled() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        token = CancelToken()
+        threading.Timer(0.2, token.cancel).start()
+        started = time.monotonic()
+        url = f"https://127.0.0.1:{listener.getsockname()[1]}/v1"
+        client = Client(url, model="m", max_retries=0, timeout=Timeout(connect=60))
+        with pytest.raises(Cancelled):
+            client.chat("hi", cancel=token)
+        assert time.monotonic() - started < 20
+
+
+def test_sending_a_large_request_is_not_connecting() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
+        client = Client(url, model="m", max_retries=0, timeout=Timeout(connect=0.1, first_token=1))
+        started = time.monotonic()
+        with pytest.raises(APITimeoutError) as caught:
+            client.chat("x" * 30_000_000)
+        assert (caught.value.phase, caught.value.retryable) == ("first_token", False)
+        assert time.monotonic() - started > 0.9
 
 
 PHASES: dict[str, Callable[[threading.Event, Request], Reply]] = {}

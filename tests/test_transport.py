@@ -373,6 +373,35 @@ def test_a_large_reply_that_is_no_bomb_is_read() -> None:
         assert Client(server.url, model="m").chat("hi").text == text
 
 
+@pytest.mark.parametrize("declared", [None, 400])
+def test_a_refusal_whose_body_is_cut_keeps_its_status(declared: int | None) -> None:
+    cut = Reply(status=401, headers=JSON, body=b'{"error": "bad', declared_length=declared, abort="fin")
+    with ReplayServer([cut]) as server:
+        with pytest.raises(APIStatusError, match="bad") as caught:
+            Client(server.url, model="m").chat("hi")
+        assert (caught.value.status_code, len(server.requests)) == (401, 1)
+
+
+def test_an_auth_object_may_call_a_client_of_its_own() -> None:
+    token = CancelToken()
+
+    def slow(request: Request) -> Reply:
+        token.cancel()
+        request.closed.wait(20)
+        return Reply(head=b"", abort="fin")
+
+    with ReplayServer([chat_reply()]) as inner, ReplayServer(slow) as server, Client(inner.url, model="m") as other:
+
+        def auth(request: Any) -> Any:
+            other.chat("a token, please")
+            return request
+
+        started = time.monotonic()
+        with pytest.raises(Cancelled):
+            Client(server.url, model="m", auth=auth).chat("hi", cancel=token)
+        assert time.monotonic() - started < 10
+
+
 def test_a_huge_error_body_is_not_read_to_its_end() -> None:
     def endless(request: Request) -> Reply:
         def body() -> Iterator[bytes]:

@@ -123,9 +123,7 @@ class _Framer:
         pending = bytearray()
         scanned = 0
         several = False  # the event has a data line that is not whole by itself
-        for chunk in chain([first], source):
-            if self._after_cr or b"\r" in chunk:
-                chunk = self._with_lf(chunk)
+        for chunk in chain([first], map(self._with_lf, source)):
             if not pending and chunk.endswith(b"\n\n"):
                 self._check_events(chunk)
                 yield chunk

@@ -258,6 +258,14 @@ def test_an_event_over_the_limit_is_an_error_at_any_cut(body: bytes, step: int) 
         list(iter_payloads(cut(body, range(step, len(body), step)), max_event_bytes=1000))
 
 
+@pytest.mark.parametrize(
+    "chunks",
+    [[b'data: {"a":\r', b"\ndata: 1}\r\n\r\n"], [b"event: error\r", b'\ndata: {"foo":"x"}\r\n\r\n']],
+)
+def test_a_cut_between_cr_and_lf_after_the_first_chunk_changes_nothing(chunks: list[bytes]) -> None:
+    assert read(chunks) == read([b"".join(chunks)]) != []
+
+
 def test_what_came_before_an_event_over_the_limit_is_given() -> None:
     payloads = iter_payloads([b"data: 1\n\n", BIG[:1500], BIG[1500:]], max_event_bytes=1000)
     assert next(payloads) == 1
