@@ -125,8 +125,6 @@ class ChatStream(Iterator[StreamEvent]):
         finally:
             if self._cancel is not None:
                 self._cancel.unsubscribe(self._stop.cancel)
-            if self._reply is not None and self._response is None:
-                self._reply.close()
 
     def _failed(self, error: OpenAICompatError) -> StreamEvent:
         """The last event of a stream that failed; its exception holds what had come."""

@@ -134,7 +134,7 @@ class Reply:
         self._exchange = exchange
         self._transport = transport
         plain = exchange.body is not None and "content-encoding" not in self.headers
-        self._pieces: Iterator[bytes] = exchange.body.pieces() if plain else self._decoded_pieces()
+        self._pieces: Iterator[bytes] = exchange.body.pieces() if plain else self._watched(iter(self._read1, b""))
         if not exchange.connected:
             # A session of the user's own, whose connections do not report.
             exchange.use(getattr(getattr(response.raw, "connection", None), "sock", None))
@@ -166,18 +166,14 @@ class Reply:
         with self._guarded():
             # A session of the user's own may answer from elsewhere (a cache): there requests itself reads.
             own = self._exchange.body is not None
-            chunks = self._pieces if own else self._response.iter_content(READ_SIZE)
-            while True:
-                self._arm()
-                chunk = next(chunks, None)
-                if chunk is None:
-                    self._give_back()
-                    break
+            chunks = self._pieces if own else self._watched(self._response.iter_content(READ_SIZE))
+            for chunk in chunks:
                 self._exchange.progress()
                 body += chunk
-                self._check_inflation(len(body))
                 if limit is not None and len(body) >= limit:
                     break
+            else:
+                self._give_back()
         self.close()
 
     def chunks(self) -> Iterator[bytes]:
@@ -189,13 +185,16 @@ class Reply:
                 yield piece
                 self._exchange.resume(left)
 
-    def _decoded_pieces(self) -> Iterator[bytes]:
-        """The pieces of a body that is compressed, or of a session of the user's own."""
+    def _read1(self) -> bytes:
+        return self._response.raw.read1(READ_SIZE, decode_content=True) or b""
+
+    def _watched(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        """The chunks of a body that is compressed, or of a session of the user's own: timed, and no bomb."""
         total = 0
         while True:
             self._arm()
-            chunk = self._response.raw.read1(READ_SIZE, decode_content=True)
-            if not chunk:
+            chunk = next(chunks, None)
+            if chunk is None:
                 return
             total += len(chunk)
             self._check_inflation(total)
