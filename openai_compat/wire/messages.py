@@ -1,19 +1,14 @@
-"""Messages, images, tool calls and usage: attrs values and their wire JSON."""
+"""Messages, tool calls and usage: attrs values and their wire JSON."""
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import attrs
 
 from ..errors import ConfigurationError
-from .decode import as_int, as_mapping
-
-MAX_IMAGE_BYTES = 20 * 1024 * 1024
-"""Largest image that is put into a request; OpenAI's own limit for one image is 20 MB."""
+from .decode import NotJSONError, as_int, as_mapping, as_text, decode_json
 
 
 @attrs.frozen(kw_only=True)
@@ -81,12 +76,42 @@ class ToolCall:
     invalid: bool = False
     extra: Mapping[str, Any] = attrs.field(factory=dict)
 
+    @classmethod
+    def from_wire(cls, value: Mapping[str, Any]) -> ToolCall:
+        """A call as it stands in a message."""
+        function = as_mapping(value.get("function"))
+        arguments, text = parse_arguments(as_text(function.get("arguments")))
+        extra = {key: item for key, item in value.items() if key not in ("id", "type", "function")}
+        if own := {key: item for key, item in function.items() if key not in ("name", "arguments")}:
+            extra["function"] = own
+        return cls(
+            id=as_text(value.get("id")),
+            name=as_text(function.get("name")),
+            arguments=arguments,
+            arguments_json=text,
+            invalid=arguments is None,
+            extra=extra,
+        )
+
     def to_wire(self) -> dict[str, Any]:
         """The call as it is sent back. Invalid arguments go as ``{}``: servers refuse a history with broken JSON."""
         function = {"name": self.name, "arguments": "{}" if self.invalid else self.arguments_json}
         extra = dict(self.extra)
         function.update(as_mapping(extra.pop("function", None)))
         return {"id": self.id, "type": "function", "function": function, **extra}
+
+
+def parse_arguments(text: str) -> tuple[dict[str, Any] | None, str]:
+    """``(arguments, text)``: empty and null are ``{}``; what is no JSON object gives None and the text as sent."""
+    if not text.strip():
+        return {}, "{}"
+    try:
+        value = decode_json(text)
+    except NotJSONError:
+        return None, text
+    if value is None:
+        return {}, "{}"
+    return (value, text) if isinstance(value, dict) else (None, text)
 
 
 def _calls(calls: Iterable[ToolCall]) -> tuple[ToolCall, ...]:
@@ -108,6 +133,25 @@ class Message(Mapping[str, Any]):
     name: str | None = None
     extra: Mapping[str, Any] = attrs.field(factory=dict)
     origin: str = attrs.field(default="", repr=False)
+
+    @classmethod
+    def from_wire(cls, value: Mapping[str, Any], *, origin: str = "") -> Message:
+        """A message from its wire dict; what is a ``Message`` already stays as it is.
+
+        Args:
+            origin: the server that wants its provider fields back.
+
+        Raises:
+            ConfigurationError: no role.
+        """
+        if isinstance(value, Message):
+            return value
+        if not isinstance(value, Mapping) or not isinstance(value.get("role"), str):
+            raise ConfigurationError("a message needs a 'role' of system, user, assistant or tool")
+        known: dict[str, Any] = {key: value.get(key) for key in ("role", "content", "tool_call_id", "name")}
+        calls = [ToolCall.from_wire(call) for call in value.get("tool_calls") or () if isinstance(call, Mapping)]
+        extra = {key: item for key, item in value.items() if key not in known and key != "tool_calls"}
+        return cls(**known, tool_calls=calls, extra=extra, origin=origin)
 
     def to_wire(self, origin: str | None = None) -> dict[str, Any]:
         """The wire dict, with the provider's own fields unless it goes to another ``origin``.
@@ -136,91 +180,3 @@ class Message(Mapping[str, Any]):
 
     def __len__(self) -> int:
         return len(self.to_wire())
-
-
-_MAGIC = (
-    (b"\x89PNG\r\n\x1a\n", "image/png"),
-    (b"\xff\xd8\xff", "image/jpeg"),
-    (b"GIF87a", "image/gif"),
-    (b"GIF89a", "image/gif"),
-    (b"BM", "image/bmp"),
-    (b"II*\x00", "image/tiff"),
-    (b"MM\x00*", "image/tiff"),
-)
-
-
-def _media_type(data: bytes) -> str:
-    for magic, media_type in _MAGIC:
-        if data.startswith(magic):
-            return media_type
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return "image/webp"
-    if data[4:12] in (b"ftypavif", b"ftypavis"):
-        return "image/avif"
-    if data[4:8] == b"ftyp" and data[8:12] in (b"heic", b"heix", b"mif1"):
-        return "image/heic"
-    raise ConfigurationError("not an image that is known (PNG, JPEG, GIF, WebP, BMP, TIFF, AVIF, HEIC)")
-
-
-@attrs.frozen
-class Image:
-    """An image for the model, as a URL (``data:`` URLs included)."""
-
-    url: str = attrs.field(repr=lambda url: repr(url if len(url) < 80 else url[:60] + "…"))
-
-    @classmethod
-    def of(cls, value: Image | str | bytes | bytearray | Path | IO[bytes]) -> Image:
-        """Take what callers have.
-
-        A string is a URL and never a path, so that no visitor's text can name a file of the server; a ``Path``, bytes
-        or a binary file object become a ``data:`` URL whose media type is told from the content.
-
-        Raises:
-            ConfigurationError: no such file, no known image format, more than 20 MB, or a string that is no URL.
-        """
-        if isinstance(value, Image):
-            return value
-        if isinstance(value, str):
-            scheme = value.partition(":")[0].lower()
-            if scheme not in ("http", "https", "data"):
-                raise ConfigurationError(
-                    f"an image given as a string must be an http, https or data URL, not {value[:60]!r}; "
-                    "for a file, give a pathlib.Path"
-                )
-            return cls(value)
-        if isinstance(value, Path):
-            return cls._read(value)
-        if isinstance(value, (bytes, bytearray)):
-            return cls._embed(bytes(value), "the image")
-        if hasattr(value, "read"):
-            data = value.read()
-            if not isinstance(data, bytes):
-                raise ConfigurationError("an image file must be opened in binary mode ('rb')")
-            return cls._embed(data, "the image")
-        raise ConfigurationError(
-            f"an image is a URL, a pathlib.Path, bytes or a binary file, not {type(value).__name__}"
-        )
-
-    @classmethod
-    def _read(cls, path: Path) -> Image:
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise ConfigurationError(f"cannot read the image {str(path)!r}: {error.strerror or error}") from error
-        return cls._embed(data, repr(str(path)))
-
-    @classmethod
-    def _embed(cls, data: bytes, what: str) -> Image:
-        if len(data) > MAX_IMAGE_BYTES:
-            raise ConfigurationError(
-                f"{what} has {len(data):,} bytes; the limit is {MAX_IMAGE_BYTES:,}: make it smaller first"
-            )
-        try:
-            media_type = _media_type(data)
-        except ConfigurationError as error:
-            raise ConfigurationError(f"{what} is {error}") from None
-        return cls(f"data:{media_type};base64,{base64.b64encode(data).decode('ascii')}")
-
-    def to_wire(self) -> dict[str, Any]:
-        """The ``image_url`` part."""
-        return {"type": "image_url", "image_url": {"url": self.url}}

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from ..errors import ConfigurationError
-from .messages import Image, Message
+from .messages import Message
+
+if TYPE_CHECKING:
+    from .media import Audio, Image
 
 
 @attrs.frozen
@@ -54,25 +57,46 @@ def _messages(value: Iterable[Any] | None) -> tuple[Message | Mapping[str, Any],
     return tuple(_as_message(message) for message in value or ())
 
 
+def _each(value: Any) -> Iterable[Any]:
+    # One image or clip is what a person gives who has one; text, bytes and files would else be walked through.
+    alone = isinstance(value, (str, bytes, bytearray, memoryview, Mapping)) or hasattr(value, "read")
+    return value if isinstance(value, Iterable) and not alone else [value]
+
+
+def _is_nothing(value: Any) -> bool:
+    return value is None or (isinstance(value, tuple) and not value)
+
+
 def _images(value: Any) -> tuple[Image, ...]:
-    if value is None:
+    if _is_nothing(value):
         return ()
-    # One image is what a person gives who has one; bytes and files would else be walked through.
-    several = isinstance(value, Sequence) and not isinstance(value, (str, bytes, bytearray))
-    return tuple(Image.of(item) for item in (value if several else [value]))
+    # Most requests have none: media.py loads with the first.
+    from .media import Image
+
+    return tuple(Image.of(item) for item in _each(value))
+
+
+def _audio(value: Any) -> tuple[Audio, ...]:
+    if _is_nothing(value):
+        return ()
+    from .media import Audio
+
+    return tuple(Audio.of(item) for item in _each(value))
 
 
 @attrs.frozen(kw_only=True)
 class ChatRequest:
     """What to ask, and how. Only what is set is sent.
 
-    Either ``prompt`` (with ``system`` and ``images`` at will) or ``messages`` says what to ask; with both, ``system``
-    goes first and ``prompt`` last.
+    Either ``prompt`` (with ``system``, ``images`` and ``audio`` at will) or ``messages`` says what to ask; with both,
+    ``system`` goes first and ``prompt`` last.
 
     Args:
         prompt: the user's message.
         system: instructions, sent as the first message where not empty.
-        images: URLs as strings, or ``pathlib.Path``, bytes, binary files; sent after the text, in order.
+        images: one or several, as ``Image.of`` takes them: URLs as strings, or ``pathlib.Path``, bytes, binary files,
+            Pillow images, Matplotlib figures; sent after the text, in order.
+        audio: one or several clips, as ``Audio.of`` takes them; sent after the images, in order.
         messages: OpenAI-style dicts, or ``Message`` values.
         model: the model's name; the client's own where it is None.
         tools: what the model may call.
@@ -87,6 +111,7 @@ class ChatRequest:
     prompt: str | None = attrs.field(default=None, kw_only=False)
     system: str | None = None
     images: tuple[Image, ...] = attrs.field(default=(), converter=_images)
+    audio: tuple[Audio, ...] = attrs.field(default=(), converter=_audio)
     messages: tuple[Message | Mapping[str, Any], ...] = attrs.field(default=(), converter=_messages)
     model: str | None = None
     tools: tuple[ToolSpec | Mapping[str, Any], ...] = attrs.field(default=(), converter=_tools)
@@ -139,32 +164,45 @@ _SENT_AS_IS = (
 
 
 def build_messages(request: ChatRequest, *, origin: str | None = None) -> list[dict[str, Any]]:
-    """The ``messages`` of a request: system first, then the history, then the prompt with its images.
+    """The ``messages`` of a request: system first, then the history, then the prompt with its images and audio.
 
     Args:
         origin: the server they go to; what another one wants echoed is left out.
 
     Raises:
-        ConfigurationError: nothing to ask, or images without a prompt.
+        ConfigurationError: nothing to ask, or images or audio without a prompt.
     """
-    messages: list[dict[str, Any]] = []
+    return [
+        message.to_wire(origin) if isinstance(message, Message) else dict(message)
+        for message in request_messages(request)
+    ]
+
+
+def request_messages(request: ChatRequest) -> list[Message | Mapping[str, Any]]:
+    """The same as values, not yet in any server's form.
+
+    Raises:
+        ConfigurationError: nothing to ask, or images or audio without a prompt.
+    """
+    messages: list[Message | Mapping[str, Any]] = []
     if request.system:
         messages.append({"role": "system", "content": request.system})
-    for message in request.messages:
-        messages.append(message.to_wire(origin) if isinstance(message, Message) else dict(message))
-    if request.prompt is not None and (request.prompt or request.images or not request.messages):
-        messages.append({"role": "user", "content": _user_content(request.prompt, request.images)})
-    elif request.images:
-        raise ConfigurationError("images need a prompt beside them; in messages, put them into the content")
-    if not request.messages and not request.prompt and not request.images:
+    messages.extend(request.messages)
+    media: tuple[Image | Audio, ...] = (*request.images, *request.audio)
+    if request.prompt is not None and (request.prompt or media or not request.messages):
+        messages.append({"role": "user", "content": _user_content(request.prompt, media)})
+    elif media:
+        kind = "images" if request.images else "audio clips"
+        raise ConfigurationError(f"{kind} need a prompt beside them; in messages, put them into the content")
+    if not request.messages and not request.prompt and not media:
         raise ConfigurationError("nothing to ask: give a prompt or messages")
     return messages
 
 
-def _user_content(prompt: str, images: tuple[Image, ...]) -> str | list[dict[str, Any]]:
-    if not images:
+def _user_content(prompt: str, media: tuple[Image | Audio, ...]) -> str | list[dict[str, Any]]:
+    if not media:
         return prompt
-    return [{"type": "text", "text": prompt}, *(image.to_wire() for image in images)]
+    return [{"type": "text", "text": prompt}, *(part.to_wire() for part in media)]
 
 
 def tools_json(tools: Iterable[ToolSpec | Mapping[str, Any]]) -> list[dict[str, Any]]:

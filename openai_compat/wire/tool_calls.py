@@ -14,8 +14,8 @@ import re
 from collections.abc import Callable
 from typing import Any, Literal
 
-from .decode import NotJSONError, as_int, as_text, decode_json
-from .messages import ToolCall
+from .decode import as_int, as_text
+from .messages import ToolCall, parse_arguments
 from .response import ToolCallDelta
 
 _STRUCTURE = re.compile(r'["\\{}\[\]]')
@@ -218,16 +218,3 @@ def _arguments_piece(value: Any) -> str:
         return value
     # The standard library's form also takes lone surrogates.
     return json.dumps(value, separators=(",", ":")) if isinstance(value, (dict, list)) else ""
-
-
-def parse_arguments(text: str) -> tuple[dict[str, Any] | None, str]:
-    """``(arguments, text)``: empty and null are ``{}``; what is no JSON object gives None and the text as sent."""
-    if not text.strip():
-        return {}, "{}"
-    try:
-        value = decode_json(text)
-    except NotJSONError:
-        return None, text
-    if value is None:
-        return {}, "{}"
-    return (value, text) if isinstance(value, dict) else (None, text)

@@ -1,11 +1,8 @@
-"""Messages, images, tool calls and usage."""
+"""Messages, tool calls and usage."""
 
 from __future__ import annotations
 
-import base64
-import io
 import pickle
-from pathlib import Path
 from typing import Any
 
 import attrs
@@ -13,13 +10,8 @@ import msgspec
 import pytest
 from arbitrary import json_values, quick
 from hypothesis import given
-from hypothesis import strategies as st
 
-from openai_compat.errors import ConfigurationError
-from openai_compat.wire import messages
-from openai_compat.wire.messages import Image, Message, ToolCall, Usage
-
-PNG = b"\x89PNG\r\n\x1a\n" + b"rest"
+from openai_compat.wire.messages import Message, ToolCall, Usage
 
 USAGES: dict[str, tuple[Any, Usage | None]] = {
     "openai": (
@@ -162,104 +154,12 @@ def test_calls_become_a_tuple() -> None:
     assert Message(role="assistant", tool_calls=iter([CALL])).tool_calls == (CALL,)
 
 
-# Images
-
-MAGIC: dict[str, tuple[bytes, str]] = {
-    "png": (PNG, "image/png"),
-    "jpeg": (b"\xff\xd8\xff\xe0rest", "image/jpeg"),
-    "gif87": (b"GIF87arest", "image/gif"),
-    "gif89": (b"GIF89arest", "image/gif"),
-    "bmp": (b"BMrest", "image/bmp"),
-    "tiff-little": (b"II*\x00rest", "image/tiff"),
-    "tiff-big": (b"MM\x00*rest", "image/tiff"),
-    "webp": (b"RIFF\x00\x00\x00\x00WEBPVP8 ", "image/webp"),
-    "avif": (b"\x00\x00\x00\x1cftypavifrest", "image/avif"),
-    "avis": (b"\x00\x00\x00\x1cftypavisrest", "image/avif"),
-    "heic": (b"\x00\x00\x00\x1cftypheicrest", "image/heic"),
-    "mif1": (b"\x00\x00\x00\x1cftypmif1rest", "image/heic"),
-}
-
-
-@pytest.mark.parametrize(("data", "media_type"), MAGIC.values(), ids=MAGIC)
-def test_row_02_bytes_become_a_data_url_of_their_media_type(data: bytes, media_type: str) -> None:
-    url = f"data:{media_type};base64,{base64.b64encode(data).decode()}"
-    assert Image.of(data) == Image.of(bytearray(data)) == Image.of(io.BytesIO(data)) == Image(url)
-
-
-def test_row_02_a_path_is_read(tmp_path: Path) -> None:
-    path = tmp_path / "x.jpg"
-    path.write_bytes(PNG)
-    assert Image.of(path) == Image.of(PNG)
-    with path.open("rb") as file:
-        assert Image.of(file) == Image.of(PNG)
-
-
-@pytest.mark.parametrize("url", ["https://h/a.png", "http://h/a.png", "HTTPS://h/a", "data:image/png;base64,AAAA"])
-def test_row_02_a_string_is_a_url(url: str) -> None:
-    assert Image.of(url).to_wire() == {"type": "image_url", "image_url": {"url": url}}
-
-
-@pytest.mark.parametrize("text", ["/etc/passwd", "a.png", "file:///etc/passwd", "C:\\a.png", "", "ftp://h/a.png"])
-def test_row_02_a_string_is_never_a_path(text: str) -> None:
-    with pytest.raises(ConfigurationError, match=r"must be an http, https or data URL.*give a pathlib\.Path"):
-        Image.of(text)
-
-
-def test_an_image_is_an_image() -> None:
-    image = Image("https://h/a")
-    assert Image.of(image) is image
-
-
-REFUSED: dict[str, tuple[Any, str]] = {
-    "text-file": (io.StringIO("x"), "opened in binary mode"),
-    "number": (7, "is a URL, a pathlib.Path, bytes or a binary file, not int"),
-    "none": (None, "not NoneType"),
-    "unknown": (b"hello, world", "the image is not an image that is known"),
-    "empty": (b"", "not an image that is known"),
-    "riff": (b"RIFF\x00\x00\x00\x00WAVE", "not an image that is known"),
-    "mp4": (b"\x00\x00\x00\x1cftypisom", "not an image that is known"),
-}
-
-
-@pytest.mark.parametrize(("value", "message"), REFUSED.values(), ids=REFUSED)
-def test_what_is_no_image_is_refused(value: Any, message: str) -> None:
-    with pytest.raises(ConfigurationError, match=message):
-        Image.of(value)
-
-
-def test_a_path_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match=r"cannot read the image '.*missing\.png': No such file") as caught:
-        Image.of(tmp_path / "missing.png")
-    assert isinstance(caught.value.__cause__, FileNotFoundError)
-    with pytest.raises(ConfigurationError, match="cannot read the image"):
-        Image.of(tmp_path)
-
-
-def test_a_path_to_something_else_is_named(tmp_path: Path) -> None:
-    path = tmp_path / "notes.txt"
-    path.write_text("hello, world")
-    with pytest.raises(ConfigurationError, match=r"notes\.txt' is not an image"):
-        Image.of(path)
-
-
-def test_row_02_size_is_limited() -> None:
-    assert Image.of(PNG + bytes(messages.MAX_IMAGE_BYTES - len(PNG)))
-    with pytest.raises(ConfigurationError, match="has 20,971,521 bytes; the limit is 20,971,520"):
-        Image.of(PNG + bytes(messages.MAX_IMAGE_BYTES - len(PNG) + 1))
-
-
-def test_repr_of_an_image_is_short() -> None:
-    assert repr(Image("https://h/a.png")) == "Image(url='https://h/a.png')"
-    assert len(repr(Image.of(PNG + bytes(10_000)))) < 100
-
-
 VALUES: dict[str, Any] = {
     "usage": Usage(input_tokens=1, raw={"x": 1}),
     "call": attrs.evolve(CALL, extra={"e": 1}),
     "invalid-call": ToolCall(id="a", name="f", arguments_json="{", invalid=True),
     "message": Message(role="assistant", content="x", tool_calls=[CALL], extra={"r": 1}, origin="o"),
     "parts": Message(role="user", content=[{"type": "text", "text": "x"}], name="bob", tool_call_id="a"),
-    "image": Image("https://h/a"),
 }
 
 
@@ -277,13 +177,3 @@ def test_values_are_frozen(value: Any) -> None:
     for name in attrs.fields_dict(type(value)):
         with pytest.raises(attrs.exceptions.FrozenInstanceError):
             setattr(value, name, None)
-
-
-@quick
-@given(st.binary(max_size=40))
-def test_bytes_are_an_image_or_refused(data: bytes) -> None:
-    try:
-        url = Image.of(data).url
-    except ConfigurationError:
-        return
-    assert base64.b64decode(url.partition(",")[2]) == data

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import io
 import pickle
+from pathlib import Path
 from typing import Any
 
 import attrs
 import msgspec
 import pytest
+from PIL import Image as Pillow
 
 from openai_compat.errors import ConfigurationError
-from openai_compat.wire.messages import Image, Message
+from openai_compat.wire.media import Audio, Image
+from openai_compat.wire.messages import Message
 from openai_compat.wire.request import (
     ChatRequest,
     ToolSpec,
@@ -22,6 +25,8 @@ from openai_compat.wire.request import (
 )
 
 PNG = b"\x89PNG\r\n\x1a\n"
+MP3 = b"ID3rest"
+CLIP = Audio("SUQzcmVzdA==", "mp3")
 USER = {"role": "user", "content": "hi"}
 WEATHER = ToolSpec("weather", "Weather right now.", {"type": "object", "properties": {"city": {"type": "string"}}})
 
@@ -48,9 +53,61 @@ def test_row_02_with_images_it_is_a_list_of_the_text_and_the_images_in_order() -
     assert urls == ["https://h/b", "data:image/png;base64,iVBORw0KGgo=", "https://h/a"]
 
 
-@pytest.mark.parametrize("image", ["https://h/a", PNG, bytearray(PNG), io.BytesIO(PNG), Image("https://h/a")], ids=type)
+def test_row_02_audio_comes_after_the_text_and_the_images_in_order() -> None:
+    clips = ["https://h/b.wav", MP3, Audio("AAAA", "wav")]
+    (message,) = build_messages(ChatRequest("hi", audio=clips, images="https://h/a"))
+    assert message["content"] == [
+        {"type": "text", "text": "hi"},
+        {"type": "image_url", "image_url": {"url": "https://h/a"}},
+        {"type": "audio_url", "audio_url": {"url": "https://h/b.wav"}},
+        {"type": "input_audio", "input_audio": {"data": "SUQzcmVzdA==", "format": "mp3"}},
+        {"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}},
+    ]
+    (message,) = build_messages(ChatRequest("hi", audio=MP3))
+    assert [part["type"] for part in message["content"]] == ["text", "input_audio"]
+
+
+@pytest.mark.parametrize("media", ["images", "audio"])
+def test_row_02_a_prompt_of_images_or_audio_may_be_empty(media: str) -> None:
+    (message,) = build_messages(ChatRequest("", **{media: "https://h/a"}))
+    text, part = message["content"]
+    assert text == {"type": "text", "text": ""}
+    assert part["type"] == ("image_url" if media == "images" else "audio_url")
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        "https://h/a",
+        PNG,
+        bytearray(PNG),
+        memoryview(PNG),
+        io.BytesIO(PNG),
+        Image("https://h/a"),
+        Pillow.new("L", (1, 1)),
+    ],
+    ids=type,
+)
 def test_row_02_one_image_may_be_given_alone(image: Any) -> None:
     assert len(ChatRequest("hi", images=image).images) == 1
+
+
+@pytest.mark.parametrize("clip", ["https://h/a", MP3, bytearray(MP3), memoryview(MP3), io.BytesIO(MP3), CLIP], ids=type)
+def test_row_02_one_clip_may_be_given_alone(clip: Any) -> None:
+    assert len(ChatRequest("hi", audio=clip).audio) == 1
+
+
+@pytest.mark.parametrize("several", [list, tuple, iter], ids=["list", "tuple", "iterator"])
+def test_row_02_several_may_come_in_any_iterable(several: Any) -> None:
+    urls = ["https://h/b", "https://h/a"]
+    assert ChatRequest("hi", images=several(urls)).images == (Image("https://h/b"), Image("https://h/a"))
+    assert ChatRequest("hi", audio=several(urls)).audio == (Audio(url="https://h/b"), Audio(url="https://h/a"))
+
+
+def test_row_02_a_directory_listing_may_be_given(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(PNG)
+    (tmp_path / "b.png").write_bytes(PNG)
+    assert ChatRequest("hi", images=tmp_path.glob("*.png")).images == (Image.of(PNG), Image.of(PNG))
 
 
 def test_row_03_system_is_the_first_message_where_not_empty() -> None:
@@ -89,6 +146,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "system-alone": ({"system": "s"}, "nothing to ask"),
     "images-alone": ({"images": ["https://h/a"]}, "images need a prompt"),
     "images-and-history": ({"images": ["https://h/a"], "messages": [USER]}, "images need a prompt"),
+    "audio-alone": ({"audio": CLIP}, "audio clips need a prompt"),
+    "audio-and-history": ({"audio": CLIP, "messages": [USER]}, "audio clips need a prompt"),
 }
 
 
@@ -106,6 +165,11 @@ NEVER_MADE: dict[str, tuple[dict[str, Any], str]] = {
     "role-number": ({"messages": [{"role": 7}]}, "a message needs a 'role'"),
     "text-message": ({"messages": ["hi"]}, "a message is a dict or a Message, not str"),
     "bad-image": ({"images": ["a.png"]}, "must be an http, https or data URL"),
+    "part-as-image": ({"images": Image("https://h/a").to_wire()}, "an image is a URL.*, not dict"),
+    "number-as-image": ({"images": 7}, "an image is a URL.*, not int"),
+    "path-as-audio": ({"audio": "a.wav"}, "must be an http, https or data URL"),
+    "image-as-audio": ({"audio": [Image("https://h/a")]}, "an audio clip is a URL.*, not Image"),
+    "options-as-audio": ({"audio": {"voice": "alloy"}}, "an audio clip is a URL.*, not dict"),
 }
 
 
@@ -181,6 +245,7 @@ def test_row_05_every_field_has_a_test_or_a_place_of_its_own() -> None:
         "prompt",
         "system",
         "images",
+        "audio",
         "messages",
         "model",
         "tools",
@@ -271,6 +336,7 @@ FULL = ChatRequest(
     "hi",
     system="s",
     images=["https://h/a"],
+    audio=[CLIP],
     messages=[USER, Message(role="assistant", content="b")],
     model="m",
     tools=[WEATHER, {"type": "web_search"}],
