@@ -29,14 +29,17 @@ _HOMES = {
         "RateLimitError",
         "ResponseParseError",
         "ResponseShapeError",
+        "ResponseTypeError",
         "StreamError",
         "StreamInterruptedError",
         "StreamServerError",
+        "ToolError",
         "ToolLoopError",
         "UnprocessableEntityError",
         "redact_error_body",
     ),
     "client": ("Client",),
+    "conversation": ("Conversation", "estimate_tokens"),
     "deadline": ("CancelToken", "Timeout"),
     "local": ("LocalServer",),
     "providers": ("PROVIDERS", "Provider"),
@@ -50,18 +53,21 @@ _HOMES = {
         "ThreadSink",
         "ThrottleSink",
     ),
-    "stream": ("ChatStream",),
+    "mcp": ("mcp_tools",),
+    "stream": ("ChatStream", "ParsedStream"),
     "submit": ("CallFuture",),
-    "tool_loop": ("run_tools_loop",),
+    "tool_loop": ("ToolOptions", "ToolRound", "run_tools_loop", "tool_rounds"),
     "tools": ("Tool", "ToolDispatcher", "tool"),
     "wire.accumulate": ("Accumulator",),
     "wire.embeddings": ("EmbeddingResponse", "build_embeddings_body", "parse_embeddings_response"),
-    "wire.messages": ("Image", "Message", "ToolCall", "Usage"),
+    "wire.media": ("Audio", "Image"),
+    "wire.messages": ("Message", "ToolCall", "Usage"),
     "wire.models": ("Model",),
     "wire.parse": ("parse_response", "parse_turn", "stream_response"),
     "wire.reasoning": ("strip_reasoning",),
     "wire.request": ("ChatRequest", "ToolSpec", "build_body", "build_messages", "build_streaming_body", "tools_json"),
-    "wire.response": ("ChatResponse", "Choice", "StreamEvent", "ToolCallDelta"),
+    "wire.response": ("ChatResponse", "Choice", "ParsedResponse", "StreamEvent", "ToolCallDelta"),
+    "wire.tool_turns": ("ToolResult",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -72,6 +78,7 @@ __all__ = [
     "APIStatusError",
     "APITimeoutError",
     "Accumulator",
+    "Audio",
     "AuthenticationError",
     "BadRequestError",
     "CallFuture",
@@ -85,6 +92,7 @@ __all__ = [
     "CollectSink",
     "ConfigurationError",
     "ConflictError",
+    "Conversation",
     "EmbeddingResponse",
     "Image",
     "InternalServerError",
@@ -95,6 +103,8 @@ __all__ = [
     "Model",
     "NotFoundError",
     "OpenAICompatError",
+    "ParsedResponse",
+    "ParsedStream",
     "PermissionDeniedError",
     "PrintSink",
     "Provider",
@@ -102,6 +112,7 @@ __all__ = [
     "RateLimitError",
     "ResponseParseError",
     "ResponseShapeError",
+    "ResponseTypeError",
     "StopStream",
     "StreamError",
     "StreamEvent",
@@ -115,7 +126,11 @@ __all__ = [
     "ToolCall",
     "ToolCallDelta",
     "ToolDispatcher",
+    "ToolError",
     "ToolLoopError",
+    "ToolOptions",
+    "ToolResult",
+    "ToolRound",
     "ToolSpec",
     "UnprocessableEntityError",
     "Usage",
@@ -124,6 +139,8 @@ __all__ = [
     "build_embeddings_body",
     "build_messages",
     "build_streaming_body",
+    "estimate_tokens",
+    "mcp_tools",
     "parse_embeddings_response",
     "parse_response",
     "parse_turn",
@@ -132,11 +149,14 @@ __all__ = [
     "stream_response",
     "strip_reasoning",
     "tool",
+    "tool_rounds",
     "tools_json",
 ]
 
 if TYPE_CHECKING:
     from .client import Client as Client
+    from .conversation import Conversation as Conversation
+    from .conversation import estimate_tokens as estimate_tokens
     from .deadline import CancelToken as CancelToken
     from .deadline import Timeout as Timeout
     from .errors import APIConnectionError as APIConnectionError
@@ -156,13 +176,16 @@ if TYPE_CHECKING:
     from .errors import RateLimitError as RateLimitError
     from .errors import ResponseParseError as ResponseParseError
     from .errors import ResponseShapeError as ResponseShapeError
+    from .errors import ResponseTypeError as ResponseTypeError
     from .errors import StreamError as StreamError
     from .errors import StreamInterruptedError as StreamInterruptedError
     from .errors import StreamServerError as StreamServerError
+    from .errors import ToolError as ToolError
     from .errors import ToolLoopError as ToolLoopError
     from .errors import UnprocessableEntityError as UnprocessableEntityError
     from .errors import redact_error_body as redact_error_body
     from .local import LocalServer as LocalServer
+    from .mcp import mcp_tools as mcp_tools
     from .providers import PROVIDERS as PROVIDERS
     from .providers import Provider as Provider
     from .sinks import CollectSink as CollectSink
@@ -174,8 +197,12 @@ if TYPE_CHECKING:
     from .sinks import ThreadSink as ThreadSink
     from .sinks import ThrottleSink as ThrottleSink
     from .stream import ChatStream as ChatStream
+    from .stream import ParsedStream as ParsedStream
     from .submit import CallFuture as CallFuture
+    from .tool_loop import ToolOptions as ToolOptions
+    from .tool_loop import ToolRound as ToolRound
     from .tool_loop import run_tools_loop as run_tools_loop
+    from .tool_loop import tool_rounds as tool_rounds
     from .tools import Tool as Tool
     from .tools import ToolDispatcher as ToolDispatcher
     from .tools import tool as tool
@@ -183,7 +210,8 @@ if TYPE_CHECKING:
     from .wire.embeddings import EmbeddingResponse as EmbeddingResponse
     from .wire.embeddings import build_embeddings_body as build_embeddings_body
     from .wire.embeddings import parse_embeddings_response as parse_embeddings_response
-    from .wire.messages import Image as Image
+    from .wire.media import Audio as Audio
+    from .wire.media import Image as Image
     from .wire.messages import Message as Message
     from .wire.messages import ToolCall as ToolCall
     from .wire.messages import Usage as Usage
@@ -200,8 +228,10 @@ if TYPE_CHECKING:
     from .wire.request import tools_json as tools_json
     from .wire.response import ChatResponse as ChatResponse
     from .wire.response import Choice as Choice
+    from .wire.response import ParsedResponse as ParsedResponse
     from .wire.response import StreamEvent as StreamEvent
     from .wire.response import ToolCallDelta as ToolCallDelta
+    from .wire.tool_turns import ToolResult as ToolResult
 
 
 def __getattr__(name: str) -> Any:

@@ -9,16 +9,16 @@ import contextlib
 import logging
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import TracebackType, UnionType
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 from urllib.parse import parse_qs
 
 import attrs
 
 from . import __version__
 from .deadline import CancelToken, Deadline, Timeout
-from .errors import APIStatusError, ConfigurationError
+from .errors import APIStatusError, ConfigurationError, ResponseTypeError
 from .providers import PROVIDERS, Provider, provider_for_url, provider_named
 from .transport import Endpoint, Reply, Transport, retrying
 from .wire.accumulate import Accumulator, InlineThink
@@ -27,7 +27,7 @@ from .wire.dialect import GENERIC, Dialect, batch_limit
 from .wire.parse import decode_body, parse_response
 from .wire.reasoning import DEFAULT_TAGS
 from .wire.request import ChatRequest, build_body, build_streaming_body
-from .wire.response import CallInfo, ChatResponse
+from .wire.response import CallInfo, ChatResponse, ParsedResponse
 from .wire.retry import RetryPolicy
 from .wire.sse import MAX_EVENT_BYTES
 
@@ -35,17 +35,24 @@ if TYPE_CHECKING:
     import requests
     from typing_extensions import Unpack
 
-    from .fields import ChatFields, ToolRunFields
+    from .conversation import Conversation
+    from .fields import ChatOptions, LoopFields, LoopOptions, StreamOptions
     from .sinks import Sink
-    from .stream import ChatStream
+    from .stream import ChatStream, ParsedStream
     from .submit import CallFuture
+    from .tool_loop import ToolRound
     from .tools import ToolDispatcher
     from .wire.embeddings import EmbeddingResponse
+    from .wire.messages import Usage
     from .wire.models import Model
+
+    S = TypeVar("S", bound=ChatStream)
 
 log = logging.getLogger("openai_compat")
 
 Prompt = str | ChatRequest | Sequence[Mapping[str, Any]]
+SomeType = Mapping[str, Any] | UnionType
+"""What ``response_type`` may be beside a class: a JSON Schema, or a union."""
 T = TypeVar("T")
 
 _REQUEST_FIELDS = frozenset(field.name for field in attrs.fields(ChatRequest))
@@ -194,20 +201,38 @@ class Client:
         """Close the pooled connections; a session that you gave stays open."""
         self._transport.close()
 
+    @overload
+    def chat(
+        self, prompt: Prompt | None = None, *, response_type: type[T], **options: Unpack[ChatOptions]
+    ) -> ParsedResponse[T]: ...
+    @overload
+    def chat(
+        self, prompt: Prompt | None = None, *, response_type: SomeType, **options: Unpack[ChatOptions]
+    ) -> ParsedResponse[Any]: ...
+    @overload
+    def chat(
+        self, prompt: Prompt | None = None, *, response_type: None = None, **options: Unpack[ChatOptions]
+    ) -> ChatResponse: ...
     def chat(
         self,
         prompt: Prompt | None = None,
         *,
+        response_type: Any = None,
+        repair: int = 0,
         sink: Sink | None = None,
         cancel: CancelToken | None = None,
         timeout: Timeout | float | None = None,
         think_opened: bool = False,
-        **fields: Unpack[ChatFields],
+        **fields: Any,
     ) -> ChatResponse:
         """Ask, and wait for the answer.
 
         Args:
             prompt: the question, a ``ChatRequest``, or a list of messages.
+            response_type: the type of the answer's ``parsed``: an attrs class, dataclass, TypedDict, msgspec Struct or
+                Pydantic model, any type made of them, or a JSON Schema as a dict. Its schema is sent as
+                ``response_format``; where a server ignores that, the value is still looked for in the text.
+            repair: how many times to ask again, with the error, where the answer does not fit ``response_type``.
             sink: streams on the wire: called with each ``StreamEvent``, or an object with ``emit``. The same answer
                 is returned.
             cancel: ends the call from another thread.
@@ -220,15 +245,57 @@ class Client:
             APIStatusError: the server refused.
             APIConnectionError: it could not be reached, or not to the end; ``APITimeoutError`` if that took too long.
             ResponseParseError: the reply is not JSON.
-            ResponseShapeError: it holds no answer; ``.partial`` has what there was.
+            ResponseShapeError: it holds no answer, or with ``response_type`` one that does not fit
+                (``ResponseTypeError``); ``.partial`` has what there was.
             StreamError: with a sink, the stream failed; ``.partial`` has what had come.
             Cancelled: by ``cancel``.
         """
-        if sink is not None:
-            return _drive(
-                self.stream(prompt, cancel=cancel, timeout=timeout, think_opened=think_opened, **fields), sink
-            )
         request = self._request(prompt, fields)
+        options: dict[str, Any] = {"sink": sink, "cancel": cancel, "timeout": timeout, "think_opened": think_opened}
+        return self._chat_typed(request, response_type, repair, options)
+
+    def _chat_typed(
+        self, request: ChatRequest, response_type: Any, repair: int, options: Mapping[str, Any]
+    ) -> ChatResponse:
+        """Ask for a type; where the answer does not fit, tell the model so, and ask again."""
+        if response_type is None:
+            return self._chat(request, **options)
+        from .wire.output import Output, repair_request
+
+        if repair < 0:
+            raise ConfigurationError(f"repair must be 0 or more, not {repair}")
+        output = Output.of(response_type, strict=request.strict)
+        request = output.asked(request)
+        usage: Usage | None = None
+        for left in range(repair, -1, -1):
+            try:
+                # While there is a try left, an answer that does not fit is no failure for the sink to hear of.
+                answer = self._chat(request, read=None if left else output.read, **options)
+                parsed = answer if isinstance(answer, ParsedResponse) else output.read(answer)
+            except ResponseTypeError as error:
+                spent = error.partial
+                if not left or spent is None or spent.refusal or spent.finish_reason == "length":
+                    raise
+                usage = spent.usage + usage if spent.usage is not None else usage
+                request = repair_request(request, error)
+            else:
+                break
+        return parsed if usage is None else attrs.evolve(parsed, usage=usage + parsed.usage)
+
+    def _chat(
+        self,
+        request: ChatRequest,
+        *,
+        sink: Sink | None,
+        cancel: CancelToken | None,
+        timeout: Timeout | float | None,
+        think_opened: bool,
+        read: Callable[[ChatResponse], ChatResponse] | None = None,
+    ) -> ChatResponse:
+        if sink is not None:
+            from .stream import ChatStream
+
+            return _drive(self._stream(ChatStream, request, cancel, timeout, think_opened, read), sink)
         call = self._call_info(request)
         body = build_body(request, origin=self.base_url)
         deadline = self._deadline(timeout, cancel)
@@ -250,29 +317,60 @@ class Client:
                 url=reply.url,
             )
 
-        return retrying(attempt, self._retry, deadline)
+        answer = retrying(attempt, self._retry, deadline)
+        return answer if read is None else read(answer)
 
+    @overload
+    def stream(
+        self, prompt: Prompt | None = None, *, response_type: type[T], **options: Unpack[StreamOptions]
+    ) -> ParsedStream[T]: ...
+    @overload
+    def stream(
+        self, prompt: Prompt | None = None, *, response_type: SomeType, **options: Unpack[StreamOptions]
+    ) -> ParsedStream[Any]: ...
+    @overload
+    def stream(
+        self, prompt: Prompt | None = None, *, response_type: None = None, **options: Unpack[StreamOptions]
+    ) -> ChatStream: ...
     def stream(
         self,
         prompt: Prompt | None = None,
         *,
+        response_type: Any = None,
         cancel: CancelToken | None = None,
         timeout: Timeout | float | None = None,
         think_opened: bool = False,
-        **fields: Unpack[ChatFields],
+        **fields: Any,
     ) -> ChatStream:
         """Ask, and read the answer as it comes: an iterator of ``StreamEvent`` and a context manager.
 
-        Takes what ``chat`` takes; its errors are raised while the stream is read.
+        Takes what ``chat`` takes; its errors are raised while the stream is read. With ``response_type``, ``partial``
+        is the value as far as it has come, and ``response.parsed`` the whole.
         """
-        from .stream import ChatStream
+        from .stream import ChatStream, ParsedStream
 
         request = self._request(prompt, fields)
+        if response_type is None:
+            return self._stream(ChatStream, request, cancel, timeout, think_opened, None)
+        from .wire.output import Output
+
+        output = Output.of(response_type, strict=request.strict)
+        return self._stream(ParsedStream, output.asked(request), cancel, timeout, think_opened, output.read)
+
+    def _stream(
+        self,
+        kind: type[S],
+        request: ChatRequest,
+        cancel: CancelToken | None,
+        timeout: Timeout | float | None,
+        think_opened: bool,
+        read: Callable[[ChatResponse], ChatResponse] | None,
+    ) -> S:
         call = self._call_info(request)
         body = build_streaming_body(request, origin=self.base_url)
         stop = CancelToken()
         deadline = self._deadline(timeout, stop)
-        return ChatStream(
+        return kind(
             lambda: self._post("/chat/completions", body, deadline, request),
             lambda: Accumulator(
                 call,
@@ -289,18 +387,33 @@ class Client:
             strict=self._strict,
             secrets=self._key.secrets,
             max_event_bytes=self._max_event_bytes,
+            read=read,
         )
 
+    @overload
+    def submit(
+        self, prompt: Prompt | None = None, *, response_type: type[T], **options: Unpack[ChatOptions]
+    ) -> CallFuture[ParsedResponse[T]]: ...
+    @overload
+    def submit(
+        self, prompt: Prompt | None = None, *, response_type: SomeType, **options: Unpack[ChatOptions]
+    ) -> CallFuture[ParsedResponse[Any]]: ...
+    @overload
+    def submit(
+        self, prompt: Prompt | None = None, *, response_type: None = None, **options: Unpack[ChatOptions]
+    ) -> CallFuture[ChatResponse]: ...
     def submit(
         self,
         prompt: Prompt | None = None,
         *,
+        response_type: Any = None,
+        repair: int = 0,
         sink: Sink | None = None,
         cancel: CancelToken | None = None,
         timeout: Timeout | float | None = None,
         think_opened: bool = False,
-        **fields: Unpack[ChatFields],
-    ) -> CallFuture[ChatResponse]:
+        **fields: Any,
+    ) -> CallFuture[Any]:
         """``chat`` on a thread of its own; takes what it takes.
 
         The future is a ``concurrent.futures.Future`` whose ``cancel()`` works while the call runs: it frees the waiting
@@ -312,43 +425,110 @@ class Client:
         build_body(request)
 
         def call(token: CancelToken) -> ChatResponse:
-            return self.chat(request, sink=sink, cancel=token, timeout=timeout, think_opened=think_opened)
+            options: dict[str, Any] = {"sink": sink, "cancel": token, "timeout": timeout, "think_opened": think_opened}
+            return self._chat_typed(request, response_type, repair, options)
 
         return CallFuture(call, cancel)
 
+    @overload
     def run_tools(
         self,
         prompt: Prompt | None = None,
         *,
         tools: Iterable[Any],
-        dispatcher: ToolDispatcher | None = None,
-        max_iterations: int = 8,
-        sink: Sink | None = None,
-        cancel: CancelToken | None = None,
-        timeout: Timeout | float | None = None,
-        think_opened: bool = False,
-        **fields: Unpack[ToolRunFields],
+        response_type: type[T],
+        **options: Unpack[LoopOptions],
+    ) -> ParsedResponse[T]: ...
+    @overload
+    def run_tools(
+        self,
+        prompt: Prompt | None = None,
+        *,
+        tools: Iterable[Any],
+        response_type: SomeType,
+        **options: Unpack[LoopOptions],
+    ) -> ParsedResponse[Any]: ...
+    @overload
+    def run_tools(
+        self,
+        prompt: Prompt | None = None,
+        *,
+        tools: Iterable[Any],
+        response_type: None = None,
+        **options: Unpack[LoopOptions],
+    ) -> ChatResponse: ...
+    def run_tools(
+        self,
+        prompt: Prompt | None = None,
+        *,
+        tools: Iterable[Any],
+        on_round: Callable[[ToolRound], object] | None = None,
+        **options: Any,
     ) -> ChatResponse:
         """Ask, run the tools that the model calls, and ask again until it answers.
 
         Args:
             tools: functions, ``@tool`` objects, or ``ToolSpec`` where ``dispatcher`` runs them.
-            max_iterations: most rounds.
-            sink: hears every round.
+            on_round: called with each ``ToolRound``, before its calls run.
+            options: ``dispatcher``; the fields of ``ToolOptions`` (``max_iterations``, ``max_parallel_tool_calls``,
+                ``tool_timeout``, ``before_tool``, ``after_tool``, ``withhold_tools``); and what ``chat`` takes:
+                ``timeout`` is for each request, ``sink`` hears every round.
 
         Raises:
             ToolLoopError: the model still calls tools after ``max_iterations`` rounds.
+            OpenAICompatError: whatever ``chat`` raises; ``messages`` holds the conversation so far.
         """
-        from .tool_loop import run_tools_loop
+        for round_ in self.tool_rounds(prompt, tools=tools, **options):
+            if on_round is not None:
+                on_round(round_)
+        return round_.total()
+
+    def tool_rounds(
+        self,
+        prompt: Prompt | None = None,
+        *,
+        tools: Iterable[Any],
+        dispatcher: ToolDispatcher | None = None,
+        response_type: Any = None,
+        repair: int = 0,
+        sink: Sink | None = None,
+        cancel: CancelToken | None = None,
+        timeout: Timeout | float | None = None,
+        think_opened: bool = False,
+        **fields: Unpack[LoopFields],
+    ) -> Iterator[ToolRound]:
+        """The rounds of ``run_tools``, for a loop of your own.
+
+        Each round comes when the model's reply is there, before its calls run. They run when the loop goes on, or at
+        ``round.run()``; leave the loop, and they do not.
+        """
+        from .tool_loop import ToolOptions, tool_rounds
         from .tools import Toolbox
 
+        names = [field.name for field in attrs.fields(ToolOptions) if field.name in fields]
+        given: dict[str, Any] = dict(fields)
+        options = ToolOptions(cancel=cancel, **{name: given.pop(name) for name in names})
         toolbox = Toolbox(tools, dispatcher)
-        request = attrs.evolve(self._request(prompt, fields), tools=toolbox.specs)
+        request = attrs.evolve(self._request(prompt, given), tools=toolbox.specs)
+        asking: dict[str, Any] = {"sink": sink, "cancel": cancel, "timeout": timeout, "think_opened": think_opened}
 
         def ask(round_: ChatRequest) -> ChatResponse:
-            return self.chat(round_, sink=sink, cancel=cancel, timeout=timeout, think_opened=think_opened)
+            return self._chat_typed(round_, response_type, repair, asking)
 
-        return run_tools_loop(ask, request, toolbox, max_iterations=max_iterations, cancel=cancel)
+        return tool_rounds(ask, request, toolbox, options)
+
+    def conversation(
+        self,
+        *,
+        tools: Iterable[Any] = (),
+        dispatcher: ToolDispatcher | None = None,
+        **fields: Unpack[LoopFields],
+    ) -> Conversation:
+        """A ``Conversation`` with this client's server; takes what ``Conversation`` takes."""
+        from .conversation import Conversation
+
+        given: dict[str, Any] = dict(fields)
+        return Conversation(self.chat, tools=tools, dispatcher=dispatcher, **given)
 
     def embed(
         self,

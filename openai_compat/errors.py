@@ -14,11 +14,13 @@
     │   │   └── RateLimitError 429, InternalServerError 5xx
     │   ├── ResponseParseError       the body is not JSON
     │   ├── ResponseShapeError       JSON, but not an answer (no choices, empty content, bad embeddings)
+    │   │   ├── ResponseTypeError    an answer, but not of the type that was asked for; partial holds its text
     │   │   └── ToolLoopError        the loop did not converge; holds the messages so far
     │   └── StreamError              a stream that failed; partial holds what had arrived
     │       ├── StreamInterruptedError   ended without finish_reason or [DONE]
     │       └── StreamServerError        the server sent an error inside the stream
-    └── Cancelled                    partial, if anything had arrived
+    ├── Cancelled                    partial, if anything had arrived
+    └── ToolError                    raised by a tool of yours: the model is told, and may try again
 """
 
 from __future__ import annotations
@@ -49,9 +51,11 @@ __all__ = [
     "RateLimitError",
     "ResponseParseError",
     "ResponseShapeError",
+    "ResponseTypeError",
     "StreamError",
     "StreamInterruptedError",
     "StreamServerError",
+    "ToolError",
     "ToolLoopError",
     "UnprocessableEntityError",
     "redact_error_body",
@@ -71,13 +75,22 @@ def _restore(cls: type[OpenAICompatError], args: tuple[Any, ...], state: dict[st
 
 
 class OpenAICompatError(Exception):
-    """The root of every exception that this library raises on its own account."""
+    """The root of every exception that this library raises on its own account.
+
+    ``messages`` is the conversation so far where a tool loop was under way, as values that can be sent again.
+    """
+
+    messages: tuple[Any, ...] = ()
 
     def __init__(self, message: str = "") -> None:
         super().__init__(message)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _restore, (type(self), self.args, self.__dict__)
+
+
+class ToolError(OpenAICompatError):
+    """Raise it in a tool to tell the model what is wrong, in your own words; it is no failure of the program."""
 
 
 class ConfigurationError(OpenAICompatError, ValueError):
@@ -209,8 +222,19 @@ class ResponseShapeError(APIError):
     """JSON, but not an answer. ``partial`` holds what there was."""
 
 
+class ResponseTypeError(ResponseShapeError):
+    """An answer that does not fit the type that was asked for.
+
+    ``path`` says where, as in ``$.rows[2].id``; ``partial`` is the answer, its text as it came.
+    """
+
+    def __init__(self, message: str = "", *, path: str = "$", **fields: Any) -> None:
+        super().__init__(message, **fields)
+        self.path = path
+
+
 class ToolLoopError(ResponseShapeError):
-    """The tool loop did not converge. ``messages`` is the conversation so far, as sent."""
+    """The tool loop did not converge. ``messages`` is the conversation so far."""
 
     def __init__(self, message: str = "", *, messages: Iterable[Any] = (), **fields: Any) -> None:
         super().__init__(message, **fields)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import IO, Any, TypedDict
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypedDict
 
-from .wire.messages import Image
+from .deadline import CancelToken, Timeout
+from .sinks import Sink
+from .tool_loop import AfterTool, BeforeTool, ToolRound
+from .tools import ToolDispatcher
+from .wire.media import AudioInput, ImageInput
 from .wire.request import ToolSpec
 
 
@@ -14,7 +17,8 @@ class ToolRunFields(TypedDict, total=False):
     """The fields of ``ChatRequest`` but ``tools``, in the forms that its converters take."""
 
     system: str | None
-    images: Sequence[Image | str | bytes | Path | IO[bytes]] | Image | str | bytes | Path | IO[bytes]
+    images: Iterable[ImageInput] | ImageInput | None
+    audio: Iterable[AudioInput] | AudioInput | None
     messages: Iterable[Mapping[str, Any]]
     model: str | None
     tool_choice: str | Mapping[str, Any] | None
@@ -48,3 +52,41 @@ class ChatFields(ToolRunFields, total=False):
     """All fields of ``ChatRequest``."""
 
     tools: Iterable[ToolSpec | Mapping[str, Any]]
+
+
+class StreamOptions(ChatFields, total=False):
+    """What ``stream`` takes."""
+
+    cancel: CancelToken | None
+    timeout: Timeout | float | None
+    think_opened: bool
+
+
+class ChatOptions(StreamOptions, total=False):
+    """What ``chat`` takes."""
+
+    sink: Sink | None
+    repair: int
+
+
+class LoopFields(ToolRunFields, total=False):
+    """What ``run_tools`` and ``tool_rounds`` pass on: to the request, and to ``ToolOptions``."""
+
+    max_iterations: int
+    max_parallel_tool_calls: int
+    tool_timeout: float | None
+    before_tool: BeforeTool | None
+    after_tool: AfterTool | None
+    withhold_tools: bool
+
+
+class LoopOptions(LoopFields, total=False):
+    """What ``run_tools`` takes."""
+
+    dispatcher: ToolDispatcher | None
+    on_round: Callable[[ToolRound], object] | None
+    sink: Sink | None
+    cancel: CancelToken | None
+    timeout: Timeout | float | None
+    think_opened: bool
+    repair: int

@@ -5,17 +5,23 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Generator, Iterator
 from types import TracebackType
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from .deadline import CancelToken, Deadline
 from .errors import APIError, Cancelled, OpenAICompatError
 from .transport import Reply, wait_to_retry
 from .wire.accumulate import Accumulator, verdict
 from .wire.parse import stamped, stream_events
-from .wire.response import CallInfo, ChatResponse, StreamEvent
+from .wire.response import CallInfo, ChatResponse, ParsedResponse, StreamEvent
 from .wire.retry import RetryPolicy
 from .wire.sse import MAX_EVENT_BYTES
 
+if TYPE_CHECKING:
+    from .wire.partial_json import PartialJSON
+
 log = logging.getLogger("openai_compat")
+
+T = TypeVar("T")
 
 
 class ChatStream(Iterator[StreamEvent]):
@@ -39,6 +45,7 @@ class ChatStream(Iterator[StreamEvent]):
         strict: bool = False,
         secrets: Callable[[], list[str]] = list,
         max_event_bytes: int = MAX_EVENT_BYTES,
+        read: Callable[[ChatResponse], ChatResponse] | None = None,
     ) -> None:
         self.call = call
         self._open_reply = open_reply
@@ -52,6 +59,9 @@ class ChatStream(Iterator[StreamEvent]):
         self._strict = strict
         self._secrets = secrets
         self._max_event_bytes = max_event_bytes
+        self._read = read
+        self._partial: tuple[list[str], PartialJSON] | None = None
+        self._parsed_pieces = 0
         self._reply: Reply | None = None
         self._response: ChatResponse | None = None
         self._first_token_ms: float | None = None
@@ -80,6 +90,13 @@ class ChatStream(Iterator[StreamEvent]):
         self._left = True
         self._stop.cancel()
 
+    def beat_every(self, seconds: float) -> bool:
+        """Whether the iterator now gives ``SILENCE``, an empty text event, whenever ``seconds`` pass without an event.
+
+        Only once the first event has come, and not with a compressed reply or a session of the user's own.
+        """
+        return self._reply is not None and self._reply.beat_every(seconds)
+
     @property
     def response(self) -> ChatResponse:
         """The answer, complete or as far as it has come."""
@@ -89,6 +106,26 @@ class ChatStream(Iterator[StreamEvent]):
     def text_stream(self) -> Iterator[str]:
         """The answer's text, piece by piece."""
         return (event.data for event in self._events if event.kind == "text" and not event.index)
+
+    @property
+    def partial(self) -> Any:
+        """The JSON value in the text as far as it has come; None until it begins.
+
+        Strings are as long as they have come; numbers and keys appear once they are whole. It is one and the same
+        object every time, and goes on growing while the stream is read: copy it to keep it. Reading it after each event
+        costs as much in all as reading it once.
+        """
+        from .wire.partial_json import PartialJSON
+
+        pieces = self._accumulator.text_pieces
+        if self._partial is None or self._partial[0] is not pieces:
+            # A try that was repeated began anew.
+            self._partial, self._parsed_pieces = (pieces, PartialJSON()), 0
+        reader = self._partial[1]
+        for piece in pieces[self._parsed_pieces :]:
+            reader.feed(piece)
+        self._parsed_pieces = len(pieces)
+        return reader.value
 
     def until_done(self) -> ChatResponse:
         """Read to the end; the answer."""
@@ -174,6 +211,8 @@ class ChatStream(Iterator[StreamEvent]):
             raise stamped(error, self.call.provider, reply.request_id)
         if not complete:
             log.warning("%s: the stream ended with neither finish_reason nor [DONE]", self.call.provider)
+        if self._read is not None:
+            response = self._read(response)
         self._response = response
         yield StreamEvent("done", response, 0, self.call)
 
@@ -186,3 +225,19 @@ class ChatStream(Iterator[StreamEvent]):
         self._first_token_ms = self._deadline.elapsed_ms
         yield first
         return (yield from events)
+
+
+class ParsedStream(ChatStream, Generic[T]):
+    """The events of a call with ``response_type``: at the end, ``response.parsed`` is a value of that type."""
+
+    @property
+    def response(self) -> ParsedResponse[T]:
+        """The answer.
+
+        Raises:
+            ResponseTypeError: what has come so far does not fit the type.
+        """
+        response = super().response
+        if not isinstance(response, ParsedResponse) and self._read is not None:
+            response = self._read(response)
+        return response  # type: ignore[return-value]

@@ -3,17 +3,157 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import attrs
 
-from .deadline import CancelToken, interruptible
-from .errors import ConfigurationError, ToolLoopError
-from .tools import ToolDispatcher, run_call
-from .wire.messages import Message, Usage
-from .wire.request import ChatRequest, build_messages
+from .deadline import CancelToken
+from .errors import ConfigurationError, OpenAICompatError, ToolError, ToolLoopError
+from .tool_pool import run_calls
+from .tools import Toolbox, ToolDispatcher
+from .wire.messages import Message, ToolCall, Usage
+from .wire.request import ChatRequest, request_messages
 from .wire.response import ChatResponse
+from .wire.tool_turns import ToolResult, next_request, result_messages
+
+BeforeTool = Callable[[ToolCall], "ToolCall | bool | None"]
+AfterTool = Callable[[ToolResult], Any]
+
+
+@attrs.frozen(kw_only=True)
+class ToolOptions:
+    """How a tool loop runs.
+
+    Args:
+        max_iterations: most rounds, that is, requests.
+        max_parallel_tool_calls: most calls of one round that run at once, each on a thread of its own. With 1 they run
+            one after another on the calling thread.
+        tool_timeout: seconds for a call whose tool says nothing of it; then the model is told that it timed out.
+        before_tool: called with each ``ToolCall`` of a round, on the calling thread, before any of them runs. None or
+            True lets it run, False refuses it, another ``ToolCall`` runs in its place; a ``ToolError`` raised here
+            refuses it in your own words.
+        after_tool: called with each ``ToolResult``, on the calling thread, in the order of the calls. None keeps the
+            result; anything else is told to the model in its place.
+        withhold_tools: offer no tools in the last round, so that the model has to answer with what it has.
+        cancel: ends the loop also while tools run; those that take a ``CancelToken`` are told, the others go on
+            unheard on their threads.
+    """
+
+    max_iterations: int = 8
+    max_parallel_tool_calls: int = 8
+    tool_timeout: float | None = None
+    before_tool: BeforeTool | None = None
+    after_tool: AfterTool | None = None
+    withhold_tools: bool = False
+    cancel: CancelToken | None = None
+
+    def __attrs_post_init__(self) -> None:
+        for name in ("max_iterations", "max_parallel_tool_calls"):
+            if getattr(self, name) < 1:
+                raise ConfigurationError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.tool_timeout is not None and not self.tool_timeout > 0:
+            raise ConfigurationError(f"tool_timeout must be a positive number of seconds, not {self.tool_timeout}")
+
+
+class ToolRound:
+    """One round of a tool loop: the model's reply, and the calls that it asks for.
+
+    ``number`` counts from 1; ``answer`` is this round's reply; ``usage`` and ``latency_ms`` are of all rounds so far.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        answer: ChatResponse,
+        messages: list[Any],
+        run: Callable[[tuple[ToolCall, ...]], list[ToolResult]],
+        *,
+        usage: Usage | None,
+        latency_ms: float,
+    ) -> None:
+        self.number = number
+        self.answer = answer
+        self.usage = usage
+        self.latency_ms = latency_ms
+        self._messages = messages
+        self._run = run
+        self._results: tuple[ToolResult, ...] | None = None
+
+    def __repr__(self) -> str:
+        return f"ToolRound({self.number}, {', '.join(call.name for call in self.calls) or self.answer.text[:60]!r})"
+
+    @property
+    def calls(self) -> tuple[ToolCall, ...]:
+        """The calls that the model asks for; none in the round that answers."""
+        return self.answer.tool_calls
+
+    @property
+    def messages(self) -> tuple[Any, ...]:
+        """The conversation so far, this round's reply and results included."""
+        return tuple(self._messages)
+
+    def run(self) -> tuple[ToolResult, ...]:
+        """Run this round's calls, once; the loop does so itself when it goes on. Their results, in order."""
+        if self._results is None:
+            self._results = tuple(self._run(self.calls))
+            self._messages.extend(result_messages(self._results))
+        return self._results
+
+    def total(self) -> ChatResponse:
+        """This round's reply, with the tokens and the time of all rounds so far."""
+        return attrs.evolve(self.answer, usage=self.usage, latency_ms=self.latency_ms)
+
+
+def tool_rounds(
+    ask: Callable[[ChatRequest], ChatResponse],
+    request: ChatRequest,
+    dispatcher: ToolDispatcher,
+    options: ToolOptions = ToolOptions(),
+) -> Iterator[ToolRound]:
+    """The rounds of a tool loop, each before its calls run; the last is the one that answers.
+
+    Raises:
+        Cancelled: by the token of ``options``.
+        ToolLoopError: the model still calls tools in the last of ``max_iterations`` rounds.
+        OpenAICompatError: whatever ``ask`` raises; ``messages`` holds the conversation so far.
+    """
+    toolbox = dispatcher if isinstance(dispatcher, Toolbox) else Toolbox((), dispatcher)
+    started = time.monotonic()
+    messages: list[Any] = list(request_messages(request))
+    usage: Usage | None = None
+    try:
+        for number in range(1, options.max_iterations + 1):
+            last = number == options.max_iterations
+            answer = ask(
+                next_request(request, messages, first=number == 1, last=last, withhold_tools=options.withhold_tools)
+            )
+            if answer.usage is not None:
+                usage = answer.usage + usage
+            turn: Message = answer.to_message()
+            messages.append(turn)
+            round_ = ToolRound(
+                number,
+                answer,
+                messages,
+                lambda calls: _run(toolbox, calls, options),
+                usage=usage,
+                latency_ms=(time.monotonic() - started) * 1000,
+            )
+            yield round_
+            if not answer.tool_calls:
+                return
+            round_.run()
+    except OpenAICompatError as error:
+        error.messages = error.messages or tuple(messages)
+        raise
+    raise ToolLoopError(
+        f"the tool loop did not converge: the model still calls tools after {options.max_iterations} rounds; "
+        "raise max_iterations, or see .messages for what it does",
+        messages=messages,
+        partial=answer,
+        provider=answer.provider,
+    )
 
 
 def run_tools_loop(
@@ -21,38 +161,63 @@ def run_tools_loop(
     request: ChatRequest,
     dispatcher: ToolDispatcher,
     *,
-    max_iterations: int = 8,
-    cancel: CancelToken | None = None,
+    on_round: Callable[[ToolRound], object] | None = None,
+    **options: Any,
 ) -> ChatResponse:
     """Run tools until the model answers without calling any; that answer, with the tokens and time of all rounds.
 
     Args:
-        cancel: ends the loop also while a tool runs; the tool itself goes on, on its thread, and is not waited for.
+        on_round: called with each ``ToolRound``, before its calls run.
+        options: as for ``ToolOptions``.
 
     Raises:
         Cancelled: by ``cancel``.
         ToolLoopError: it still calls tools after ``max_iterations`` rounds; holds the messages so far.
     """
-    if max_iterations < 1:
-        raise ConfigurationError(f"max_iterations must be at least 1, not {max_iterations}")
-    started = time.monotonic()
-    messages: list[object] = list(build_messages(request))
-    usage: Usage | None = None
-    for _ in range(max_iterations):
-        asked = attrs.evolve(request, prompt=None, system=None, images=(), messages=messages)
-        answer = ask(asked)
-        if answer.usage is not None:
-            usage = answer.usage + usage
-        if not answer.tool_calls:
-            return attrs.evolve(answer, usage=usage, latency_ms=(time.monotonic() - started) * 1000)
-        turn: Message = answer.to_message()
-        messages.append(turn)
-        for call in answer.tool_calls:
-            messages.append(interruptible(partial(run_call, dispatcher, call), cancel))
-    raise ToolLoopError(
-        f"the tool loop did not converge: the model still calls tools after {max_iterations} rounds; "
-        "raise max_iterations, or see .messages for what it does",
-        messages=messages,
-        partial=answer,
-        provider=answer.provider,
+    rounds = tool_rounds(ask, request, dispatcher, ToolOptions(**options))
+    for round_ in rounds:
+        if on_round is not None:
+            on_round(round_)
+    return round_.total()
+
+
+def _run(toolbox: Toolbox, calls: tuple[ToolCall, ...], options: ToolOptions) -> list[ToolResult]:
+    """Ask ``before_tool`` about all calls, run those that may, and show ``after_tool`` the results."""
+    decided = [_decide(call, options.before_tool) for call in calls]
+    ran = iter(
+        run_calls(
+            toolbox,
+            [call for call in decided if isinstance(call, ToolCall)],
+            max_parallel=options.max_parallel_tool_calls,
+            timeout=options.tool_timeout,
+            cancel=options.cancel,
+        )
     )
+    results = [next(ran) if isinstance(call, ToolCall) else call for call in decided]
+    return [_reviewed(result, options.after_tool) for result in results]
+
+
+def _decide(call: ToolCall, before_tool: BeforeTool | None) -> ToolCall | ToolResult:
+    if before_tool is None:
+        return call
+    try:
+        verdict = before_tool(call)
+    except ToolError as error:
+        return ToolResult.failure(call, str(error), error=error)
+    if verdict is None or verdict is True:
+        return call
+    if verdict is False:
+        return ToolResult.failure(call, "the user refused this call", error=ToolError("refused"))
+    if isinstance(verdict, ToolCall):
+        # The result has to answer the call that the model made.
+        return attrs.evolve(verdict, id=call.id)
+    raise ConfigurationError(f"before_tool gives None, a bool or a ToolCall, not {type(verdict).__name__}")
+
+
+def _reviewed(result: ToolResult, after_tool: AfterTool | None) -> ToolResult:
+    replacement = None if after_tool is None else after_tool(result)
+    if replacement is None:
+        return result
+    if isinstance(replacement, ToolResult):
+        return replacement
+    return ToolResult.of(result.call, replacement, seconds=result.seconds)

@@ -1,20 +1,24 @@
-"""Python functions as tools, and the running of one call."""
+"""Python functions as tools, and the running of calls."""
 
 from __future__ import annotations
 
+import copy
+import functools
 import inspect
 import logging
+import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Generic, ParamSpec, Protocol, TypeVar, overload, runtime_checkable
 
-import msgspec
-
-from .errors import ConfigurationError
-from .wire.messages import Message, ToolCall
+from .deadline import CancelToken
+from .errors import ConfigurationError, ToolError
 from .wire.request import ToolSpec
-from .wire.schema import Signature
+from .wire.schema import Signature, is_unbound_method
 
 log = logging.getLogger("openai_compat")
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 @runtime_checkable
@@ -24,42 +28,149 @@ class ToolDispatcher(Protocol):
     def call(self, name: str, arguments: Mapping[str, Any]) -> Any: ...
 
 
-class Tool:
+class Tool(Generic[P, R]):
     """A function that a model may call; calling the tool calls the function.
 
-    ``spec`` is what the model is told: the name, the docstring's first paragraph, and the parameters' schema.
+    ``spec`` is what the model is told: name, description, and a JSON Schema of the parameters. A parameter annotated
+    as ``CancelToken`` is not told: it gets the token that ends the tool's call.
+
+    Args:
+        function: its parameters can be given by name. What its docstring says of them (in Google's, NumPy's or
+            Sphinx's style) is told to the model where ``docstring-parser`` is installed (extra ``tools``).
+        name: in place of the function's.
+        description: in place of the docstring's text.
+        parameters: a hand-written JSON Schema of type object; the arguments are then passed on unchecked.
+        strict: a schema that OpenAI's strict mode enforces.
+        parallel: whether it may run while other tools of the same round run.
+        timeout: seconds that a call may take, after which the model is told so.
+
+    Raises:
+        ConfigurationError: a signature that no JSON Schema describes; the message names the parameter.
     """
 
     def __init__(
-        self, function: Callable[..., Any], *, name: str | None = None, description: str | None = None
+        self,
+        function: Callable[P, R],
+        *,
+        name: str | None = None,
+        description: str | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        strict: bool = False,
+        parallel: bool = True,
+        timeout: float | None = None,
     ) -> None:
+        functools.update_wrapper(self, function)
         self.function = function
-        self._signature = Signature(function)
-        documentation = (inspect.getdoc(function) or "").partition("\n\n")[0]
+        self.parallel = parallel
+        self.timeout = timeout
+        plain: Any = _unwrapped(function)
+        if inspect.iscoroutinefunction(plain):
+            raise ConfigurationError(f"the tool {plain.__name__!r} is a coroutine; a tool is a plain function")
+        name = name or str(getattr(plain, "__name__", type(plain).__name__))
+        documentation, described = _documentation(plain)
+        self._signature: Signature | None = None
+        if parameters is None:
+            try:
+                self._signature = Signature(function, descriptions=described, injected=CancelToken, strict=strict)
+            except ConfigurationError as error:
+                raise ConfigurationError(f"the tool {name!r}: {error}") from error
+            parameters = self._signature.parameters
         self.spec = ToolSpec(
-            name=name or str(getattr(function, "__name__", type(function).__name__)),
-            description=" ".join((description or documentation).split()),
-            parameters=self._signature.parameters,
+            name=name,
+            description=documentation if description is None else description,
+            parameters=parameters,
+            strict=True if strict else None,
         )
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         return self.function(*args, **kwargs)
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Tool[..., R]:
+        """A tool that is a method, bound to its instance."""
+        if instance is None or not is_unbound_method(self.function):
+            return self
+        bound: Any = copy.copy(self)
+        bound.function = self.function.__get__(instance, owner)
+        return bound  # type: ignore[no-any-return]
 
     def __repr__(self) -> str:
         return f"Tool({self.spec.name!r})"
 
-    def run(self, arguments: Mapping[str, Any]) -> Any:
+    def run(self, arguments: Mapping[str, Any], cancel: CancelToken | None = None) -> R:
         """Check the arguments, convert them, and call the function.
 
+        Args:
+            cancel: for the function's parameter of that type.
+
         Raises:
-            ValueError: the arguments do not fit the signature.
+            ValueError: the arguments do not fit, as in ``$.days: expected int, got str``.
         """
-        return self.function(**self._signature.convert(arguments))
+        call: Callable[..., R] = self.function
+        if self._signature is None:
+            return call(**arguments)
+        converted = self._signature.convert(arguments)
+        converted.update(dict.fromkeys(self._signature.injected, cancel or CancelToken()))
+        return call(**converted)
 
 
-def tool(function: Callable[..., Any]) -> Tool:
-    """Make a function a tool: its signature becomes the schema, its docstring the description."""
-    return function if isinstance(function, Tool) else Tool(function)
+@overload
+def tool(function: Callable[P, R], /) -> Tool[P, R]: ...
+@overload
+def tool(
+    *,
+    name: str | None = None,
+    description: str | None = None,
+    strict: bool = False,
+    parallel: bool = True,
+    timeout: float | None = None,
+) -> Callable[[Callable[P, R]], Tool[P, R]]: ...
+def tool(function: Any = None, /, **options: Any) -> Any:
+    """Make a function a tool, as ``@tool`` or ``@tool(timeout=5)``; the options are those of ``Tool``."""
+    if function is None:
+        return functools.partial(tool, **options)
+    return function if isinstance(function, Tool) and not options else Tool(function, **options)
+
+
+_SECTION = re.compile(
+    r"\n\s*(?:(?:Args|Arguments|Params|Parameters|Returns|Raises|Yields|Examples?|Attributes|Notes?)\s*(?::|\n\s*-{3,})"
+    r"|:(?:param|type|returns?|rtype|raises?)\b)"
+)
+
+
+def _unwrapped(function: Any) -> Any:
+    while isinstance(function, functools.partial):
+        function = function.func
+    return function.function if isinstance(function, Tool) else function
+
+
+def _documentation(function: Any) -> tuple[str, dict[str, str]]:
+    """What a docstring says of the function, and of its parameters."""
+    text = inspect.getdoc(function if inspect.isroutine(function) or isinstance(function, type) else type(function))
+    if not text:
+        return "", {}
+    section = _SECTION.search("\n" + text)
+    if section is None:
+        return _joined(text), {}
+    plain = _joined(("\n" + text)[: section.start()])
+    try:
+        import docstring_parser
+    except ImportError:
+        log.warning(
+            "the docstring of %s describes its parameters, but docstring-parser is not installed: "
+            "pip install 'openai-compat[tools]'",
+            getattr(function, "__qualname__", function),
+        )
+        return plain, {}
+    try:
+        parsed = docstring_parser.parse(text)
+    except docstring_parser.ParseError:
+        return plain, {}
+    return plain, {item.arg_name: _joined(item.description or "") for item in parsed.params}
+
+
+def _joined(text: str) -> str:
+    """The paragraphs of a text, each in one line."""
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in re.split(r"\n\s*\n", text.strip()))
 
 
 class Toolbox:
@@ -67,43 +178,50 @@ class Toolbox:
 
     def __init__(self, tools: Iterable[Any], dispatcher: ToolDispatcher | None = None) -> None:
         self.specs: list[ToolSpec | Mapping[str, Any]] = []
-        self._tools: dict[str, Tool] = {}
+        self._tools: dict[str, Tool[..., Any]] = {}
         self._dispatcher = dispatcher
+        names: set[str] = set()
+        if isinstance(tools, (str, Mapping)) or callable(tools) or not isinstance(tools, Iterable):
+            raise ConfigurationError(f"tools is a list of tools, not {type(tools).__name__}")
         for item in tools:
             if isinstance(item, (ToolSpec, Mapping)):
-                self.specs.append(item)
                 if dispatcher is None:
                     raise ConfigurationError("a tool given as a specification needs dispatcher= to run it")
+                spec = item
             elif callable(item):
                 made = tool(item)
-                if made.spec.name in self._tools:
-                    raise ConfigurationError(f"two tools are named {made.spec.name!r}")
+                spec = made.spec
                 self._tools[made.spec.name] = made
-                self.specs.append(made.spec)
             else:
                 raise ConfigurationError(f"a tool is a function, a Tool or a ToolSpec, not {type(item).__name__}")
+            name = _name_of(spec)
+            if name in names:
+                raise ConfigurationError(f"two tools are named {name!r}")
+            names.add(name)
+            self.specs.append(spec)
 
-    def call(self, name: str, arguments: Mapping[str, Any]) -> Any:
+    def call(self, name: str, arguments: Mapping[str, Any], cancel: CancelToken | None = None) -> Any:
         """Run the tool of that name."""
         if name in self._tools:
-            return self._tools[name].run(arguments)
+            return self._tools[name].run(arguments, cancel)
         if self._dispatcher is not None:
             return self._dispatcher.call(name, arguments)
-        raise LookupError(f"there is no tool named {name!r}; there are {', '.join(self._tools)}")
+        raise ToolError(f"there is no tool named {name!r}; there are {', '.join(self._tools) or 'none'}")
+
+    def timeout(self, name: str) -> float | None:
+        """Seconds that a call may take, where the tool says so."""
+        return self._tools[name].timeout if name in self._tools else None
+
+    def parallel(self, name: str) -> bool:
+        """Whether calls may run beside others."""
+        return self._tools[name].parallel if name in self._tools else True
 
 
-def run_call(dispatcher: ToolDispatcher, call: ToolCall) -> Message:
-    """The message that answers a call: the tool's result, or ``{"error": …}`` for the model to recover from."""
-    if call.invalid or call.arguments is None:
-        return _answer(call, {"error": f"the arguments are not a JSON object: {call.arguments_json[:200]}"})
-    try:
-        return _answer(call, dispatcher.call(call.name, call.arguments))
-    except Exception as error:
-        if not isinstance(error, (msgspec.ValidationError, LookupError)):
-            log.warning("tool %s failed", call.name, exc_info=True)
-        return _answer(call, {"error": f"{type(error).__name__}: {error}"})
-
-
-def _answer(call: ToolCall, result: Any) -> Message:
-    content = result if isinstance(result, str) else msgspec.json.encode(result).decode()
-    return Message(role="tool", content=content, tool_call_id=call.id)
+def _name_of(spec: ToolSpec | Mapping[str, Any]) -> str:
+    if isinstance(spec, ToolSpec):
+        return spec.name
+    function = spec.get("function")
+    name = function.get("name") if isinstance(function, Mapping) else None
+    if not isinstance(name, str):
+        raise ConfigurationError("a tool given as a dict has the form {'type': 'function', 'function': {'name': …}}")
+    return name

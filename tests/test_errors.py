@@ -51,6 +51,7 @@ FIELDS: dict[str, Any] = {
     "retryable": True,
     "retry_after": 2.5,
     "phase": "idle",
+    "path": "$.rows[2].id",
     "status_code": 418,
     "code": "teapot",
     "type": "kitchen",

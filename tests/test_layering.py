@@ -16,8 +16,10 @@ import openai_compat
 PACKAGE = Path(openai_compat.__file__).parent
 ORDER = (
     {"cli", "__main__", "integrations", "testing"},
-    {"web", "conversation", "client"},
+    {"web", "client"},
+    {"conversation"},
     {"tool_loop", "batch", "stream"},
+    {"tool_pool", "mcp"},
     {"tools", "transport", "sinks"},
     {"wire"},
     {"errors"},
@@ -30,7 +32,7 @@ OWN_RULES = {
     "providers": {"wire.dialect", "errors"},
     "local": {"errors"},
     "_pool": {"transport", "deadline"},
-    "fields": {"wire", "errors"},
+    "fields": {"wire", "errors", "deadline", "sinks", "tool_loop", "tools"},
     "deadline": {"errors"},
     "submit": {"deadline"},
 }
@@ -38,6 +40,8 @@ ALSO = {
     "client": {"", "providers", "fields", "deadline", "submit"},
     "stream": {"deadline"},
     "tool_loop": {"deadline"},
+    "tool_pool": {"deadline"},
+    "tools": {"deadline"},
     "transport": {"_pool", "deadline"},
     "cli": {"", "providers", "local", "integrations"},
     "__main__": {"cli"},

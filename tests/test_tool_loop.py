@@ -2,25 +2,41 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from openai_compat import (
+    APIConnectionError,
     Cancelled,
     CancelToken,
     ChatRequest,
     ChatResponse,
     Choice,
     ConfigurationError,
+    Image,
+    Message,
+    OpenAICompatError,
+    ResponseShapeError,
     ToolCall,
+    ToolError,
     ToolLoopError,
+    ToolOptions,
+    ToolResult,
+    ToolRound,
+    ToolSpec,
     Usage,
     build_messages,
     run_tools_loop,
+    tool_rounds,
 )
+
+REQUEST = ChatRequest("go", model="m")
+ONE_THREAD = ToolOptions(max_parallel_tool_calls=1)
 
 
 def calling(*names: str, tokens: int = 2) -> ChatResponse:
@@ -121,3 +137,282 @@ def test_with_a_token_tools_run_and_fail_as_ever() -> None:
 def test_there_is_at_least_one_round() -> None:
     with pytest.raises(ConfigurationError, match="max_iterations"):
         run_tools_loop(Model(answering("x")), ChatRequest("go", model="m"), Tools(), max_iterations=0)
+
+
+# Rounds
+
+
+def test_a_round_comes_before_its_calls_run_and_they_run_once() -> None:
+    ran: list[str] = []
+
+    class Noting:
+        def call(self, name: str, arguments: Any) -> Any:
+            ran.append(name)
+            return name
+
+    seen = []
+    for round_ in tool_rounds(Model(calling("a", "b"), calling("c"), answering("x")), REQUEST, Noting(), ONE_THREAD):
+        seen.append((round_.number, [call.name for call in round_.calls], list(ran)))
+        if round_.number == 2:
+            assert [result.content for result in round_.run()] == ["c"]
+            assert round_.run() is round_.run()
+    assert seen == [(1, ["a", "b"], []), (2, ["c"], ["a", "b"]), (3, [], ["a", "b", "c"])]
+    assert ran == ["a", "b", "c"]
+    assert [message["role"] for message in round_.messages] == [
+        *("user", "assistant", "tool", "tool"),
+        *("assistant", "tool", "assistant"),
+    ]
+    assert round_.run() == ()
+
+
+def test_leaving_the_loop_runs_nothing_more() -> None:
+    model = Model(calling("a"))
+    ran: list[str] = []
+
+    class Noting:
+        def call(self, name: str, arguments: Any) -> None:
+            ran.append(name)
+
+    rounds = tool_rounds(model, REQUEST, Noting())
+    round_ = next(rounds)
+    del rounds
+    assert (ran, len(model.asked), round_.answer.tool_calls[0].name) == ([], 1, "a")
+
+
+def test_rounds_count_the_tokens_so_far() -> None:
+    rounds = list(tool_rounds(Model(calling("a", tokens=5), answering("x", tokens=7)), REQUEST, Tools()))
+    assert [round_.usage and round_.usage.input_tokens for round_ in rounds] == [5, 12]
+    assert [round_.answer.input_tokens for round_ in rounds] == [5, 7]
+    assert rounds[-1].total().input_tokens == 12
+    assert 0 <= rounds[0].latency_ms <= rounds[1].latency_ms
+
+
+def test_on_round_hears_what_the_rounds_are() -> None:
+    heard: list[ToolRound] = []
+    run_tools_loop(Model(calling("a"), answering("x")), REQUEST, Tools(), on_round=heard.append)
+    assert [repr(round_) for round_ in heard] == ["ToolRound(1, 'a')", "ToolRound(2, 'x')"]
+
+
+def test_row_15_tools_are_withheld_in_the_last_round_on_request() -> None:
+    offered: list[int] = []
+
+    def model(request: ChatRequest) -> ChatResponse:
+        offered.append(len(request.tools))
+        return calling("a") if request.tools else answering("what I have")
+
+    request = ChatRequest("go", model="m", tools=[ToolSpec("a")])
+    answer = run_tools_loop(model, request, Tools(), max_iterations=3, withhold_tools=True)
+    assert (answer.text, offered) == ("what I have", [1, 1, 0])
+
+
+# What goes wrong
+
+
+def failing(error: BaseException) -> Any:
+    calls = iter([calling("a")])
+
+    def ask(request: ChatRequest) -> ChatResponse:
+        for answer in calls:
+            return answer
+        raise error
+
+    return ask
+
+
+@pytest.mark.parametrize(
+    "error", [APIConnectionError("gone"), Cancelled(), ResponseShapeError("no choices"), ConfigurationError("bad")]
+)
+def test_an_error_in_mid_loop_holds_the_conversation_so_far(error: OpenAICompatError) -> None:
+    with pytest.raises(type(error)) as caught:
+        run_tools_loop(failing(error), REQUEST, Tools())
+    assert caught.value is error
+    assert [message["role"] for message in error.messages] == ["user", "assistant", "tool"]
+    again = run_tools_loop(Model(answering("on")), ChatRequest(messages=error.messages, model="m"), Tools())
+    assert again.text == "on"
+
+
+def test_cancelling_while_a_tool_runs_holds_the_conversation_so_far() -> None:
+    token = CancelToken()
+
+    class Cancelling:
+        def call(self, name: str, arguments: Any) -> None:
+            token.cancel()
+
+    with pytest.raises(Cancelled) as caught:
+        run_tools_loop(Model(calling("a")), REQUEST, Cancelling(), cancel=token)
+    assert [message["role"] for message in caught.value.messages] == ["user", "assistant"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"max_iterations": 0},
+        {"max_parallel_tool_calls": 0},
+        {"tool_timeout": 0},
+        {"tool_timeout": -1.0},
+        {"tool_timeout": float("nan")},
+    ],
+)
+def test_options_that_make_no_sense_are_refused(options: dict[str, Any]) -> None:
+    model = Model(answering("x"))
+    with pytest.raises(ConfigurationError, match=next(iter(options))):
+        run_tools_loop(model, REQUEST, Tools(), **options)
+    assert model.asked == []
+
+
+# Hooks
+
+
+def test_row_15_before_tool_approves_refuses_and_replaces() -> None:
+    asked: list[str] = []
+
+    def judge(call: ToolCall) -> ToolCall | bool | None:
+        asked.append(call.name)
+        if call.name == "replaced":
+            return ToolCall(id="other", name="instead", arguments={"n": 9}, arguments_json='{"n":9}')
+        if call.name == "worded":
+            raise ToolError("ask again on Monday")
+        return {"refused": False, "approved": True}.get(call.name)
+
+    model = Model(calling("silent", "approved", "refused", "replaced", "worded"), answering("done"))
+    run_tools_loop(model, REQUEST, Tools(), before_tool=judge)
+    assert asked == ["silent", "approved", "refused", "replaced", "worded"]
+    told = model.asked[1][2:]
+    assert [message["content"] for message in told] == [
+        "silent:0",
+        "approved:1",
+        '{"error":"the user refused this call"}',
+        "instead:9",
+        '{"error":"ask again on Monday"}',
+    ]
+    assert [message["tool_call_id"] for message in told] == [call["id"] for call in model.asked[1][1]["tool_calls"]]
+
+
+def test_all_calls_are_judged_before_any_runs_and_on_the_callers_thread() -> None:
+    order: list[tuple[str, str]] = []
+    here = threading.get_ident()
+
+    def judge(call: ToolCall) -> None:
+        assert threading.get_ident() == here
+        order.append(("judged", call.name))
+
+    class Noting:
+        def call(self, name: str, arguments: Any) -> None:
+            order.append(("ran", name))
+
+    def after(result: ToolResult) -> None:
+        assert threading.get_ident() == here
+        order.append(("after", result.call.name))
+
+    run_tools_loop(
+        Model(calling("a", "b"), answering("x")),
+        REQUEST,
+        Noting(),
+        before_tool=judge,
+        after_tool=after,
+        max_parallel_tool_calls=1,
+    )
+    assert order == [(what, name) for what in ("judged", "ran", "after") for name in ("a", "b")]
+
+
+def test_row_15_after_tool_sees_and_replaces_results() -> None:
+    seen: list[ToolResult] = []
+
+    def review(result: ToolResult) -> Any:
+        seen.append(result)
+        return {"a": None, "b": {"better": 1}, "broken": ToolResult.failure(result.call, "sorry")}[result.call.name]
+
+    model = Model(calling("a", "b", "broken"), answering("done"))
+    run_tools_loop(model, REQUEST, Tools(), after_tool=review)
+    assert [message["content"] for message in model.asked[1][2:]] == ["a:0", '{"better":1}', '{"error":"sorry"}']
+    assert [(result.value, str(result.error)) for result in seen] == [("a:0", "None"), ("b:1", "None"), (None, "no")]
+    assert all(result.seconds >= 0 for result in seen)
+
+
+@pytest.mark.parametrize("hook", ["before_tool", "after_tool", "on_round"])
+def test_a_hook_that_raises_ends_the_loop(hook: str) -> None:
+    def raises(_: Any) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        run_tools_loop(Model(calling("a"), answering("x")), REQUEST, Tools(), **{hook: raises})
+
+
+def test_before_tool_must_give_something_that_can_be_understood() -> None:
+    with pytest.raises(ConfigurationError, match="before_tool gives None, a bool or a ToolCall, not str"):
+        run_tools_loop(Model(calling("a")), REQUEST, Tools(), before_tool=lambda call: "yes")
+
+
+# What is sent
+
+
+def test_a_picture_that_a_tool_gives_is_shown_after_all_results() -> None:
+    picture = Image("https://example.org/a.png")
+
+    class Painter:
+        def call(self, name: str, arguments: Any) -> Any:
+            return picture if name == "paint" else "words"
+
+    model = Model(calling("paint", "write"), answering("nice"))
+    run_tools_loop(model, REQUEST, Painter())
+    roles = [message["role"] for message in model.asked[1]]
+    assert roles == ["user", "assistant", "tool", "tool", "user"]
+    assert model.asked[1][-1]["content"][1] == {"type": "image_url", "image_url": {"url": picture.url}}
+
+
+def test_what_another_server_wants_echoed_stays_out_of_the_loop() -> None:
+    earlier = Message(role="assistant", content="hi", extra={"reasoning_details": ["theirs"]}, origin="http://other/v1")
+    sent: list[ChatRequest] = []
+
+    def model(request: ChatRequest) -> ChatResponse:
+        sent.append(request)
+        return answering("x")
+
+    run_tools_loop(model, ChatRequest("go", messages=[earlier], model="m"), Tools())
+    assert "reasoning_details" not in build_messages(sent[0], origin="http://here/v1")[0]
+    assert "reasoning_details" in build_messages(sent[0], origin="http://other/v1")[0]
+
+
+# Cost
+
+
+def lines_run(function: Callable[[], object]) -> int:
+    """How many lines of Python ran: a measure of work that no other process disturbs."""
+    count = 0
+
+    def trace(frame: Any, event: str, argument: Any) -> Any:
+        nonlocal count
+        count += event == "line"
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        function()
+    finally:
+        sys.settrace(before)
+    return count
+
+
+def loop_of(rounds: int) -> Callable[[], object]:
+    def run() -> None:
+        answers = [calling("a")] * (rounds - 1) + [answering("done")]
+        asked = iter(answers)
+        run_tools_loop(lambda request: next(asked), REQUEST, Tools(), max_iterations=rounds)
+
+    return run
+
+
+def test_a_round_costs_no_more_than_the_body_that_grows_with_it() -> None:
+    """Each round passes over the messages so far, as writing the body does: a few lines each, and no more."""
+    few, many = lines_run(loop_of(50)), lines_run(loop_of(200))
+    messages_seen = sum(2 * number for number in range(200)) - sum(2 * number for number in range(50))
+    rounds = 200 - 50
+    per_round = few / 50
+    assert many - few < rounds * per_round + 8 * messages_seen
+
+
+def test_a_thousand_rounds_in_one_loop() -> None:
+    model = Model(*[calling("a")] * 999, answering("done"))
+    answer = run_tools_loop(lambda request: model.answers.pop(0), REQUEST, Tools(), max_iterations=1000)
+    assert (answer.text, answer.input_tokens) == ("done", 2000)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import builtins
 import enum
-import json
-import logging
-from typing import Annotated, Any, Literal
+import functools
+from typing import Annotated, Any
 
 import attrs
 import jsonschema
 import msgspec
 import pytest
 
-from openai_compat import ConfigurationError, Tool, ToolCall, ToolDispatcher, ToolSpec, tool
-from openai_compat.tools import Toolbox, run_call
+from openai_compat import CancelToken, ConfigurationError, Tool, ToolDispatcher, ToolError, ToolSpec, tool
+from openai_compat.tools import Toolbox
 
 
 class Unit(enum.Enum):
@@ -31,14 +31,15 @@ class Place:
 def forecast(place: Place, days: Annotated[int, msgspec.Meta(ge=1, le=7)] = 3, unit: Unit = Unit.C) -> Any:
     """The weather to come.
 
-    More about it, which the model need not know.
+    Of any
+    place.
     """
     return f"{place.city}/{place.country} {days} {unit.name}"
 
 
 def test_the_schema_comes_from_the_signature() -> None:
     spec = forecast.spec
-    assert (spec.name, spec.description) == ("forecast", "The weather to come.")
+    assert (spec.name, spec.description) == ("forecast", "The weather to come.\n\nOf any place.")
     schema = dict(spec.parameters)
     jsonschema.Draft202012Validator.check_schema(schema)
     assert schema["required"] == ["place"]
@@ -59,11 +60,11 @@ def test_arguments_are_converted_before_the_function_runs() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({}, r"missing required field `place`"),
-        ({"place": "Oslo"}, r"\$\.place"),
-        ({"place": {"city": 3}}, r"got `int`.*\$\.place\.city"),
-        ({"place": {"city": "x"}, "days": 9}, r"\$\.days"),
-        ({"place": {"city": "x"}, "speed": 1}, r"unknown field `speed`"),
+        ({}, r"^\$\.place: required, but missing$"),
+        ({"place": "Oslo"}, r"^\$\.place: expected object, got str$"),
+        ({"place": {"city": 3}}, r"^\$\.place\.city: expected str, got int$"),
+        ({"place": {"city": "x"}, "days": 9}, r"^\$\.days: expected int <= 7$"),
+        ({"place": {"city": "x"}, "speed": 1}, r"^\$\.speed: no such field$"),
     ],
 )
 def test_arguments_that_do_not_fit_are_refused_with_their_path(arguments: dict[str, Any], message: str) -> None:
@@ -95,81 +96,271 @@ def test_a_name_and_description_of_ones_own() -> None:
     assert made.run({"mode": [1]}) == [1]
 
 
-def call_for(name: str, arguments: dict[str, Any] | None, text: str = "") -> ToolCall:
-    return ToolCall(
-        id="c1", name=name, arguments=arguments, arguments_json=text or json.dumps(arguments), invalid=arguments is None
-    )
+# What docstrings say
 
 
-def give(what: Literal["text", "list", "none", "value", "object", "raise"]) -> Any:
-    """Give."""
-    if what == "raise":
-        raise RuntimeError("it broke")
-    results = {"text": "t", "list": [1], "none": None, "value": Place("Oslo"), "object": object()}
-    return results[what]
+def google(city: str, days: int = 1) -> str:
+    """The weather to come.
+
+    For any place
+    on Earth.
+
+    Args:
+        city: A city,
+            in English.
+        days (int): How many.
+
+    Returns:
+        Words.
+    """
+    return city
+
+
+def numpy_style(city: str, days: int = 1) -> str:
+    """The weather to come.
+
+    For any place
+    on Earth.
+
+    Parameters
+    ----------
+    city : str
+        A city,
+        in English.
+    days : int
+        How many.
+    """
+    return city
+
+
+def sphinx(city: str, days: int = 1) -> str:
+    """The weather to come.
+
+    For any place
+    on Earth.
+
+    :param city: A city,
+        in English.
+    :param days: How many.
+    :returns: Words.
+    """
+    return city
+
+
+@pytest.mark.parametrize("function", [google, numpy_style, sphinx])
+def test_a_docstring_describes_the_tool_and_its_parameters(function: Any) -> None:
+    spec = tool(function).spec
+    assert spec.description == "The weather to come.\n\nFor any place on Earth."
+    properties = spec.parameters["properties"]
+    assert properties["city"] == {"type": "string", "description": "A city, in English."}
+    assert properties["days"] == {"type": "integer", "description": "How many.", "default": 1}
+
+
+def test_an_annotation_says_it_better_than_the_docstring() -> None:
+    def forecast(city: Annotated[str, "Annotated."], days: int) -> None:
+        """Weather.
+
+        Args:
+            city: Documented.
+            days: Counted.
+        """
+
+    properties = tool(forecast).spec.parameters["properties"]
+    assert (properties["city"]["description"], properties["days"]["description"]) == ("Annotated.", "Counted.")
 
 
 @pytest.mark.parametrize(
-    ("call", "content"),
+    ("text", "description"),
     [
-        (call_for("give", {"what": "text"}), "t"),
-        (call_for("give", {"what": "list"}), "[1]"),
-        (call_for("give", {"what": "none"}), "null"),
-        (call_for("give", {"what": "value"}), '{"city":"Oslo","country":"NO"}'),
-        (call_for("give", {"what": "raise"}), '{"error":"RuntimeError: it broke"}'),
-        (call_for("give", {"what": "object"}), '{"error":"TypeError: Encoding objects of type object is unsupported"}'),
+        (None, ""),
+        ("", ""),
+        ("  One.  ", "One."),
+        ("One.\n\n\nTwo\n  three.", "One.\n\nTwo three."),
+        ("Args:\n    a: b", ""),
     ],
 )
-def test_results_become_text_and_failures_are_told_to_the_model(call: ToolCall, content: str) -> None:
-    message = run_call(Toolbox([give]), call)
-    assert (message.role, message.tool_call_id, message.content) == ("tool", "c1", content)
+def test_any_docstring_will_do(text: str | None, description: str) -> None:
+    def call(a: int = 1) -> None: ...
+
+    call.__doc__ = text
+    assert tool(call).spec.description == description
 
 
-@pytest.mark.parametrize(
-    ("call", "words"),
-    [
-        (call_for("give", {"what": "nothing"}), "Invalid enum value 'nothing' - at `$.what`"),
-        (call_for("take", {}), "there is no tool named 'take'; there are give"),
-        (call_for("give", None, '{"what": "te'), 'not a JSON object: {"what": "te'),
-    ],
-)
-def test_a_call_that_makes_no_sense_is_told_to_the_model_not_run(call: ToolCall, words: str) -> None:
-    content = run_call(Toolbox([give]), call).content
-    assert words in json.loads(str(content))["error"]
+def test_without_the_parser_the_parameters_go_undescribed_and_a_warning_says_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    real = builtins.__import__
+
+    def without(name: str, *args: Any, **kwargs: Any) -> Any:
+        if name == "docstring_parser":
+            raise ImportError(name)
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    spec = tool(google).spec
+    assert spec.description == "The weather to come.\n\nFor any place on Earth."
+    assert spec.parameters["properties"]["city"] == {"type": "string"}
+    assert "openai-compat[tools]" in caplog.text
+    caplog.clear()
+    tool(forecast.function)
+    assert not caplog.records, "nothing is lost of a docstring without parameters"
 
 
-def test_a_tool_that_fails_is_logged_with_its_traceback(caplog: pytest.LogCaptureFixture) -> None:
-    run_call(Toolbox([give]), call_for("give", {"what": "raise"}))
-    (record,) = caplog.records
-    assert record.levelno == logging.WARNING
-    assert record.exc_info is not None
+# Kinds of callables
 
 
-@pytest.mark.parametrize("leaving", [KeyboardInterrupt, SystemExit])
-def test_what_ends_the_program_is_not_swallowed(leaving: type[BaseException]) -> None:
-    def leave() -> None:
-        raise leaving
+class Desk:
+    """A desk."""
 
-    with pytest.raises(leaving):
-        run_call(Toolbox([leave]), call_for("leave", {}))
+    def __init__(self, name: str = "d") -> None:
+        self.name = name
+
+    @tool
+    def decorated(self, a: int) -> str:
+        """Decorated."""
+        return f"{self.name}{a}"
+
+    @tool(name="renamed")
+    @staticmethod
+    def static(a: int) -> str:
+        return f"static{a}"
+
+    def plain(self, a: int) -> str:
+        """Plain."""
+        return f"{self.name}{a}"
+
+    def __call__(self, a: int) -> str:
+        return f"called{a}"
 
 
-def test_a_dispatcher_of_ones_own_runs_specified_tools() -> None:
+def add(a: int, b: int) -> str:
+    """Add."""
+    return f"{a}+{b}"
+
+
+@functools.wraps(add)
+def wrapper(*args: Any, **kwargs: Any) -> str:
+    return add(*args, **kwargs)
+
+
+CALLABLES: dict[str, tuple[Any, str, str, dict[str, Any], Any]] = {
+    "function": (add, "add", "Add.", {"a": 1, "b": 2}, "1+2"),
+    "partial-by-name": (functools.partial(add, b=5), "add", "Add.", {"a": 1}, "1+5"),
+    "partial-by-place": (functools.partial(add, 7), "add", "Add.", {"b": 2}, "7+2"),
+    "partial-of-a-partial": (functools.partial(functools.partial(add, b=5), a=4), "add", "Add.", {}, "4+5"),
+    "wrapped": (wrapper, "add", "Add.", {"a": 1, "b": 2}, "1+2"),
+    "method": (Desk("m").plain, "plain", "Plain.", {"a": 1}, "m1"),
+    "decorated-method": (Desk("x").decorated, "decorated", "Decorated.", {"a": 1}, "x1"),
+    "static-method": (Desk("x").static, "renamed", "", {"a": 1}, "static1"),
+    "callable-object": (Desk(), "Desk", "A desk.", {"a": 1}, "called1"),
+    "keyword-only": (lambda *, a: a, "<lambda>", "", {"a": 1}, 1),
+}
+
+
+@pytest.mark.parametrize(("function", "name", "text", "arguments", "result"), CALLABLES.values(), ids=CALLABLES)
+def test_anything_that_can_be_called_can_be_a_tool(
+    function: Any, name: str, text: str, arguments: dict[str, Any], result: Any
+) -> None:
+    made = tool(function)
+    assert (made.spec.name, made.spec.description) == (name, text)
+    assert set(made.spec.parameters["properties"]) == set(arguments)
+    assert made.run(arguments) == result
+
+
+def test_what_a_partial_fixes_is_out_of_the_models_reach() -> None:
+    made = tool(functools.partial(add, b=5))
+    with pytest.raises(ValueError, match=r"\$\.b: no such field"):
+        made.run({"a": 1, "b": 6})
+
+
+def test_two_instances_have_tools_of_their_own() -> None:
+    one, two = Desk("1"), Desk("2")
+    assert (one.decorated(3), two.decorated(3)) == ("13", "23")
+    assert [Toolbox([desk.decorated]).call("decorated", {"a": 0}) for desk in (one, two)] == ["10", "20"]
+    assert isinstance(Desk.decorated, Tool)
+
+
+def test_a_coroutine_is_refused() -> None:
+    async def fetch(a: int) -> None: ...
+
+    with pytest.raises(ConfigurationError, match="'fetch' is a coroutine"):
+        tool(fetch)
+
+
+def test_the_decorator_takes_options() -> None:
+    @tool(name="sum", description="Sum.", strict=True, parallel=False, timeout=3)
+    def add(a: int, b: int = 2) -> int:
+        return a + b
+
+    assert (add.spec.name, add.spec.description, add.spec.strict) == ("sum", "Sum.", True)
+    assert add.spec.parameters["required"] == ["a", "b"]
+    assert (add.parallel, add.timeout, add(1, 2)) == (False, 3, 3)
+    assert add.run({"a": 1, "b": None}) == 3
+
+
+def test_a_schema_by_hand_is_sent_as_it_is_and_arguments_are_passed_on() -> None:
+    schema = {"type": "object", "properties": {"x-y": {"type": "string"}}}
+    made = Tool(lambda **given: given, name="raw", parameters=schema)
+    assert made.spec.parameters == schema
+    assert made.run({"x-y": 1}) == {"x-y": 1}
+
+
+def test_the_model_never_hears_of_the_token() -> None:
+    @tool
+    def search(words: str, cancel: CancelToken, other: CancelToken | None = None) -> Any:
+        return cancel, other
+
+    assert set(search.spec.parameters["properties"]) == {"words"}
+    token = CancelToken()
+    assert search.run({"words": "x"}, token) == (token, token)
+    assert all(isinstance(given, CancelToken) for given in search.run({"words": "x"}))
+    with pytest.raises(ValueError, match=r"\$\.cancel: no such field"):
+        search.run({"words": "x", "cancel": {}})
+
+
+# Toolboxes
+
+
+def test_a_dispatcher_runs_what_is_no_function_here() -> None:
     class Mine:
         def call(self, name: str, arguments: Any) -> Any:
-            return {name: arguments}
+            return f"mine:{name}:{arguments}"
 
     assert isinstance(Mine(), ToolDispatcher)
-    box = Toolbox([ToolSpec("far", "Away."), give], Mine())
-    assert box.call("far", {"x": 1}) == {"far": {"x": 1}}
-    assert box.call("give", {"what": "text"}) == "t"
-    assert len(box.specs) == 2
+    named = {"type": "function", "function": {"name": "near"}}
+    box = Toolbox([ToolSpec("far", "Away."), named, add], Mine())
+    assert box.specs == [ToolSpec("far", "Away."), named, tool(add).spec]
+    assert box.call("far", {"x": 1}) == "mine:far:{'x': 1}"
+    assert box.call("add", {"a": 1, "b": 1}) == "1+1"
 
 
-def test_what_is_no_tool_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match="needs dispatcher"):
-        Toolbox([ToolSpec("far")])
-    with pytest.raises(ConfigurationError, match="two tools"):
-        Toolbox([give, give])
-    with pytest.raises(ConfigurationError, match="a tool is"):
-        Toolbox(["give"])
+def test_a_name_that_does_not_exist_is_an_error_that_lists_those_that_do() -> None:
+    with pytest.raises(ToolError, match="no tool named 'take'; there are add, google"):
+        Toolbox([add, google]).call("take", {})
+
+
+@pytest.mark.parametrize(
+    ("tools", "words"),
+    [
+        ([ToolSpec("far")], "needs dispatcher="),
+        ([add, add], "two tools are named 'add'"),
+        ([add, Tool(google, name="add")], "two tools are named 'add'"),
+        (["add"], "not str"),
+        (add, "a list of tools"),
+        ("add", "a list of tools"),
+        (None, "a list of tools"),
+        ({"type": "function"}, "a list of tools"),
+    ],
+)
+def test_tools_that_make_no_sense_are_refused(tools: Any, words: str) -> None:
+    with pytest.raises(ConfigurationError, match=words):
+        Toolbox(tools)
+
+
+@pytest.mark.parametrize("spec", [{}, {"name": "x"}, {"function": None}, {"function": {"name": 3}}])
+def test_a_spec_without_a_name_is_refused(spec: Any) -> None:
+    class Mine:
+        def call(self, name: str, arguments: Any) -> Any: ...
+
+    with pytest.raises(ConfigurationError, match="'function'"):
+        Toolbox([spec], Mine())

@@ -174,6 +174,12 @@ class Accumulator:
         )
 
     @property
+    def text_pieces(self) -> list[str]:
+        """The pieces of the first choice's text so far: the list itself, which grows."""
+        state = self._choices.get(0)
+        return state.text_pieces if state is not None else []
+
+    @property
     def finished(self) -> bool:
         """A ``finish_reason`` has come."""
         return any(state.finish_reason for state in self._choices.values())
@@ -244,7 +250,7 @@ class _ChoiceState:
         self._call = owner.call
         self._splitter = ReasoningSplitter(owner._think_tags, opened=owner._think_opened) if owner._split else None
         self._content: list[str] = []
-        self._text: list[str] = []
+        self.text_pieces: list[str] = []
         self._reasoning: list[str] = []
         self._refusal: list[str] = []
         self._extra: dict[str, Any] = {}
@@ -266,7 +272,7 @@ class _ChoiceState:
 
     @property
     def any_content(self) -> bool:
-        return bool(self._text or self._reasoning or self._refusal or self._calls)
+        return bool(self.text_pieces or self._reasoning or self._refusal or self._calls)
 
     def feed(self, delta: dict[str, Any], events: list[StreamEvent], *, whole: bool = False) -> None:
         if whole and self._by_delta:
@@ -294,7 +300,7 @@ class _ChoiceState:
         news = {key: value for key, value in message.items() if not said.get(key)}
         if type(content := message.get("content")) is str:
             news["content"] = content.removeprefix("".join(self._content))
-        elif self._text:
+        elif self.text_pieces:
             news.pop("content", None)
         return news
 
@@ -342,7 +348,7 @@ class _ChoiceState:
         if splitter is not None and not splitter.passes(piece):
             self._add_split(splitter.feed(piece), events)
         elif piece:
-            self._text.append(piece)
+            self.text_pieces.append(piece)
             events.append(StreamEvent("text", piece, self.index, self._call))
 
     def _add_split(self, pieces: list[tuple[str, str]], events: list[StreamEvent]) -> None:
@@ -350,7 +356,7 @@ class _ChoiceState:
             if kind is REASONING:
                 self._add_reasoning(piece, events)
             else:
-                self._text.append(piece)
+                self.text_pieces.append(piece)
                 events.append(StreamEvent("text", piece, self.index, self._call))
 
     def _add_reasoning(self, piece: str, events: list[StreamEvent]) -> None:
@@ -406,7 +412,7 @@ class _ChoiceState:
     def choice(self) -> Choice:
         return Choice(
             index=self.index,
-            text="".join(self._text),
+            text="".join(self.text_pieces),
             reasoning="".join(self._reasoning),
             refusal="".join(self._refusal),
             tool_calls=self.finished_calls(),

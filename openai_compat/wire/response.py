@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 import attrs
 
@@ -131,6 +131,19 @@ class ChatResponse:
         return Message(
             role="assistant", content=first.text, tool_calls=first.tool_calls, extra=extra, origin=self.origin
         )
+
+
+T = TypeVar("T")
+
+
+@attrs.frozen(kw_only=True)
+class ParsedResponse(ChatResponse, Generic[T]):
+    """The answer to a call with ``response_type``.
+
+    ``parsed`` is the value of that type; of an answer that calls tools it is None.
+    """
+
+    parsed: T
 
 
 Kind = Literal[

@@ -21,7 +21,6 @@ from openai_compat import (
     StreamEvent,
     StreamInterruptedError,
     Timeout,
-    Tool,
     ToolCall,
     Usage,
     strip_reasoning,
@@ -46,8 +45,8 @@ assert_type(answer.tool_calls[0].arguments, dict[str, Any] | None)
 assert_type(client.chat(ChatRequest("hi"), sink=print, cancel=CancelToken(), timeout=3), ChatResponse)
 assert_type(client.chat([{"role": "user", "content": "hi"}, answer.to_message()]), ChatResponse)
 
-client.chat("hi", no_such_field=1)  # type: ignore[call-arg]
-client.chat("hi", temperature="warm")  # type: ignore[arg-type]
+client.chat("hi", no_such_field=1)  # type: ignore[call-overload]
+client.chat("hi", temperature="warm")  # type: ignore[call-overload]
 
 with client.stream("hi") as stream:
     assert_type(stream, ChatStream)
@@ -66,7 +65,8 @@ def add(a: int, b: int) -> int:
     return a + b
 
 
-assert_type(add, Tool)
+add("1", 2)  # type: ignore[arg-type]
+assert_type(add(1, 2), int)
 assert_type(client.run_tools("hi", tools=[add], max_iterations=3), ChatResponse)
 
 vectors = client.embed(["a", "b"], model="m", encoding_format="float")

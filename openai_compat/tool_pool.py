@@ -1,0 +1,191 @@
+"""Running the calls of one round: each on a thread where that helps, their results in the order of the calls."""
+
+from __future__ import annotations
+
+import contextvars
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from queue import Empty, SimpleQueue
+
+import attrs
+
+from .deadline import CancelToken
+from .errors import Cancelled, ToolError
+from .tools import Toolbox
+from .wire.messages import ToolCall
+from .wire.schema import ValidationError
+from .wire.tool_turns import ToolResult
+
+log = logging.getLogger("openai_compat")
+
+
+def run_calls(
+    toolbox: Toolbox,
+    calls: Sequence[ToolCall],
+    *,
+    max_parallel: int = 8,
+    timeout: float | None = None,
+    cancel: CancelToken | None = None,
+) -> list[ToolResult]:
+    """Run calls, and give their results in the same order.
+
+    A single call runs on the calling thread, unless it may have to be left behind: with a timeout, or with ``cancel``.
+
+    Args:
+        max_parallel: most calls that run at once; tools that are not ``parallel`` run alone.
+        timeout: seconds for a call whose tool says nothing of it.
+        cancel: ends the waiting; tools that take a ``CancelToken`` are told, those that do not go on unheard.
+
+    Raises:
+        Cancelled: by ``cancel``.
+        KeyboardInterrupt, SystemExit: from a tool, or while waiting for it.
+    """
+    results: list[ToolResult] = []
+    for batch in _batches(toolbox, calls, max_parallel):
+        limits = [toolbox.timeout(call.name) or timeout for call in batch]
+        if len(batch) == 1 and cancel is None and limits[0] is None:
+            results.append(run_call(toolbox, batch[0]))
+        else:
+            results.extend(_Round(toolbox, batch, limits, max_parallel, cancel).run())
+    return results
+
+
+def _batches(toolbox: Toolbox, calls: Sequence[ToolCall], max_parallel: int) -> Iterator[list[ToolCall]]:
+    """Runs of calls that may be under way at once."""
+    batch: list[ToolCall] = []
+    for call in calls:
+        if max_parallel > 1 and toolbox.parallel(call.name):
+            batch.append(call)
+            continue
+        if batch:
+            yield batch
+        batch = []
+        yield [call]
+    if batch:
+        yield batch
+
+
+def run_call(toolbox: Toolbox, call: ToolCall, cancel: CancelToken | None = None) -> ToolResult:
+    """Run one call; whatever goes wrong is told to the model, which may recover from it.
+
+    Raises:
+        Cancelled: the tool gave up because ``cancel`` was cancelled.
+    """
+    if call.invalid or call.arguments is None:
+        return ToolResult.failure(call, f"the arguments are not a JSON object: {call.arguments_json[:200]}")
+    started = time.monotonic()
+    try:
+        value = toolbox.call(call.name, call.arguments, cancel)
+        return ToolResult.of(call, value, seconds=time.monotonic() - started)
+    except (ToolError, ValidationError) as error:
+        failure: Exception = error
+        problem = str(error)
+    except Exception as error:
+        if isinstance(error, Cancelled) and cancel is not None and cancel.cancelled:
+            raise
+        log.warning("tool %s failed", call.name, exc_info=True)
+        failure = error
+        problem = f"{type(error).__name__}: {error}"
+    return ToolResult.failure(call, problem, error=failure, seconds=time.monotonic() - started)
+
+
+@attrs.define(eq=False)
+class _Running:
+    token: CancelToken
+    started: float
+    limit: float | None
+
+    @property
+    def left(self) -> float | None:
+        return None if self.limit is None else self.started + self.limit - time.monotonic()
+
+
+class _Round:
+    """Calls on threads of their own, which are daemons: one that never ends keeps nobody from leaving."""
+
+    def __init__(
+        self,
+        toolbox: Toolbox,
+        calls: Sequence[ToolCall],
+        limits: Sequence[float | None],
+        max_parallel: int,
+        cancel: CancelToken | None,
+    ) -> None:
+        self._toolbox = toolbox
+        self._calls = calls
+        self._limits = limits
+        self._max_parallel = max_parallel
+        self._cancel = cancel
+        self._running: dict[int, _Running] = {}
+        self._results: dict[int, ToolResult] = {}
+        self._news: SimpleQueue[tuple[int, ToolResult | BaseException] | None] = SimpleQueue()
+
+    def run(self) -> list[ToolResult]:
+        """All results, in the order of the calls."""
+        if self._cancel is not None:
+            self._cancel.subscribe(self._wake)
+        try:
+            self._run()
+        finally:
+            if self._cancel is not None:
+                self._cancel.unsubscribe(self._wake)
+            for running in self._running.values():
+                running.token.cancel()
+        return [self._results[number] for number in range(len(self._calls))]
+
+    def _wake(self) -> None:
+        self._news.put(None)
+
+    def _run(self) -> None:
+        waiting = deque(range(len(self._calls)))
+        while waiting or self._running:
+            if self._cancel is not None:
+                self._cancel.raise_if_cancelled()
+            while waiting and len(self._running) < self._max_parallel:
+                self._start(waiting.popleft())
+            limits = [left for running in self._running.values() if (left := running.left) is not None]
+            try:
+                # Never for long: a Ctrl-C that comes just before the wait is heard only after it.
+                news = self._news.get(timeout=max(min([*limits, 0.5]), 0.0))
+            except Empty:
+                self._give_up_on_the_late()
+                continue
+            if news is not None:
+                self._take(*news)
+
+    def _start(self, number: int) -> None:
+        token = CancelToken()
+        self._running[number] = _Running(token, time.monotonic(), self._limits[number])
+        context = contextvars.copy_context()
+        threading.Thread(
+            target=context.run, args=(self._work, number, token), name="openai_compat tool", daemon=True
+        ).start()
+
+    def _work(self, number: int, token: CancelToken) -> None:
+        try:
+            outcome: ToolResult | BaseException = run_call(self._toolbox, self._calls[number], token)
+        except BaseException as error:
+            outcome = error
+        self._news.put((number, outcome))
+
+    def _take(self, number: int, outcome: ToolResult | BaseException) -> None:
+        if self._running.pop(number, None) is None:
+            return  # too late: the model has been told that it timed out
+        if isinstance(outcome, BaseException):
+            raise outcome
+        self._results[number] = outcome
+
+    def _give_up_on_the_late(self) -> None:
+        for number, running in list(self._running.items()):
+            if running.limit is not None and (running.left or 0.0) <= 0:
+                del self._running[number]
+                running.token.cancel()
+                call = self._calls[number]
+                log.warning("tool %s did not end within %g s; its thread goes on", call.name, running.limit)
+                problem = f"the tool timed out after {running.limit:g} s"
+                self._results[number] = ToolResult.failure(
+                    call, problem, error=TimeoutError(problem), seconds=running.limit
+                )

@@ -1,0 +1,207 @@
+"""JSON Schema in the subset that OpenAI's strict mode takes.
+
+Source: OpenAI's guide to structured outputs, "Supported schemas": every property is required, no object takes others,
+what may be left out is null instead, and only some keywords are known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ..errors import ConfigurationError
+
+_OF_ANY = ("$ref", "$defs", "anyOf", "const", "description", "enum", "title", "type")
+_OF_NUMBERS = ("exclusiveMaximum", "exclusiveMinimum", "maximum", "minimum", "multipleOf")
+_OF_OTHERS = ("additionalProperties", "format", "items", "maxItems", "minItems", "pattern", "properties", "required")
+_KEYWORDS = frozenset({*_OF_ANY, *_OF_NUMBERS, *_OF_OTHERS})
+_FORMATS = frozenset(["date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid"])
+_TYPES = {str: "string", bool: "boolean", int: "integer", float: "number", type(None): "null"}
+
+
+def strict_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """The same schema for strict mode; bounds that it cannot say are left out, and still checked here afterwards.
+
+    Raises:
+        ConfigurationError: what strict mode has no words for: any value, a dict with free keys, a tuple of several
+            types. The message has the path.
+    """
+    return _strict(schema, "$")
+
+
+def _strict(schema: Mapping[str, Any], path: str) -> dict[str, Any]:
+    made = {key: value for key, value in schema.items() if key in _KEYWORDS}
+    if "prefixItems" in schema:
+        raise ConfigurationError(f"{path}: strict mode has no tuples of several types; use a class")
+    if "oneOf" in schema:
+        made["anyOf"] = schema["oneOf"]
+    if len(schema.get("allOf", ())) == 1:
+        made["anyOf"] = schema["allOf"]  # how older Pydantic gives a reference a description
+    if "$ref" in made and "description" in made:
+        made["anyOf"] = [{"$ref": made["$ref"]}]
+    if "$ref" in made:
+        # A reference stands alone.
+        kept = ("anyOf", "description", "$defs") if "anyOf" in made else ("$ref", "$defs")
+        made = {key: made[key] for key in kept if key in made}
+    if made.get("format") not in _FORMATS:
+        made.pop("format", None)
+    if "type" not in made and ("enum" in made or "const" in made):
+        made["type"] = _type_of(made.get("enum", [made.get("const")]), path)
+    if "anyOf" in made:
+        made["anyOf"] = [_strict(member, path) for member in made["anyOf"]]
+    if "items" in made:
+        made["items"] = _strict(made["items"], f"{path}[]")
+    if "$defs" in made:
+        made["$defs"] = {name: _strict(inner, name) for name, inner in made["$defs"].items()}
+    if not made.keys() & {"type", "anyOf", "$ref"}:
+        raise ConfigurationError(f"{path}: strict mode needs a type; any value is not one")
+    kinds = _kinds(made)
+    if "array" in kinds and "items" not in made:
+        raise ConfigurationError(f"{path}: strict mode needs the type of a list's items")
+    if "object" in kinds:
+        _close(made, schema, path)
+    return made
+
+
+def _type_of(values: Iterable[Any], path: str) -> str | list[str]:
+    """The type of an enum's values; strict mode wants it said."""
+    kinds = sorted({_TYPES.get(type(value), "") for value in values})
+    if "" in kinds:
+        raise ConfigurationError(f"{path}: strict mode has no enums of lists or objects")
+    return kinds[0] if len(kinds) == 1 else kinds
+
+
+def _close(made: dict[str, Any], schema: Mapping[str, Any], path: str) -> None:
+    """Make an object's properties all there is, and all of them required."""
+    if schema.get("additionalProperties", False) is not False or "properties" not in schema:
+        raise ConfigurationError(f"{path}: strict mode has no dict with free keys; use a class, or a list of pairs")
+    required = schema.get("required", ())
+    properties = {name: _strict(inner, f"{path}.{name}") for name, inner in schema["properties"].items()}
+    made["properties"] = {name: inner if name in required else _or_null(inner) for name, inner in properties.items()}
+    made["required"] = list(properties)
+    made["additionalProperties"] = False
+
+
+def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
+    if _takes_null(schema):
+        return schema
+    if "anyOf" in schema:
+        return {**schema, "anyOf": [*schema["anyOf"], {"type": "null"}]}
+    if "$ref" in schema:
+        return {"anyOf": [schema, {"type": "null"}]}
+    made = {**schema, "type": [*_kinds(schema), "null"]}
+    if "enum" in schema or "const" in schema:
+        made["enum"] = [*schema.get("enum", [made.pop("const", None)]), None]
+    return made
+
+
+def _kinds(schema: Mapping[str, Any]) -> list[str]:
+    kinds = schema.get("type", [])
+    return [kinds] if isinstance(kinds, str) else list(kinds)
+
+
+def _takes_null(schema: Mapping[str, Any]) -> bool:
+    if not schema.keys() & {"type", "anyOf", "oneOf", "allOf", "$ref", "enum", "const"}:
+        return True
+    if "enum" in schema or "const" in schema:
+        return None in schema.get("enum", [schema.get("const", "")])
+    return "null" in _kinds(schema) or any(map(_takes_null, _members(schema)))
+
+
+def _members(schema: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The schemas of which one is to be met."""
+    return next((list(schema[key]) for key in ("anyOf", "oneOf", "allOf") if key in schema), [])
+
+
+def without_filler_nulls(value: Any, schema: Mapping[str, Any]) -> Any:
+    """A value without the nulls that strict mode made the model write for what it would have left out.
+
+    Args:
+        schema: as it was before it was made strict.
+    """
+    return _unfilled(value, schema, schema.get("$defs", {}))
+
+
+def _unfilled(value: Any, schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> Any:
+    schema = _meant(value, schema, definitions)
+    if isinstance(value, Mapping):
+        properties = schema.get("properties", {})
+        required = schema.get("required", ())
+        return {
+            name: _unfilled(inner, properties.get(name, {}), definitions)
+            for name, inner in value.items()
+            if inner is not None or name in required or name not in properties or _takes_null(properties[name])
+        }
+    if isinstance(value, list):
+        return [_unfilled(item, schema.get("items") or {}, definitions) for item in value]
+    return value
+
+
+def _found(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The schema that a reference points to."""
+    while "$ref" in schema:
+        schema = definitions.get(schema["$ref"].rpartition("/")[2], {})
+    return schema
+
+
+def _meant(value: Any, schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The schema that a value follows, past references and unions."""
+    schema = _found(schema, definitions)
+    members = [_meant(value, member, definitions) for member in _members(schema)]
+    return max(members, key=lambda member: likeness(value, member, definitions)) if members else schema
+
+
+def likeness(value: Any, schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> tuple[bool, bool, int]:
+    """How much a value looks like a schema, to be compared with others. Looks no deeper than its properties.
+
+    Returns:
+        Whether it may fit; whether each property that has its values listed has one of them, as where a property tells
+        classes apart; and how many of its keys the schema knows.
+    """
+    schema = _meant(value, schema, definitions)
+    fits = _may_be(value, schema, definitions)
+    items = schema.get("items")
+    if isinstance(value, list) and value and fits and isinstance(items, Mapping):
+        return likeness(value[0], items, definitions)
+    if not isinstance(value, Mapping):
+        return fits, fits, 0
+    if "properties" not in schema:
+        return fits, fits, len(value)
+    properties, required = schema["properties"], schema.get("required", ())
+    known = [name for name in value if name in properties]
+    fits = (
+        fits
+        and all(name in value for name in required)
+        and all(
+            _may_be(value[name], properties[name], definitions) or (value[name] is None and name not in required)
+            for name in known
+        )
+    )
+    listed = all(_is_listed(value[name], properties[name], definitions) for name in known)
+    return fits, listed, len(known)
+
+
+def _may_be(value: Any, schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> bool:
+    """Whether a value is of a schema's type, or one of its listed values."""
+    schema = _found(schema, definitions)
+    if members := _members(schema):
+        return any(_may_be(value, member, definitions) for member in members)
+    kinds = _kinds(schema)
+    return (not kinds or not _types_of(value).isdisjoint(kinds)) and _is_listed(value, schema, definitions)
+
+
+def _types_of(value: Any) -> set[str]:
+    if isinstance(value, Mapping):
+        return {"object"}
+    if isinstance(value, list):
+        return {"array"}
+    if isinstance(value, bool):
+        return {"boolean"}
+    if isinstance(value, int) or (isinstance(value, float) and value.is_integer()):
+        return {"integer", "number"}
+    return {_TYPES.get(type(value), "")}
+
+
+def _is_listed(value: Any, schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> bool:
+    schema = _found(schema, definitions)
+    return value in schema.get("enum", [schema.get("const", value)])
