@@ -244,7 +244,7 @@ def _checked(what: str, given: Mapping[str, str] | None) -> dict[str, str]:
 
 
 class _Session:
-    """One connected server: ``serve`` and ``_ask`` run in the portal's loop, the rest in any thread."""
+    """One connected server: ``_serve`` and ``_ask`` run in the portal's loop, the rest in any thread."""
 
     def __init__(self, server: _Program | _Address, portal: BlockingPortal, call_timeout: float | None) -> None:
         self._server = server

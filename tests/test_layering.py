@@ -231,7 +231,10 @@ HEAVY = {
     "ssl",
     "socket",
 }
-OPTIONAL = {"click", "rich", "xllamacpp", "numpy", "hypothesis", "pytest"}
+OPTIONAL = {
+    *("click", "rich", "xllamacpp", "numpy", "hypothesis", "pytest", "PIL", "matplotlib", "pydantic"),
+    *("docstring_parser", "jsonschema", "mcp", "anyio", "IPython", "flask", "django", "markdown_it"),
+}
 
 
 def test_importing_the_package_costs_next_to_nothing() -> None:
