@@ -18,7 +18,7 @@ from ..errors import ConfigurationError
 
 _INK = re.compile(r"[^ \t\n\r]")
 _WORD = re.compile(r"[-+.0-9A-Za-z]*")
-_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?")
+_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?")
 _CONSTANTS = {"true": True, "false": False, "null": None}
 # Bounded, because the engine keeps memory for each turn of a loop.
 _CHARACTERS = re.compile(r'(?:[^"\\]+|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})){1,1000}')
@@ -152,8 +152,8 @@ class PartialJSON:
         word = self._take_parts()
         if word in _CONSTANTS:
             self._put(_CONSTANTS[word])
-        elif number := _NUMBER.fullmatch(word):
-            self._put(_number(word, whole=number.lastindex is None))
+        elif _NUMBER.fullmatch(word):
+            self._put(_number(word))
         else:
             return self._give_up(end)
         self._state = _State.AFTER
@@ -238,14 +238,12 @@ def _end(pattern: re.Pattern[str], text: str, at: int) -> int:
     return found.end() if found else at
 
 
-def _number(word: str, *, whole: bool) -> int | float:
-    if whole:
-        try:
-            return int(word)
-        except ValueError:
-            # More digits than Python converts to an integer.
-            pass
-    return float(word)
+def _number(word: str) -> int | float:
+    """An integer where it is one, of no more digits than Python converts."""
+    try:
+        return int(word)
+    except ValueError:
+        return float(word)
 
 
 def _mend(text: str) -> str:
