@@ -28,7 +28,8 @@ ORDER = (
 OWN_RULES = {
     "": {"__init__"},
     "errors": set[str](),
-    "wire": {"errors", "wire"},
+    "_html": set[str](),
+    "wire": {"errors", "wire", "_html"},
     "providers": {"wire.dialect", "errors"},
     "local": {"errors"},
     "_pool": {"transport", "deadline"},
@@ -45,7 +46,8 @@ ALSO = {
     "transport": {"_pool", "deadline"},
     "cli": {"", "providers", "local", "integrations"},
     "__main__": {"cli"},
-    "integrations": {"integrations", "local", "providers"},
+    "conversation": {"_html"},
+    "integrations": {"integrations", "local", "providers", "_html"},
     "testing": {"testing", "local", "providers"},
 }
 NOT_IN_WIRE = {"requests", "urllib3", "socket", "ssl", "threading", "time", "os", "random", "http"}

@@ -93,6 +93,11 @@ class EmbeddingResponse:
     headers: Mapping[str, str] = attrs.field(factory=dict, eq=False, repr=False)
     raw: Mapping[str, Any] = attrs.field(factory=dict, eq=False, repr=False)
 
+    def _repr_html_(self) -> str:
+        from .._html import embeddings_html
+
+        return embeddings_html(self)
+
     @property
     def embedding(self) -> Vector:
         """The first vector."""

@@ -44,6 +44,11 @@ class Usage:
             raw=value,
         )
 
+    def _repr_html_(self) -> str:
+        from .._html import usage_html
+
+        return usage_html(self)
+
     def __add__(self, other: Usage | None) -> Usage:
         """The sum of two calls; what neither reported stays None."""
         if other is None:

