@@ -10,7 +10,7 @@ import logging
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from types import TracebackType, UnionType
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 from urllib.parse import parse_qs
 
@@ -43,17 +43,16 @@ if TYPE_CHECKING:
     from .tool_loop import ToolRound
     from .tools import ToolDispatcher
     from .wire.embeddings import EmbeddingResponse
-    from .wire.messages import Usage
     from .wire.models import Model
+    from .wire.output import Output
 
     S = TypeVar("S", bound=ChatStream)
 
 log = logging.getLogger("openai_compat")
 
 Prompt = str | ChatRequest | Sequence[Mapping[str, Any]]
-SomeType = Mapping[str, Any] | UnionType
-"""What ``response_type`` may be beside a class: a JSON Schema, or a union."""
 T = TypeVar("T")
+R = TypeVar("R", bound=ChatResponse)
 
 _REQUEST_FIELDS = frozenset(field.name for field in attrs.fields(ChatRequest))
 
@@ -207,12 +206,12 @@ class Client:
     ) -> ParsedResponse[T]: ...
     @overload
     def chat(
-        self, prompt: Prompt | None = None, *, response_type: SomeType, **options: Unpack[ChatOptions]
-    ) -> ParsedResponse[Any]: ...
-    @overload
-    def chat(
         self, prompt: Prompt | None = None, *, response_type: None = None, **options: Unpack[ChatOptions]
     ) -> ChatResponse: ...
+    @overload
+    def chat(
+        self, prompt: Prompt | None = None, *, response_type: object, **options: Unpack[ChatOptions]
+    ) -> ParsedResponse[Any]: ...
     def chat(
         self,
         prompt: Prompt | None = None,
@@ -260,27 +259,25 @@ class Client:
         """Ask for a type; where the answer does not fit, tell the model so, and ask again."""
         if response_type is None:
             return self._chat(request, **options)
-        from .wire.output import Output, repair_request
+        from .wire.output import repair_request
 
-        if repair < 0:
-            raise ConfigurationError(f"repair must be 0 or more, not {repair}")
-        output = Output.of(response_type, strict=request.strict)
-        request = output.asked(request)
-        usage: Usage | None = None
+        output, request = _typed(request, response_type, repair)
+        spent: ChatResponse | None = None
         for left in range(repair, -1, -1):
             try:
                 # While there is a try left, an answer that does not fit is no failure for the sink to hear of.
-                answer = self._chat(request, read=None if left else output.read, **options)
+                answer = self._chat(request, output=None if left else output, **options)
                 parsed = answer if isinstance(answer, ParsedResponse) else output.read(answer)
             except ResponseTypeError as error:
-                spent = error.partial
-                if not left or spent is None or spent.refusal or spent.finish_reason == "length":
+                answered = error.partial
+                if answered is not None:
+                    error.partial = spent = _after(spent, answered)
+                if not left or answered is None or not _may_fit_next_time(answered):
                     raise
-                usage = spent.usage + usage if spent.usage is not None else usage
                 request = repair_request(request, error)
             else:
                 break
-        return parsed if usage is None else attrs.evolve(parsed, usage=usage + parsed.usage)
+        return _after(spent, parsed)
 
     def _chat(
         self,
@@ -290,12 +287,12 @@ class Client:
         cancel: CancelToken | None,
         timeout: Timeout | float | None,
         think_opened: bool,
-        read: Callable[[ChatResponse], ChatResponse] | None = None,
+        output: Output | None = None,
     ) -> ChatResponse:
         if sink is not None:
             from .stream import ChatStream
 
-            return _drive(self._stream(ChatStream, request, cancel, timeout, think_opened, read), sink)
+            return _drive(self._stream(ChatStream, request, cancel, timeout, think_opened, output), sink)
         call = self._call_info(request)
         body = build_body(request, origin=self.base_url)
         deadline = self._deadline(timeout, cancel)
@@ -318,7 +315,7 @@ class Client:
             )
 
         answer = retrying(attempt, self._retry, deadline)
-        return answer if read is None else read(answer)
+        return answer if output is None else output.read(answer)
 
     @overload
     def stream(
@@ -326,12 +323,12 @@ class Client:
     ) -> ParsedStream[T]: ...
     @overload
     def stream(
-        self, prompt: Prompt | None = None, *, response_type: SomeType, **options: Unpack[StreamOptions]
-    ) -> ParsedStream[Any]: ...
-    @overload
-    def stream(
         self, prompt: Prompt | None = None, *, response_type: None = None, **options: Unpack[StreamOptions]
     ) -> ChatStream: ...
+    @overload
+    def stream(
+        self, prompt: Prompt | None = None, *, response_type: object, **options: Unpack[StreamOptions]
+    ) -> ParsedStream[Any]: ...
     def stream(
         self,
         prompt: Prompt | None = None,
@@ -352,10 +349,8 @@ class Client:
         request = self._request(prompt, fields)
         if response_type is None:
             return self._stream(ChatStream, request, cancel, timeout, think_opened, None)
-        from .wire.output import Output
-
-        output = Output.of(response_type, strict=request.strict)
-        return self._stream(ParsedStream, output.asked(request), cancel, timeout, think_opened, output.read)
+        output, request = _typed(request, response_type)
+        return self._stream(ParsedStream, request, cancel, timeout, think_opened, output)
 
     def _stream(
         self,
@@ -364,7 +359,7 @@ class Client:
         cancel: CancelToken | None,
         timeout: Timeout | float | None,
         think_opened: bool,
-        read: Callable[[ChatResponse], ChatResponse] | None,
+        output: Output | None,
     ) -> S:
         call = self._call_info(request)
         body = build_streaming_body(request, origin=self.base_url)
@@ -387,7 +382,7 @@ class Client:
             strict=self._strict,
             secrets=self._key.secrets,
             max_event_bytes=self._max_event_bytes,
-            read=read,
+            output=output,
         )
 
     @overload
@@ -396,12 +391,12 @@ class Client:
     ) -> CallFuture[ParsedResponse[T]]: ...
     @overload
     def submit(
-        self, prompt: Prompt | None = None, *, response_type: SomeType, **options: Unpack[ChatOptions]
-    ) -> CallFuture[ParsedResponse[Any]]: ...
-    @overload
-    def submit(
         self, prompt: Prompt | None = None, *, response_type: None = None, **options: Unpack[ChatOptions]
     ) -> CallFuture[ChatResponse]: ...
+    @overload
+    def submit(
+        self, prompt: Prompt | None = None, *, response_type: object, **options: Unpack[ChatOptions]
+    ) -> CallFuture[ParsedResponse[Any]]: ...
     def submit(
         self,
         prompt: Prompt | None = None,
@@ -423,6 +418,9 @@ class Client:
 
         request = self._request(prompt, fields)
         build_body(request)
+        if response_type is not None:
+            # What cannot be asked is refused here, not on the call's thread.
+            _typed(request, response_type, repair)
 
         def call(token: CancelToken) -> ChatResponse:
             options: dict[str, Any] = {"sink": sink, "cancel": token, "timeout": timeout, "think_opened": think_opened}
@@ -445,18 +443,18 @@ class Client:
         prompt: Prompt | None = None,
         *,
         tools: Iterable[Any],
-        response_type: SomeType,
+        response_type: None = None,
         **options: Unpack[LoopOptions],
-    ) -> ParsedResponse[Any]: ...
+    ) -> ChatResponse: ...
     @overload
     def run_tools(
         self,
         prompt: Prompt | None = None,
         *,
         tools: Iterable[Any],
-        response_type: None = None,
+        response_type: object,
         **options: Unpack[LoopOptions],
-    ) -> ChatResponse: ...
+    ) -> ParsedResponse[Any]: ...
     def run_tools(
         self,
         prompt: Prompt | None = None,
@@ -779,6 +777,16 @@ def _encoded(body: dict[str, Any]) -> bytes:
         raise ConfigurationError(f"the request cannot be written as JSON: {error}") from error
 
 
+def _typed(request: ChatRequest, response_type: Any, repair: int = 0) -> tuple[Output, ChatRequest]:
+    """The type of an answer, and the request that asks for it."""
+    from .wire.output import Output
+
+    if repair < 0:
+        raise ConfigurationError(f"repair must be 0 or more, not {repair}")
+    output = Output.of(response_type, strict=request.strict)
+    return output, output.asked(request)
+
+
 def _drive(stream: ChatStream, sink: Any) -> ChatResponse:
     """Push a stream's events into a sink; a sink that raises ends the stream, one that raises StopStream quietly."""
     from .sinks import StopStream, emitter
@@ -794,6 +802,18 @@ def _drive(stream: ChatStream, sink: Any) -> ChatResponse:
                 with contextlib.suppress(StopStream):
                     emit(event)
         return stream.response
+
+
+def _after(earlier: ChatResponse | None, answer: R) -> R:
+    """An answer with the tokens and the time of the tries before it."""
+    if earlier is None:
+        return answer
+    usage = answer.usage if earlier.usage is None else earlier.usage + answer.usage
+    return attrs.evolve(answer, usage=usage, latency_ms=earlier.latency_ms + answer.latency_ms)
+
+
+def _may_fit_next_time(answer: ChatResponse) -> bool:
+    return not (answer.refusal or answer.truncated or answer.finish_reason == "length")
 
 
 def _joined(parts: list[EmbeddingResponse], latency_ms: float) -> EmbeddingResponse:

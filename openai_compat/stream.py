@@ -17,6 +17,9 @@ from .wire.retry import RetryPolicy
 from .wire.sse import MAX_EVENT_BYTES
 
 if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from .wire.output import Output
     from .wire.partial_json import PartialJSON
 
 log = logging.getLogger("openai_compat")
@@ -45,7 +48,7 @@ class ChatStream(Iterator[StreamEvent]):
         strict: bool = False,
         secrets: Callable[[], list[str]] = list,
         max_event_bytes: int = MAX_EVENT_BYTES,
-        read: Callable[[ChatResponse], ChatResponse] | None = None,
+        output: Output | None = None,
     ) -> None:
         self.call = call
         self._open_reply = open_reply
@@ -59,7 +62,7 @@ class ChatStream(Iterator[StreamEvent]):
         self._strict = strict
         self._secrets = secrets
         self._max_event_bytes = max_event_bytes
-        self._read = read
+        self._output = output
         self._partial: tuple[list[str], PartialJSON] | None = None
         self._parsed_pieces = 0
         self._reply: Reply | None = None
@@ -73,7 +76,7 @@ class ChatStream(Iterator[StreamEvent]):
     def __next__(self) -> StreamEvent:
         return next(self._events)
 
-    def __enter__(self) -> ChatStream:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -125,7 +128,7 @@ class ChatStream(Iterator[StreamEvent]):
         for piece in pieces[self._parsed_pieces :]:
             reader.feed(piece)
         self._parsed_pieces = len(pieces)
-        return reader.value
+        return reader.value if self._output is None else self._output.unwrapped(reader.value)
 
     def until_done(self) -> ChatResponse:
         """Read to the end; the answer."""
@@ -211,8 +214,8 @@ class ChatStream(Iterator[StreamEvent]):
             raise stamped(error, self.call.provider, reply.request_id)
         if not complete:
             log.warning("%s: the stream ended with neither finish_reason nor [DONE]", self.call.provider)
-        if self._read is not None:
-            response = self._read(response)
+        if self._output is not None:
+            response = self._output.read(response)
         self._response = response
         yield StreamEvent("done", response, 0, self.call)
 
@@ -238,6 +241,11 @@ class ParsedStream(ChatStream, Generic[T]):
             ResponseTypeError: what has come so far does not fit the type.
         """
         response = super().response
-        if not isinstance(response, ParsedResponse) and self._read is not None:
-            response = self._read(response)
+        if not isinstance(response, ParsedResponse) and self._output is not None:
+            response = self._output.read(response)
         return response  # type: ignore[return-value]
+
+    def until_done(self) -> ParsedResponse[T]:
+        """Read to the end; the answer."""
+        super().until_done()
+        return self.response

@@ -11,15 +11,28 @@ from typing import Any
 import attrs
 
 from ..errors import ConfigurationError, ResponseTypeError
-from .decode import NotJSONError, decode_json
+from .decode import NotJSONError, decode_json, encode_json
 from .request import ChatRequest, request_messages
 from .response import ChatResponse, ParsedResponse
 from .schema import TypeSchema, ValidationError
 
-_FENCE = re.compile(r"```[\w-]*[ \t]*\n(.*?)```", re.DOTALL)
-_OPENING = re.compile(r"[\[{]")
-MAX_PLACES = 100
-"""Places in a text that are tried as the beginning of a JSON value."""
+MAX_CANDIDATES = 100
+"""Places of a text that are tried, the last ones: so many JSON values, and so many code fences."""
+
+MAX_PROBLEM = 300
+"""Characters of what is wrong with an answer that an error shows, and that the model is told."""
+
+_FENCE = re.compile(r"```[\w-]*[ \t]*\r?\n(.*?)```", re.DOTALL)
+# What follows tells JSON from other brackets: {name}, [note], and [0, 1) for an interval.
+_OPENING = re.compile(
+    r"""\{(?=\s*["'}]) | \[(?![^\[\]{}"()]*\)) (?=\s*(?:["'\[{\]\d-] | (?:true|false|null|NaN|Infinity)\b))""",
+    re.VERBOSE,
+)
+_STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]+|\\.)*"?|[\[\]{}]', re.DOTALL)
+_BEGINS_AS_JSON = re.compile(rf"\s*(?:```[\w-]*\s*)?(?:{_OPENING.pattern}|[\[{{]\s*\Z)", re.VERBOSE)
+_BLANKS = " \t\r\n\ufeff"
+_MARKUP = _BLANKS + "*_`."
+_QUOTES = "\"'“”‘’"
 
 
 class Output:
@@ -28,28 +41,35 @@ class Output:
     Args:
         response_type: what ``TypeSchema`` takes, or a JSON Schema as a dict (checked with ``jsonschema``, extra
             ``schema``).
-        strict: in the subset of JSON Schema that OpenAI's strict mode enforces.
+        strict: in the subset of JSON Schema that OpenAI's strict mode enforces. A schema of the user's stays as it is.
 
     Raises:
         ConfigurationError: no schema describes the type, or the schema is none.
     """
 
     def __init__(self, response_type: Any, *, strict: bool = False) -> None:
-        self._type = _RawSchema(response_type) if isinstance(response_type, Mapping) else None
-        typed = self._type or TypeSchema(response_type, strict=strict)
+        self._wrapped = False
+        if isinstance(response_type, Mapping):
+            raw = _RawSchema(response_type)
+            self.schema, self._convert = raw.schema, raw.convert
+            return
+        typed = TypeSchema(response_type, strict=strict)
         self._convert = typed.convert
-        root = _inlined(typed.schema)
+        self.schema = _inlined(typed.schema)
         # Servers want an object at the root; anything else is put into one.
-        self._wrapped = self._type is None and root.get("type") != "object"
-        self.schema = _wrapped(root) if self._wrapped else root
+        if self.schema.get("type") != "object":
+            self._wrapped = True
+            self.schema = _wrapped(self.schema)
 
     @classmethod
     def of(cls, response_type: Any, *, strict: bool = False) -> Output:
         """The same, made once for each type."""
         try:
-            return _cached(response_type, strict)
-        except TypeError:  # not hashable
+            hash(response_type)
+        except TypeError:
             return cls(response_type, strict=strict)
+        # A | B equals B | A, but is another schema.
+        return _cached(response_type, repr(response_type), strict)
 
     def asked(self, request: ChatRequest) -> ChatRequest:
         """A request that asks for the type.
@@ -62,45 +82,70 @@ class Output:
         return attrs.evolve(request, response_schema=self.schema)
 
     def read(self, answer: ChatResponse) -> ParsedResponse[Any]:
-        """The answer with its value.
+        """The answer with its value; None where it calls tools.
 
         Raises:
             ResponseTypeError: its text does not fit, or it is a refusal.
         """
-        if answer.tool_calls and not answer.text.strip():
+        if answer.tool_calls:
             return _parsed(answer, None)
-        error: ValidationError | None = None
-        for value in _values(answer.text, bare=self._wrapped):
+        problems: list[ValidationError] = []
+        for candidate in _candidates(answer.text):
             try:
-                return _parsed(answer, self._value(value))
+                return _parsed(answer, self._from_json(candidate))
             except ValidationError as problem:
-                error = error or problem
+                problems.append(problem)
+        for word in _words(answer.text) if self._wrapped else ():
+            try:
+                return _parsed(answer, self._convert(word))
+            except ValidationError as problem:
+                problems.append(problem)
+        # The one that got furthest names what was meant.
+        nearest = max(problems, key=lambda problem: len(re.findall(r"[.\[]", problem.path)), default=None)
         raise ResponseTypeError(
-            _why(answer, error), path=error.path if error else "$", partial=answer, provider=answer.provider
-        ) from error
+            _why(answer, nearest),
+            path=nearest.path if nearest else "$",
+            partial=answer,
+            provider=answer.provider,
+            request_id=answer.request_id,
+        ) from nearest
 
-    def _value(self, value: Any) -> Any:
-        if self._wrapped and isinstance(value, dict) and value.keys() == {"value"}:
-            value = value["value"]
-        return self._convert(value)
+    def unwrapped(self, partial: Any) -> Any:
+        """What has come of the value, out of the object that it was put into."""
+        if self._wrapped and isinstance(partial, dict) and partial.keys() <= {"value"}:
+            return partial.get("value")
+        return partial
+
+    def _from_json(self, text: str) -> Any:
+        try:
+            value = decode_json(text)
+        except NotJSONError as error:
+            raise ValidationError("$", f"not JSON: {error}") from None
+        if not self._wrapped or not isinstance(value, dict) or value.keys() != {"value"}:
+            return self._convert(value)
+        try:
+            return self._convert(value["value"])
+        except ValidationError as problem:
+            try:
+                # A class whose only field is called value.
+                return self._convert(value)
+            except ValidationError:
+                raise problem from None
 
 
 @functools.lru_cache(maxsize=128)
-def _cached(response_type: Any, strict: bool) -> Output:
+def _cached(response_type: Any, shown: str, strict: bool) -> Output:
     return Output(response_type, strict=strict)
 
 
 def repair_request(request: ChatRequest, error: ResponseTypeError) -> ChatRequest:
-    """The same question, with the answer that did not fit, and why."""
+    """The same question, with the answer that did not fit, and why; with the schema, which not every server shows."""
     messages: list[Any] = list(request_messages(request))
     if error.partial is not None:
         messages.append(error.partial.to_message())
-    messages.append(
-        {
-            "role": "user",
-            "content": f"That does not fit the schema: {error}. Answer again, with JSON that fits it and nothing else.",
-        }
-    )
+    schema = encode_json(request.response_schema).decode()
+    wish = f"That cannot be used: {error}. Answer again, with nothing but JSON that fits this schema: {schema}"
+    messages.append({"role": "user", "content": wish})
     return attrs.evolve(request, prompt=None, system=None, images=(), audio=(), messages=messages)
 
 
@@ -109,61 +154,87 @@ def _parsed(answer: ChatResponse, value: Any) -> ParsedResponse[Any]:
     return ParsedResponse(**fields, parsed=value)
 
 
-def _why(answer: ChatResponse, error: ValidationError | None) -> str:
+def _why(answer: ChatResponse, problem: ValidationError | None) -> str:
     if answer.refusal and not answer.text:
         return f"the model refused: {answer.refusal}"
     if answer.finish_reason == "length":
-        return "the answer was cut off at max_tokens, before it fitted its type; raise max_tokens (text: .partial.text)"
-    what = str(error) if error else "it has no JSON in it"
-    return f"the answer does not fit its type: {what} (text: .partial.text)"
+        return "the answer was cut off at max_tokens, before it fitted its type; raise max_tokens"
+    return f"the answer does not fit its type: {_cut(problem or 'it has no JSON in it')}"
 
 
-def _values(text: str, *, bare: bool) -> Iterator[Any]:
-    """What may be meant in a text: all of it, else code fences, else JSON among words.
+def _cut(problem: object) -> str:
+    """What is wrong, in one line that does not grow with what the model wrote."""
+    line = " ".join(str(problem).split())
+    return line if len(line) <= MAX_PROBLEM else f"{line[:MAX_PROBLEM]}…"
 
-    Args:
-        bare: the text itself may be the value, a word without quotes.
+
+def _candidates(text: str) -> Iterator[str]:
+    """What of a text may be its JSON: all of it, else code fences, else objects and arrays among words.
+
+    Of several the last comes first: before it stand examples and drafts.
     """
-    try:
-        yield decode_json(text)
+    whole = text.strip(_MARKUP)
+    if _is_json(whole):
+        yield whole
         return
+    yield from _FENCE.findall(text)[: -MAX_CANDIDATES - 1 : -1]
+    yield from _among_words(text)[: -MAX_CANDIDATES - 1 : -1]
+
+
+def _is_json(text: str) -> bool:
+    try:
+        decode_json(text)
     except NotJSONError:
-        pass
-    for fence in _FENCE.finditer(text):
-        try:
-            yield decode_json(fence[1])
-        except NotJSONError:
-            continue
-    yield from _among_words(text)
-    if bare:
-        yield text.strip()
+        return False
+    return True
 
 
-def _among_words(text: str) -> Iterator[Any]:
-    decoder = json.JSONDecoder()
+def _among_words(text: str) -> list[str]:
+    """The objects and arrays in a text, whether well-formed or not. Looks at each character once.
+
+    What stands within one is never taken alone, and where the text ends before the last one does, there is only that:
+    else a piece, or an example before it, would pass for the whole.
+    """
+    found: list[str] = []
     at = 0
-    for _ in range(MAX_PLACES):
-        opening = _OPENING.search(text, at)
-        if opening is None:
-            return
-        try:
-            value, at = decoder.raw_decode(text, opening.start())
-        except (ValueError, RecursionError):
-            at = opening.end()
+    while opening := _OPENING.search(text, at):
+        start, depth = opening.start(), 0
+        for mark in _STRING_OR_BRACKET.finditer(text, start):
+            if mark[0] in ("{", "["):
+                depth += 1
+            elif mark[0] in ("}", "]"):
+                depth -= 1
+            if not depth:
+                at = mark.end()
+                break
         else:
-            yield value
+            return [text[start:]]
+        found.append(text[start:at])
+    return found
+
+
+def _words(text: str) -> Iterator[str]:
+    """What of a text may be a value written without quotes; none where it begins as JSON, which then is broken."""
+    if _BEGINS_AS_JSON.match(text):
+        return
+    for words in (text, *_FENCE.findall(text)[-1:]):
+        for around in (_BLANKS, _MARKUP + _QUOTES):
+            if word := words.strip(around):
+                yield word
 
 
 def _inlined(schema: Mapping[str, Any]) -> dict[str, Any]:
     """The schema itself where it is a reference to one of its own ``$defs``."""
-    if set(schema) != {"$ref", "$defs"}:
+    if "$ref" not in schema:
         return dict(schema)
-    name = schema["$ref"].rpartition("/")[2]
-    own = schema["$defs"][name]
-    others = {key: value for key, value in schema["$defs"].items() if key != name}
-    if schema["$ref"] in json.dumps(list(schema["$defs"].values())):
-        others = dict(schema["$defs"])
-    return {**own, "$defs": others} if others else dict(own)
+    made = {key: value for key, value in schema.items() if key != "$ref"}
+    reference, definitions = schema["$ref"], dict(schema["$defs"])
+    name = reference.rpartition("/")[2]
+    made = {**definitions[name], **made}
+    # A class that holds itself still needs its definition.
+    if json.dumps(reference) not in json.dumps(definitions):
+        del definitions[name]
+    return {**made, "$defs": definitions} if definitions else {key: made[key] for key in made if key != "$defs"}
 
 
 def _wrapped(schema: dict[str, Any]) -> dict[str, Any]:
@@ -183,23 +254,28 @@ class _RawSchema:
     def __init__(self, schema: Mapping[str, Any]) -> None:
         try:
             import jsonschema
+            from referencing.jsonschema import EMPTY_REGISTRY
         except ImportError:
             raise ConfigurationError(
                 "checking an answer against a JSON Schema needs jsonschema: pip install 'openai-compat[schema]'; "
                 "response_schema= asks for the schema without checking"
             ) from None
         self.schema = dict(schema)
-        kind = jsonschema.validators.validator_for(self.schema, default=jsonschema.Draft202012Validator)
         try:
+            kind = jsonschema.validators.validator_for(self.schema, default=jsonschema.Draft202012Validator)
             kind.check_schema(self.schema)
-        except jsonschema.SchemaError as error:
-            raise ConfigurationError(f"response_type is no JSON Schema: {error.message}") from error
-        self._validator = kind(self.schema)
+        except Exception as error:  # SchemaError, or what jsonschema itself stumbles over
+            raise ConfigurationError(f"response_type is no JSON Schema: {getattr(error, 'message', error)}") from error
+        # With a registry of its own it never fetches what a reference names.
+        self._validator = kind(self.schema, registry=EMPTY_REGISTRY)
 
     def convert(self, value: Any) -> Any:
         from jsonschema.exceptions import best_match
 
-        error = best_match(self._validator.iter_errors(value))
+        try:
+            error = best_match(self._validator.iter_errors(value))
+        except Exception as failure:  # whatever the user's schema and the model's value make of each other
+            raise ValidationError("$", f"cannot be checked: {failure}") from failure
         if error is not None:
-            raise ValidationError(error.json_path, " ".join(error.message.split())[:300])
+            raise ValidationError(error.json_path, error.message)
         return value

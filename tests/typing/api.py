@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from enum import Enum
+from typing import Annotated, Any, Literal, TypedDict
 
+import attrs
 from typing_extensions import assert_type
 
 from openai_compat import (
     APIStatusError,
+    CallFuture,
     CancelToken,
     ChatRequest,
     ChatResponse,
@@ -18,6 +21,8 @@ from openai_compat import (
     Message,
     Model,
     OpenAICompatError,
+    ParsedResponse,
+    ParsedStream,
     StreamEvent,
     StreamInterruptedError,
     Timeout,
@@ -85,3 +90,62 @@ def handle(error: APIStatusError | StreamInterruptedError) -> None:
 
 
 headers: Mapping[str, str] = answer.headers
+
+
+@attrs.frozen
+class Person:
+    name: str
+
+
+class Row(TypedDict):
+    id: int
+
+
+class Size(Enum):
+    S = "small"
+
+
+schema = {"type": "object"}
+
+typed = client.chat("hi", response_type=Person, repair=1, strict=True)
+assert_type(typed, ParsedResponse[Person])
+assert_type(typed.parsed, Person)
+assert_type(typed.parsed.name, str)
+assert_type(client.chat("hi", response_type=Row).parsed, Row)
+assert_type(client.chat("hi", response_type=Size).parsed, Size)
+assert_type(client.chat("hi", response_type=int).parsed, int)
+assert_type(client.chat("hi", response_type=list[Person]).parsed, list[Person])
+assert_type(client.chat("hi", response_type=dict[str, Person | None]).parsed, dict[str, Person | None])
+assert_type(client.chat("hi", response_type=Person | Row), ParsedResponse[Any])
+assert_type(client.chat("hi", response_type=Literal["yes", "no"]), ParsedResponse[Any])
+assert_type(client.chat("hi", response_type=Annotated[int, "of 5"]), ParsedResponse[Any])
+assert_type(client.chat("hi", response_type=schema), ParsedResponse[Any])
+assert_type(client.chat("hi", response_type=None), ChatResponse)
+
+assert_type(client.submit("hi", response_type=Person), CallFuture[ParsedResponse[Person]])
+assert_type(client.submit("hi", response_type=list[Person]).result().parsed, list[Person])
+assert_type(client.submit("hi", response_type=Person | Row), CallFuture[ParsedResponse[Any]])
+assert_type(client.submit("hi", response_type=Literal["yes"]), CallFuture[ParsedResponse[Any]])
+assert_type(client.submit("hi", response_type=schema), CallFuture[ParsedResponse[Any]])
+assert_type(client.submit("hi", response_type=None), CallFuture[ChatResponse])
+
+assert_type(client.run_tools("hi", tools=[add], response_type=Person), ParsedResponse[Person])
+assert_type(client.run_tools("hi", tools=[add], response_type=list[Person], repair=1).parsed, list[Person])
+assert_type(client.run_tools("hi", tools=[add], response_type=Person | Row), ParsedResponse[Any])
+assert_type(client.run_tools("hi", tools=[add], response_type=Literal["yes"]), ParsedResponse[Any])
+assert_type(client.run_tools("hi", tools=[add], response_type=schema), ParsedResponse[Any])
+assert_type(client.run_tools("hi", tools=[add], response_type=None), ChatResponse)
+
+with client.stream("hi", response_type=Person) as parsed:
+    assert_type(parsed, ParsedStream[Person])
+    for event in parsed:
+        assert_type(event, StreamEvent)
+        assert_type(parsed.partial, Any)
+    assert_type(parsed.response, ParsedResponse[Person])
+    assert_type(parsed.response.parsed, Person)
+assert_type(client.stream("hi", response_type=list[Person]), ParsedStream[list[Person]])
+assert_type(client.stream("hi", response_type=Person | Row), ParsedStream[Any])
+assert_type(client.stream("hi", response_type=Literal["yes"]), ParsedStream[Any])
+assert_type(client.stream("hi", response_type=schema), ParsedStream[Any])
+assert_type(client.stream("hi", response_type=None), ChatStream)
+client.stream("hi", response_type=Person, repair=1)  # type: ignore[call-overload]
