@@ -773,6 +773,11 @@ def _new_id() -> str:
 def _encoded(body: dict[str, Any]) -> bytes:
     try:
         return encode_json(body)
+    except UnicodeEncodeError:
+        # Half a character, which a model's answer or a file's name may hold.
+        from .wire.schema import to_json_value
+
+        return encode_json(to_json_value(body))
     except (TypeError, ValueError, RecursionError) as error:
         raise ConfigurationError(f"the request cannot be written as JSON: {error}") from error
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import json
 import os
+import shutil
 import tempfile
 import threading
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Annotated, Any, TypeVar, overload
 
 import attrs
 import msgspec
@@ -16,25 +21,31 @@ import msgspec
 from .errors import ConfigurationError
 from .tool_loop import ToolOptions, ToolRound, tool_rounds
 from .tools import Toolbox, ToolDispatcher
+from .wire.decode import NotJSONError, decode_json
 from .wire.messages import Message, Usage
 from .wire.request import ChatRequest, request_messages
-from .wire.response import ChatResponse
+from .wire.response import ChatResponse, ParsedResponse
+
+T = TypeVar("T")
+Ask = Callable[..., ChatResponse]
+"""Who answers: ``Client.chat``, or a function like it, which takes a ``ChatRequest`` and keyword options."""
 
 FORMAT = "openai_compat.conversation"
 VERSION = 1
 """Of the file format. Every version that was ever written is read."""
 
-_TOOL_OPTIONS = frozenset(field.name for field in attrs.fields(ToolOptions)) - {"cancel"}
-
-
-Ask = Callable[..., ChatResponse]
-"""Who answers: ``Client.chat``, or a function like it, which takes a ``ChatRequest`` and keyword options."""
+_OF_A_TURN = frozenset({"prompt", "images", "audio"})
+_OF_THE_WHOLE = frozenset({"messages", "tools", "dispatcher"})
+_REQUEST_FIELDS = frozenset(field.name for field in attrs.fields(ChatRequest)) - _OF_A_TURN
+_LOOP_FIELDS = frozenset(field.name for field in attrs.fields(ToolOptions)) - {"cancel"}
 
 
 class Conversation:
     """A chat history that grows with each ``say``.
 
-    A turn that fails or is cancelled leaves the history as it was. One thread at a time may ``say``.
+    A turn that fails or is cancelled leaves history and usage as they were. While one is under way, another thread may
+    read the history, save and fork it, but not change it. ``request`` holds what every turn asks with, apart from the
+    messages.
 
     Args:
         ask: ``Client.chat``, or a function like it. ``Client.conversation`` fills it in.
@@ -43,6 +54,10 @@ class Conversation:
         dispatcher: runs the tools that are given as ``ToolSpec``.
         messages: a history to go on with.
         fields: any other field of ``ChatRequest`` and ``ToolOptions``, for every turn.
+
+    Raises:
+        ConfigurationError: an unusable value.
+        TypeError: an unknown field.
     """
 
     def __init__(
@@ -57,28 +72,41 @@ class Conversation:
     ) -> None:
         self._ask = ask
         self._tools = Toolbox(tools, dispatcher)
-        self._options = {name: fields.pop(name) for name in _TOOL_OPTIONS & fields.keys()}
-        ToolOptions(**self._options)
-        self.request = _request(ChatRequest(system=system, tools=self._tools.specs), fields)
-        self._messages = tuple(
-            message if isinstance(message, Message) else Message.from_wire(message) for message in messages
-        )
+        self._loop = ToolOptions(**_taken(fields, _LOOP_FIELDS))
+        self.request = ChatRequest(system=system, tools=self._tools.specs, **_taken(fields, _REQUEST_FIELDS))
+        if fields:
+            hint = "; what is of one turn goes to say()" if fields.keys() & _OF_A_TURN else ""
+            raise TypeError(f"no such field of a conversation: {', '.join(sorted(fields))}{hint}")
+        self._messages = tuple(Message.from_wire(message) for message in messages)
         self._usage: Usage | None = None
         self._turn = threading.Lock()
+
+    def _repr_html_(self) -> str:
+        from ._html import conversation_html
+
+        return conversation_html(self)
 
     def __repr__(self) -> str:
         return f"<Conversation of {len(self._messages)} messages>"
 
     @property
     def messages(self) -> tuple[Message, ...]:
-        """The history, without the system message."""
+        """The history, without ``system``."""
         return self._messages
 
     @property
     def usage(self) -> Usage | None:
-        """The tokens of all that was said through this object; None where no server reported any."""
+        """The tokens of all turns so far, those taken back included; None where no server reported any."""
         return self._usage
 
+    @overload
+    def say(self, prompt: str, *, response_type: type[T], **options: Any) -> ParsedResponse[T]: ...
+    @overload
+    def say(
+        self, prompt: str, *, response_type: Mapping[str, Any] | UnionType, **options: Any
+    ) -> ParsedResponse[Any]: ...
+    @overload
+    def say(self, prompt: str, *, response_type: None = None, **options: Any) -> ChatResponse: ...
     def say(
         self,
         prompt: str,
@@ -92,96 +120,118 @@ class Conversation:
 
         Args:
             images, audio: as for ``Client.chat``; sent after the text.
-            on_round: called with each round of the tool loop, where there are tools.
+            on_round: called with each round of the tool loop, before its calls run.
             options: what ``Client.chat`` takes: ``sink``, ``cancel``, ``timeout``, ``response_type``, ``repair``; and
-                any field of ``ChatRequest`` for this turn only.
+                any field of ``ChatRequest`` and ``ToolOptions``, for this turn only.
 
         Raises:
-            ConfigurationError: another thread is in the middle of a turn.
-            OpenAICompatError: whatever ``Client.chat`` and ``Client.run_tools`` raise; the history is as before.
+            ConfigurationError: nothing to say, or a turn is under way.
+            OpenAICompatError: whatever ``Client.chat`` and ``Client.run_tools`` raise.
+            TypeError: an unknown field.
         """
-        if not self._turn.acquire(blocking=False):
-            raise ConfigurationError("a turn of this conversation is under way; fork() it to ask beside it")
-        try:
-            fields = {name: options.pop(name) for name in options.keys() & _REQUEST_FIELDS}
-            tool_options = {name: options.pop(name) for name in options.keys() & _TOOL_OPTIONS}
-            said = request_messages(ChatRequest(prompt, images=images, audio=audio))
-            request = _request(attrs.evolve(self.request, messages=(*self._messages, *said)), fields)
-            answer, messages = self._answer(request, {**self._options, **tool_options}, on_round, options)
-            self._messages = tuple(Message.from_wire(message) for message in messages)
-            self._usage = answer.usage + self._usage if answer.usage is not None else self._usage
+        if not isinstance(prompt, str):
+            raise ConfigurationError(f"what is said is a string, not {type(prompt).__name__}")
+        with self._alone():
+            if whole := options.keys() & _OF_THE_WHOLE:
+                raise TypeError(f"{', '.join(sorted(whole))}: of the conversation as a whole, not of one turn")
+            loop = attrs.evolve(self._loop, cancel=options.get("cancel"), **_taken(options, _LOOP_FIELDS))
+            fields = _taken(options, _REQUEST_FIELDS)
+            said = map(Message.from_wire, request_messages(ChatRequest(prompt, images=images, audio=audio)))
+            request = attrs.evolve(self.request, messages=(*self._messages, *said), **fields)
+            # Also without tools: a call that a model makes up needs its result, or the history could not be sent again.
+            for round_ in tool_rounds(lambda asked: self._ask(asked, **options), request, self._tools, loop):
+                if on_round is not None:
+                    on_round(round_)
+            answer = round_.total()
+            messages = round_.messages[1:] if request.system else round_.messages
+            usage = answer.usage + self._usage if answer.usage is not None else self._usage
+            self._messages, self._usage = messages, usage
             return answer
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Nobody else changes the history meanwhile."""
+        if not self._turn.acquire(blocking=False):
+            raise ConfigurationError("a turn of this conversation is under way; fork() it to go on beside it")
+        try:
+            yield
         finally:
             self._turn.release()
 
-    def _answer(
-        self,
-        request: ChatRequest,
-        tool_options: Mapping[str, Any],
-        on_round: Callable[[ToolRound], object] | None,
-        options: Mapping[str, Any],
-    ) -> tuple[ChatResponse, Sequence[Mapping[str, Any]]]:
-        """The answer to the last message, and the history with it."""
-        if not request.tools:
-            answer = self._ask(request, **options)
-            return answer, (*request.messages, answer.to_message())
-        loop = ToolOptions(cancel=options.get("cancel"), **tool_options)
-        for round_ in tool_rounds(lambda asked: self._ask(asked, **options), request, self._tools, loop):
-            if on_round is not None:
-                on_round(round_)
-        return round_.total(), round_.messages[1 if request.system else 0 :]
-
     def fork(self) -> Conversation:
         """Another conversation with the same past; from here on each has its own history and count of tokens."""
-        other = Conversation(self._ask)
-        other._tools, other._options, other.request = self._tools, self._options, self.request
-        other._messages = self._messages
+        other = copy.copy(self)
+        other._usage = None
+        other._turn = threading.Lock()
         return other
 
     def undo(self) -> tuple[Message, ...]:
-        """Take back the last turn: what was said, and all that came of it. What was taken back, oldest first."""
-        turns = list(_turns(self._messages))
-        if not turns:
-            return ()
-        self._messages = self._messages[: len(self._messages) - len(turns[-1])]
-        return turns[-1]
+        """Take back the last turn: what was said, and all that came of it. What was taken back, oldest first.
+
+        Raises:
+            ConfigurationError: a turn is under way.
+        """
+        with self._alone():
+            begins = _beginnings(self._messages)
+            if not begins:
+                return ()
+            kept, gone = self._messages[: begins[-1]], self._messages[begins[-1] :]
+            self._messages = kept
+            return gone
 
     def trim(self, *, max_tokens: int, count: Callable[[Sequence[Message]], int] | None = None) -> tuple[Message, ...]:
-        """Forget the oldest turns until the rest has at most ``max_tokens``; what was forgotten.
+        """Forget the oldest turns until the rest has at most ``max_tokens``; what was forgotten, oldest first.
 
-        Whole turns go, so that no tool call loses its result; the last turn and the system message stay in any case.
+        Whole turns go, so that no tool call loses its result. The last one stays in any case, and so does what comes
+        before the first.
 
         Args:
             max_tokens: of the system message and the history; leave room for the answer.
-            count: tokens of some messages; by default ``estimate_tokens``.
+            count: tokens of the messages that it is given, which are all that would be left; by default
+                ``estimate_tokens``.
+
+        Raises:
+            ConfigurationError: a turn is under way.
         """
         count = count or estimate_tokens
-        turns = list(_turns(self._messages))
         system = [Message(role="system", content=self.request.system)] if self.request.system else []
-        sizes = [count(turn) for turn in turns]
-        excess = sum(sizes) + (count(system) if system else 0) - max_tokens
-        dropped = 0
-        while excess > 0 and dropped < len(turns) - 1:
-            excess -= sizes[dropped]
-            dropped += 1
-        gone = tuple(message for turn in turns[:dropped] for message in turn)
-        self._messages = self._messages[len(gone) :]
-        return gone
+        with self._alone():
+            begins = _beginnings(self._messages)
+            head = self._messages[: begins[0]] if begins else ()
+
+            def fits(turns: int) -> bool:
+                return count([*system, *head, *self._messages[begins[turns] :]]) <= max_tokens
+
+            turns = bisect_left(range(len(begins) - 1), True, key=fits)
+            if not turns:
+                return ()
+            gone = self._messages[begins[0] : begins[turns]]
+            self._messages = head + self._messages[begins[turns] :]
+            return gone
 
     def to_json(self) -> str:
         """The conversation as JSON: model, system message, history and usage; tools and other settings are not in it.
 
-        The messages stand there in the wire's own form, for other programs to read.
+        The messages stand there in the wire's own form, for other programs to read; beside each what only the server
+        that it came from wants back.
+
+        Raises:
+            ConfigurationError: a message that was given has no JSON form.
         """
         document = {
             "format": FORMAT,
             "version": VERSION,
             "model": self.request.model,
             "system": self.request.system,
-            "usage": None if self._usage is None else attrs.asdict(self._usage),
+            "usage": self._usage and attrs.asdict(self._usage, filter=attrs.filters.exclude("raw")),
             "messages": [_saved(message) for message in self._messages],
         }
-        return json.dumps(document, ensure_ascii=False, indent=1)
+        try:
+            text = json.dumps(document, ensure_ascii=False, indent=1)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ConfigurationError(f"the conversation cannot be written as JSON: {error}") from error
+        # Halves of surrogate pairs, which UTF-8 lacks, become escapes; JSON spells them in the same way.
+        return text.encode("utf-8", "backslashreplace").decode()
 
     @classmethod
     def from_json(cls, text: str | bytes, ask: Ask, **options: Any) -> Conversation:
@@ -193,26 +243,36 @@ class Conversation:
         Raises:
             ConfigurationError: not a saved conversation, or one of a later version.
         """
-        document = _document(text)
-        options = {"model": document.model, "system": document.system, **options}
-        made = cls(ask, messages=[_loaded(message) for message in document.messages], **options)
-        made._usage = Usage(**document.usage) if document.usage else None
+        document, messages = _document(text)
+        made = cls(ask, messages=messages, **{"model": document.model, "system": document.system, **options})
+        made._usage = document.usage
         return made
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write ``to_json`` to a file, whole or not at all."""
-        target = Path(path)
-        with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", dir=target.parent, prefix=f".{target.name}.", delete=False
-        ) as file:
+        """Write ``to_json`` to a file, whole or not at all.
+
+        A new file is readable by its owner alone; one that was there keeps its permissions.
+
+        Raises:
+            ConfigurationError: it cannot be written, and what was there before is untouched.
+        """
+        text = self.to_json()
+        target = os.path.realpath(path)
+        try:
+            descriptor, beside = tempfile.mkstemp(dir=os.path.dirname(target), prefix=".", suffix=".tmp")
             try:
-                file.write(self.to_json())
-                file.flush()
-                os.fsync(file.fileno())
-                os.replace(file.name, target)
+                with open(descriptor, "w", encoding="utf-8", newline="\n") as file:
+                    file.write(text)
+                    file.flush()
+                    os.fsync(file.fileno())
+                with contextlib.suppress(FileNotFoundError):
+                    shutil.copymode(target, beside)
+                os.replace(beside, target)
             except BaseException:
-                os.unlink(file.name)
+                os.unlink(beside)
                 raise
+        except OSError as error:
+            raise ConfigurationError(f"cannot write the conversation {str(path)!r}: {error.strerror}") from error
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], ask: Ask, **options: Any) -> Conversation:
@@ -228,99 +288,100 @@ class Conversation:
         return cls.from_json(text, ask, **options)
 
 
-_REQUEST_FIELDS = frozenset(field.name for field in attrs.fields(ChatRequest)) - {"prompt", "images", "audio"}
-_OWN_FIELDS = frozenset({"messages", "tools"})
+def _taken(fields: dict[str, Any], names: frozenset[str]) -> dict[str, Any]:
+    """The fields of these names, which are no longer in ``fields``."""
+    return {name: fields.pop(name) for name in names & fields.keys()}
 
 
-def _request(request: ChatRequest, fields: Mapping[str, Any]) -> ChatRequest:
-    """A request with other fields."""
-    if unknown := fields.keys() - _REQUEST_FIELDS:
-        raise TypeError(f"no such field of a chat request: {', '.join(sorted(unknown))}")
-    if own := fields.keys() & _OWN_FIELDS:
-        raise TypeError(f"{', '.join(sorted(own))}: of the conversation as a whole, not of one turn")
-    return attrs.evolve(request, **fields) if fields else request
+def _beginnings(messages: Sequence[Message]) -> list[int]:
+    """Where the turns of a history begin: each with what the user says.
 
-
-def _turns(messages: Sequence[Message]) -> Iterator[tuple[Message, ...]]:
-    """The turns of a history: each begins with what the user says.
-
-    A user message after a tool's result shows the tool's images, and belongs to the turn.
+    A user message with parts after a tool's result shows the tool's images, and begins no turn.
     """
-    begins = 0
-    for at in range(1, len(messages)):
-        if messages[at].role == "user" and messages[at - 1].role != "tool":
-            yield tuple(messages[begins:at])
-            begins = at
-    if messages:
-        yield tuple(messages[begins:])
+    return [
+        at
+        for at, message in enumerate(messages)
+        if message.role == "user" and (at == 0 or messages[at - 1].role != "tool" or isinstance(message.content, str))
+    ]
 
 
 def estimate_tokens(messages: Sequence[Message]) -> int:
-    """About how many tokens some messages have: one for four bytes of UTF-8, 4 a message, 1000 an image or sound."""
-    total = 0
-    for message in messages:
-        parts = message.content if isinstance(message.content, (list, tuple)) else [{"text": message.content or ""}]
-        texts = [str(part["text"]) for part in parts if "text" in part]
-        texts += [call.name + call.arguments_json for call in message.tool_calls]
-        total += 4 + sum(len(text.encode("utf-8", "replace")) for text in texts) // 4
-        total += 1000 * sum("text" not in part for part in parts)
-    return total
+    """About how many tokens some messages have: one for four bytes of UTF-8, 4 a message, 1000 an image or clip."""
+    return sum(4 + _estimate(message) for message in messages)
+
+
+def _estimate(message: Message) -> int:
+    content = message.content or ""
+    texts = [content] if isinstance(content, str) else [str(part["text"]) for part in content if "text" in part]
+    others = 0 if isinstance(content, str) else len(content) - len(texts)
+    texts += [call.name + call.arguments_json for call in message.tool_calls]
+    if message.extra:
+        texts.append(json.dumps(message.extra, ensure_ascii=False, default=str))
+    return sum(len(text.encode("utf-8", "replace")) for text in texts) // 4 + 1000 * others
+
+
+class _Wire(msgspec.Struct):
+    """What a message of a file has at least to be."""
+
+    role: str
+    content: str | list[dict[str, Any]] | None = None
+    tool_calls: list[dict[str, Any]] | None = None
+    tool_call_id: str | None = None
+    name: str | None = None
 
 
 class _Saved(msgspec.Struct):
-    """One message of a file. ``invalid_arguments``: of calls whose arguments were no JSON, by the call's id."""
+    """A message of a file; ``extra`` goes back only to the server that is its ``origin``."""
 
     message: dict[str, Any]
+    extra: dict[str, Any] = {}
     origin: str = ""
-    invalid_arguments: dict[str, str] = msgspec.field(default_factory=dict)
-
-
-class _Document(msgspec.Struct):
-    format: str
-    version: int
-    messages: list[_Saved] = msgspec.field(default_factory=list)
-    model: str | None = None
-    system: str | None = None
-    usage: dict[str, Any] | None = None
 
 
 class _Head(msgspec.Struct):
     format: str
-    version: int
+    version: Annotated[int, msgspec.Meta(ge=1)]
 
 
-def _document(text: str | bytes) -> _Document:
+class _Document(_Head):
+    messages: list[_Saved]
+    model: str | None = None
+    system: str | None = None
+    usage: Usage | None = None
+
+
+def _document(text: str | bytes) -> tuple[_Document, list[Message]]:
+    """What a file holds, and its history."""
     try:
-        head = msgspec.json.decode(text, type=_Head)
+        value = decode_json(text)
+        head = msgspec.convert(value, _Head)
         if head.format != FORMAT:
             raise ConfigurationError(f"not a saved conversation: its format is {head.format!r}, not {FORMAT!r}")
         if head.version > VERSION:
             raise ConfigurationError(
                 f"saved by a later version of this library (format {head.version}; this one reads up to {VERSION})"
             )
-        return msgspec.json.decode(text, type=_Document)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        document = msgspec.convert(value, _Document)
+        return document, [_loaded(saved) for saved in document.messages]
+    except (NotJSONError, msgspec.ValidationError) as error:
         raise ConfigurationError(f"not a saved conversation: {error}") from error
 
 
 def _saved(message: Message) -> dict[str, Any]:
-    saved: dict[str, Any] = {"message": message.to_wire()}
+    wire = attrs.evolve(message, extra={}).to_wire()
+    # As they came, and not as servers take them back: what to_wire mends is mended again when it is sent.
+    wire["content"] = message.content
+    for entry, call in zip(wire.get("tool_calls", ()), message.tool_calls, strict=True):
+        entry["function"]["arguments"] = call.arguments_json
+    saved: dict[str, Any] = {"message": wire}
+    if message.extra:
+        saved["extra"] = dict(message.extra)
     if message.origin:
         saved["origin"] = message.origin
-    if invalid := {call.id: call.arguments_json for call in message.tool_calls if call.invalid}:
-        saved["invalid_arguments"] = invalid
     return saved
 
 
 def _loaded(saved: _Saved) -> Message:
-    try:
-        message = Message.from_wire(saved.message, origin=saved.origin)
-    except ConfigurationError as error:
-        raise ConfigurationError(f"not a saved conversation: {error}") from error
-    calls = [
-        attrs.evolve(call, arguments=None, arguments_json=saved.invalid_arguments[call.id], invalid=True)
-        if call.id in saved.invalid_arguments
-        else call
-        for call in message.tool_calls
-    ]
-    return attrs.evolve(message, tool_calls=calls)
+    msgspec.convert(saved.message, _Wire)
+    message = Message.from_wire(saved.message, origin=saved.origin)
+    return attrs.evolve(message, extra={**message.extra, **saved.extra})

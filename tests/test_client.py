@@ -567,3 +567,35 @@ def test_tools_run_until_the_model_answers() -> None:
     assert second[1]["content"] is None
     assert second[2] == {"role": "tool", "tool_call_id": "call_1", "content": "rain in Oslo"}
     assert tools[0]["function"]["name"] == "weather"
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_half_a_character_keeps_no_conversation_from_going_on(streamed: bool) -> None:
+    replies = [
+        stream_reply("hi \ud83d", "\ude00 \ud83d") if streamed else chat_reply("hi \ud83d\ude00 \ud83d"),
+        chat_reply(),
+    ]
+    with ReplayServer(replies) as server, Client(server.url, model="m") as client:
+        answer = client.chat("one", sink=print if streamed else None)
+        client.chat(
+            [{"role": "user", "content": "one \udc00"}, answer.to_message(), {"role": "user", "content": "two"}]
+        )
+    assert answer.text == "hi \U0001f600 \ufffd"
+    sent = server.requests[1].json()["messages"]
+    assert [message["content"] for message in sent] == ["one \ufffd", answer.text, "two"]
+
+
+def test_what_a_server_sent_with_a_call_goes_to_no_other() -> None:
+    call = {**tool_call("a", "{}"), "extra_content": {"google": "sig"}}
+    replies = [chat_reply(None, tool_calls=[call]), chat_reply(), chat_reply()]
+    with (
+        ReplayServer(replies) as server,
+        Client(server.url, model="m") as home,
+        Client(f"{server.url}/b", model="m") as b,
+    ):
+        turn = home.chat("hi").to_message()
+        result = {"role": "tool", "tool_call_id": "call_1", "content": "x"}
+        for client in (home, b):
+            client.chat([{"role": "user", "content": "hi"}, turn, result])
+    sent = [request.json()["messages"][1]["tool_calls"][0] for request in server.requests[1:]]
+    assert ["extra_content" in wire for wire in sent] == [True, False]

@@ -257,6 +257,7 @@ class _ChoiceState:
         self._grown: dict[str, list[str]] = {}
         self._logprobs: dict[str, Any] | None = None
         self._by_delta = False
+        self._half = ""
 
     @property
     def calls(self) -> ToolCallAssembler:
@@ -344,12 +345,22 @@ class _ChoiceState:
                 self._add_text(_plain_text(part), events)
 
     def _add_text(self, piece: str, events: list[StreamEvent]) -> None:
+        if self._half or "\ud7ff" < piece[-1:] < "\udc00":
+            piece = self._with_half(piece)
         splitter = self._splitter
         if splitter is not None and not splitter.passes(piece):
             self._add_split(splitter.feed(piece), events)
         elif piece:
             self.text_pieces.append(piece)
             events.append(StreamEvent("text", piece, self.index, self._call))
+
+    def _with_half(self, piece: str) -> str:
+        """A piece whose characters are whole: some servers cut an emoji into its surrogates, one a delta."""
+        piece = self._half + piece
+        self._half = ""
+        if "\ud7ff" < piece[-1:] < "\udc00":
+            piece, self._half = piece[:-1], piece[-1]
+        return piece.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
     def _add_split(self, pieces: list[tuple[str, str]], events: list[StreamEvent]) -> None:
         for kind, piece in pieces:
@@ -406,6 +417,9 @@ class _ChoiceState:
                 self._logprobs[key] = list(value) if type(value) is list else value
 
     def flush(self, events: list[StreamEvent]) -> None:
+        if self._half:
+            self._half = ""
+            self._add_text("\ufffd", events)
         if self._splitter is not None:
             self._add_split(self._splitter.finish(), events)
 

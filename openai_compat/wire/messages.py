@@ -98,10 +98,14 @@ class ToolCall:
             extra=extra,
         )
 
-    def to_wire(self) -> dict[str, Any]:
-        """The call as it is sent back. Invalid arguments go as ``{}``: servers refuse a history with broken JSON."""
+    def to_wire(self, *, own_fields: bool = True) -> dict[str, Any]:
+        """The call as it is sent back. Invalid arguments go as ``{}``: servers refuse a history with broken JSON.
+
+        Args:
+            own_fields: whether ``extra`` goes with it.
+        """
         function = {"name": self.name, "arguments": "{}" if self.invalid else self.arguments_json}
-        extra = dict(self.extra)
+        extra = dict(self.extra) if own_fields else {}
         function.update(as_mapping(extra.pop("function", None)))
         return {"id": self.id, "type": "function", "function": function, **extra}
 
@@ -154,7 +158,10 @@ class Message(Mapping[str, Any]):
         if not isinstance(value, Mapping) or not isinstance(value.get("role"), str):
             raise ConfigurationError("a message needs a 'role' of system, user, assistant or tool")
         known: dict[str, Any] = {key: value.get(key) for key in ("role", "content", "tool_call_id", "name")}
-        calls = [ToolCall.from_wire(call) for call in value.get("tool_calls") or () if isinstance(call, Mapping)]
+        wires = value.get("tool_calls")
+        if not isinstance(wires, (list, tuple, type(None))):
+            raise ConfigurationError(f"tool_calls is a list, not {type(wires).__name__}")
+        calls = [ToolCall.from_wire(call) for call in wires or () if isinstance(call, Mapping)]
         extra = {key: item for key, item in value.items() if key not in known and key != "tool_calls"}
         return cls(**known, tool_calls=calls, extra=extra, origin=origin)
 
@@ -163,6 +170,7 @@ class Message(Mapping[str, Any]):
 
         An assistant message with tool calls and no text has ``content: null``; without calls it has ``""``.
         """
+        at_home = not self.origin or origin is None or origin == self.origin
         wire: dict[str, Any] = {"role": self.role, "content": self.content}
         if self.name is not None:
             wire["name"] = self.name
@@ -170,10 +178,10 @@ class Message(Mapping[str, Any]):
             wire["tool_call_id"] = self.tool_call_id
         if self.tool_calls:
             wire["content"] = self.content or None
-            wire["tool_calls"] = [call.to_wire() for call in self.tool_calls]
+            wire["tool_calls"] = [call.to_wire(own_fields=at_home) for call in self.tool_calls]
         elif self.content is None:
             wire["content"] = ""
-        if not self.origin or origin is None or origin == self.origin:
+        if at_home:
             wire.update(self.extra)
         return wire
 
