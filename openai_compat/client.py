@@ -775,7 +775,7 @@ def _encoded(body: dict[str, Any]) -> bytes:
         return encode_json(body)
     except UnicodeEncodeError:
         # Half a character, which a model's answer or a file's name may hold.
-        from .wire.schema import to_json_value
+        from .wire.json_value import to_json_value
 
         return encode_json(to_json_value(body))
     except (TypeError, ValueError, RecursionError) as error:

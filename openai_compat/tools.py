@@ -12,8 +12,9 @@ from typing import Any, Generic, ParamSpec, Protocol, TypeVar, overload, runtime
 
 from .deadline import CancelToken
 from .errors import ConfigurationError, ToolError
+from .wire.parameters import is_unbound_method
 from .wire.request import ToolSpec
-from .wire.schema import Signature, is_unbound_method
+from .wire.signature import Signature
 
 log = logging.getLogger("openai_compat")
 

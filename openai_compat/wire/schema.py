@@ -1,4 +1,4 @@
-"""Python types and signatures to JSON Schema, and values checked against them.
+"""Python types to JSON Schema, and values checked against them.
 
 msgspec does both. What it refuses (a union of several classes, a class with such a union in it) is put behind a
 stand-in: a class of ours, for which msgspec asks back through its hooks, as it does for Pydantic models.
@@ -14,17 +14,17 @@ import inspect
 import json
 import math
 import re
-import sys
-import types
 import typing
 from collections import abc
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Annotated, Any, ClassVar, NamedTuple, Union
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Union
 
 import attrs
 import msgspec
 
 from ..errors import ConfigurationError
+from .json_value import to_json_value
+from .parameters import has_fields, is_typed_dict, is_union, parameters_of
 from .strict import likeness, strict_schema, without_filler_nulls
 
 _REF = "#/$defs/"
@@ -47,7 +47,9 @@ class TypeSchema:
 
     Args:
         hint: what msgspec takes (builtins, enums, ``Literal``, attrs classes, dataclasses, TypedDicts, Structs, and
-            collections, unions and ``Annotated`` forms of them), Pydantic models, and unions of any of these.
+            collections, unions and ``Annotated`` forms of them), Pydantic models, and unions of any of these. Another
+            class may have its schema in ``Annotated[…, msgspec.Meta(extra_json_schema=…)]``: it is called with the
+            value.
         strict: a schema in the subset that OpenAI's strict mode takes.
 
     Raises:
@@ -81,144 +83,9 @@ class TypeSchema:
             raise ValidationError("$", "nested too deeply") from error
 
 
-class Signature:
-    """What a function takes by name, as a JSON Schema and as a check of arguments.
-
-    Args:
-        function: a function, a method, a ``functools.partial`` (what it fixes is hidden), a class or a callable object.
-            A parameter without an annotation is taken as any JSON value; one whose default is None may be null.
-        descriptions: of parameters whose annotation has none.
-        injected: a type whose parameters the caller fills in; they stay out of the schema, and their names are in
-            ``injected``.
-        strict: a schema in the subset that OpenAI's strict mode takes.
-
-    Raises:
-        ConfigurationError: a parameter that cannot be given by name, or a type that has no schema.
-    """
-
-    def __init__(
-        self,
-        function: Callable[..., Any],
-        *,
-        descriptions: Mapping[str, str] | None = None,
-        injected: type | None = None,
-        strict: bool = False,
-    ) -> None:
-        self.injected: list[str] = []
-        fields: list[_Field] = []
-        for parameter, hint in _parameters(function):
-            name = parameter.name
-            if injected is not None and _mentions(hint, injected):
-                self.injected.append(name)
-                continue
-            hint = _with_description(hint, (descriptions or {}).get(name, ""))
-            try:
-                TypeSchema(hint, strict=strict)
-            except ConfigurationError as error:
-                raise ConfigurationError(f"no JSON Schema for parameter {name!r}: {error}") from error
-            required = parameter.default is parameter.empty
-            fields.append(_Field(name, name, hint, required, msgspec.UNSET if required else parameter.default))
-        self._type = TypeSchema(_shadow_of("Arguments", fields, forbid_unknown_fields=True))
-        self._lenient = _root_in_place(self._type.schema)
-        self.parameters: dict[str, Any] = strict_schema(self._lenient) if strict else self._lenient
-        self._strict = strict
-
-    def convert(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """Arguments as the function wants them; only those that are given.
-
-        Raises:
-            ValidationError: they do not fit.
-        """
-        try:
-            given = without_filler_nulls(arguments, self._lenient) if self._strict else arguments
-        except RecursionError as error:
-            raise ValidationError("$", "nested too deeply") from error
-        arguments_by_name: dict[str, Any] = self._type.convert(given).given()
-        return arguments_by_name
-
-
-def _parameters(function: Any) -> Iterator[tuple[inspect.Parameter, Any]]:
-    """The parameters that a caller may give by name, and their annotations."""
-    fixed: set[str] = set()
-    inner = function
-    while isinstance(inner, functools.partial) or (
-        hasattr(inner, "__wrapped__") and not hasattr(inner, "__signature__")
-    ):
-        if isinstance(inner, functools.partial):
-            fixed.update(inner.keywords)
-            inner = inner.func
-        else:
-            inner = inner.__wrapped__
-    try:
-        parameters = list(inspect.signature(function).parameters.values())
-        of_fields = typing.get_type_hints(inner, include_extras=True) if _has_fields(inner) else {}
-    except Exception as error:  # of the user's annotations
-        raise ConfigurationError(f"the signature cannot be read: {error}") from error
-    if parameters and is_unbound_method(function):
-        del parameters[0]
-    names = _names_around(inner)
-    for parameter in parameters:
-        if parameter.name in fixed:
-            continue
-        if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
-            raise ConfigurationError(f"a tool's parameters are given by name; {parameter.name!r} cannot be")
-        hint = of_fields[parameter.name] if parameter.name in of_fields else _annotation(parameter, names)
-        if isinstance(hint, dataclasses.InitVar):
-            hint = hint.type
-        # Python before 3.11 took it for granted.
-        if parameter.default is None and not _mentions(hint, type(None)) and hint is not Any:
-            hint = Union[hint, None]  # noqa: UP007 - also where | is not defined
-        yield parameter, hint
-
-
-def _names_around(function: Any) -> dict[str, Any]:
-    """The names that a function's annotations may use."""
-    if not isinstance(function, type):
-        return getattr(function if inspect.isroutine(function) else type(function).__call__, "__globals__", {})
-    names: dict[str, Any] = {}
-    for base in reversed(function.__mro__):
-        names.update(vars(sys.modules.get(base.__module__, object)))
-    return names
-
-
-def _annotation(parameter: inspect.Parameter, names: dict[str, Any]) -> Any:
-    if parameter.annotation is parameter.empty:
-        return Any
-    holder = types.SimpleNamespace(__annotations__={"hint": parameter.annotation})
-    try:
-        return typing.get_type_hints(holder, globalns=names, include_extras=True)["hint"]
-    except Exception as error:
-        raise ConfigurationError(f"the annotation of parameter {parameter.name!r} cannot be read: {error}") from error
-
-
-def is_unbound_method(function: Any) -> bool:
-    """Whether a function stands in a class body and takes ``self``."""
-    owner = getattr(function, "__qualname__", "").rpartition(".")[0]
-    if not isinstance(function, types.FunctionType) or not owner or owner.endswith("<locals>"):
-        return False
-    return next(iter(inspect.signature(function).parameters), "") in ("self", "cls")
-
-
-def _is_union(hint: Any) -> bool:
-    return typing.get_origin(hint) in (Union, types.UnionType)
-
-
-def _mentions(hint: Any, wanted: Any) -> bool:
-    """Whether a hint is ``wanted``, or a union or ``Annotated`` form of it."""
-    if typing.get_origin(hint) is Annotated:
-        return _mentions(typing.get_args(hint)[0], wanted)
-    if _is_union(hint):
-        return any(_mentions(member, wanted) for member in typing.get_args(hint))
-    return hint is wanted or typing.get_origin(hint) is wanted
-
-
-def _with_description(hint: Any, otherwise: str) -> Any:
-    return Annotated[hint, msgspec.Meta(description=otherwise)] if otherwise and not _has_description(hint) else hint
-
-
-def _has_description(hint: Any) -> bool:
-    if _is_union(hint):
-        return any(_has_description(member) for member in typing.get_args(hint))
+def has_description(hint: Any) -> bool:
+    if is_union(hint):
+        return any(has_description(member) for member in typing.get_args(hint))
     return typing.get_origin(hint) is Annotated and any(_description(item) for item in typing.get_args(hint)[1:])
 
 
@@ -249,7 +116,7 @@ class _Built(metaclass=_AnyInstance):
     hint: ClassVar[Any]
 
 
-class _Field(NamedTuple):
+class Field(NamedTuple):
     """A field or a parameter: its name in JSON and in Python, and its default, UNSET where that is not known."""
 
     name: str
@@ -262,14 +129,14 @@ class _Field(NamedTuple):
 class _Shadow(msgspec.Struct):
     """The fields of a function or a class, for msgspec. What is not given is unset: defaults stay where they are."""
 
-    fields: ClassVar[tuple[_Field, ...]]
+    fields: ClassVar[tuple[Field, ...]]
 
     def given(self) -> dict[str, Any]:
         values = ((field.python_name, getattr(self, f"p{at}")) for at, field in enumerate(self.fields))
         return {name: value for name, value in values if value is not msgspec.UNSET}
 
 
-def _shadow_of(name: str, fields: Iterable[_Field], *, doc: str | None = None, **options: Any) -> type[_Shadow]:
+def shadow_of(name: str, fields: Iterable[Field], *, doc: str | None = None, **options: Any) -> type[_Shadow]:
     fields = tuple(fields)
     # The names of the fields are names in JSON only, and need not be free in a Struct.
     made: Any = msgspec.defstruct(
@@ -283,7 +150,7 @@ def _shadow_of(name: str, fields: Iterable[_Field], *, doc: str | None = None, *
     return typing.cast("type[_Shadow]", made)
 
 
-def _struct_field(field: _Field) -> Any:
+def _struct_field(field: Field) -> Any:
     if field.required:
         return msgspec.field(name=field.name)
     return msgspec.field(name=field.name, default_factory=lambda: msgspec.UNSET)
@@ -299,15 +166,14 @@ _COLLECTIONS: dict[Any, Any] = {
 
 def _described(hint: Any) -> Any:
     """A hint as msgspec takes it: stand-ins for what it refuses, descriptions where it looks for them."""
-    while hasattr(hint, "__supertype__"):
-        hint = hint.__supertype__
+    hint = _without_alias(hint)
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
         inner: Any = _described(args[0])
         for item in args[1:]:
             inner = Annotated[inner, msgspec.Meta(description=item) if isinstance(item, str) and item else item]
         return inner
-    if _is_union(hint):
+    if is_union(hint):
         members = tuple(_described(member) for member in args)
         union: Any = Union[members]  # noqa: UP007 - made of a tuple
         return union if _takes(union) else _AnyInstance("AnyOf", (_AnyOf,), {"members": members})
@@ -315,16 +181,25 @@ def _described(hint: Any) -> Any:
         return _COLLECTIONS[origin][tuple(arg if arg is Ellipsis else _described(arg) for arg in args)]
     if hint is object:
         return Any
-    return _built(hint) if _has_fields(origin or hint) and not _takes(hint) else hint
+    return _built(hint) if has_fields(origin or hint) and not _takes(hint) else hint
+
+
+def _without_alias(hint: Any) -> Any:
+    """What a ``NewType`` or a ``type`` statement stands for."""
+    while hasattr(hint, "__supertype__") or type(hint).__name__ == "TypeAliasType":
+        hint = hint.__supertype__ if hasattr(hint, "__supertype__") else hint.__value__
+    return hint
 
 
 def _takes(hint: Any) -> bool:
     """Whether msgspec has a schema for a hint, and makes its values as their own constructors would."""
     try:
+        if not all(map(_is_plain, _parts(hint, []))):
+            return False
         msgspec.json.schema_components((hint,), schema_hook=_any_schema)
-        return all(map(_is_plain, _classes(msgspec.inspect.type_info(hint), [])))
     except Exception:  # of the user's types; describing them tells what it is
         return False
+    return True
 
 
 def _any_schema(custom: Any) -> dict[str, Any]:
@@ -333,32 +208,41 @@ def _any_schema(custom: Any) -> dict[str, Any]:
     raise NotImplementedError
 
 
-def _classes(info: Any, found: list[Any]) -> list[Any]:
-    """The classes in a type, as msgspec describes it."""
-    if isinstance(info, tuple):
-        for item in info:
-            _classes(item, found)
-    elif isinstance(info, (msgspec.inspect.Type, msgspec.inspect.Field)):
-        cls = getattr(info, "cls", None)
-        if cls is None or cls not in found:
-            found += [cls] if cls is not None else []
-            for name in info.__struct_fields__:
-                _classes(getattr(info, name), found)
+def _parts(hint: Any, found: list[Any]) -> list[Any]:
+    """A hint and all that it is made of, the fields of classes too."""
+    hint = _without_alias(hint)
+    if hint not in found:
+        found.append(hint)
+        inner = list(typing.get_args(hint))
+        cls = typing.get_origin(hint) or hint
+        if has_fields(cls):
+            inner += typing.get_type_hints(cls, include_extras=True).values()
+        for part in inner:
+            _parts(part, found)
     return found
 
 
 def _is_plain(hint: Any) -> bool:
-    """Whether a value is made by setting its attributes, as msgspec does it."""
+    """Whether msgspec does right by a hint, what is in it aside."""
+    if is_union(hint):
+        members = [member for member in typing.get_args(hint) if member is not type(None)]
+        return len(members) == 1 or not any(map(_is_narrowed, members))
     cls = typing.get_origin(hint) or hint
+    # It sets the attributes of a value itself.
     if dataclasses.is_dataclass(cls):
         return not hasattr(cls, "__pydantic_validator__") and all(field.init for field in dataclasses.fields(cls))
-    return not attrs.has(cls) or all(field.init and field.converter is None for field in attrs.fields(cls))
+    if isinstance(cls, type) and attrs.has(cls):
+        return all(field.init and field.converter is None for field in attrs.fields(cls))
+    return True
 
 
-def _has_fields(cls: Any) -> bool:
-    return isinstance(cls, type) and (
-        attrs.has(cls) or dataclasses.is_dataclass(cls) or typing.is_typeddict(cls) or issubclass(cls, msgspec.Struct)
-    )
+def _is_narrowed(member: Any) -> bool:
+    """Whether a union with this member is one that msgspec gets wrong.
+
+    Up to 0.22 it refuses 0 for ``Literal[7] | float``, and frees memory that is not its own after a union of a list and
+    a string with a pattern, and some others with bounds.
+    """
+    return typing.get_origin(member) in (Annotated, Literal) or isinstance(member, enum.EnumMeta)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -381,23 +265,23 @@ def _shadow(hint: Any) -> type[_Shadow]:
     if doc.startswith(f"{cls.__name__}("):
         doc = ""  # written by dataclasses
     name = f"{cls.__name__}[{args}]" if args else cls.__name__
-    return _shadow_of(name, _fields(cls, hint), doc=inspect.cleandoc(doc), **options)
+    return shadow_of(name, _fields(cls, hint), doc=inspect.cleandoc(doc), **options)
 
 
-def _fields(cls: Any, hint: Any) -> Iterator[_Field]:
+def _fields(cls: Any, hint: Any) -> Iterator[Field]:
     given = dict(zip(getattr(cls, "__parameters__", ()), typing.get_args(hint), strict=False))
-    if typing.is_typeddict(cls):
+    if is_typed_dict(cls):
         for name, annotation in typing.get_type_hints(cls, include_extras=True).items():
             inner, required = _unwrapped(annotation, name in cls.__required_keys__)
-            yield _Field(name, name, _filled_in(inner, given), required)
+            yield Field(name, name, _filled_in(inner, given), required)
         return
     renamed = {}
     if issubclass(cls, msgspec.Struct):
         renamed = dict(zip(cls.__struct_fields__, cls.__struct_encode_fields__, strict=True))
-    for parameter, annotation in _parameters(cls):
+    for parameter, annotation in parameters_of(cls):
         name, required = parameter.name, parameter.default is parameter.empty
         default = msgspec.UNSET if required else parameter.default
-        yield _Field(renamed.get(name, name), name, _filled_in(annotation, given), required, default)
+        yield Field(renamed.get(name, name), name, _filled_in(annotation, given), required, default)
 
 
 def _unwrapped(hint: Any, required: bool) -> tuple[Any, bool]:
@@ -451,6 +335,9 @@ def _schema_of(hint: Any) -> dict[str, Any]:
             _add_defaults(definitions[schema["$ref"].removeprefix(_REF)]["properties"], shadow)
     for at, model in enumerate(models):
         places[f"model {at}"] = _adopted(_pydantic_schema(model), definitions)
+    for definition in definitions.values():
+        if definition.get("required") == []:
+            del definition["required"]  # says nothing
     definitions = {name: _with_places(schema, places) for name, schema in definitions.items()}
     whole: dict[str, Any] = _with_places(schemas[0], places)
     return {**whole, "$defs": definitions} if definitions else whole
@@ -512,13 +399,10 @@ def _with_places(schema: Any, places: Mapping[str, Any]) -> Any:
         del made["$ref"]
         target = places[reference]
         made = {**(target if target.get("$ref") == reference else _with_places(target, places)), **made}
-    # A class without fields, or with defaults for all, requires none.
-    if made.get("required") == []:
-        del made["required"]
     return made
 
 
-def _root_in_place(schema: dict[str, Any]) -> dict[str, Any]:
+def root_in_place(schema: dict[str, Any]) -> dict[str, Any]:
     """The schema of arguments in place of the reference to it, without its title."""
     definitions = dict(schema["$defs"])
     own = definitions.pop(schema["$ref"].removeprefix(_REF))
@@ -546,28 +430,27 @@ def _convert(value: Any, hint: Any) -> Any:
         raise _explained(error, value, hint) from error
     except UnicodeError as error:
         raise ValidationError("$", "text that is not valid Unicode") from error
-    except TypeError as error:
-        if "unhashable" not in str(error):
-            raise
-        raise ValidationError("$", "a list or an object in a set, or as a key") from error
+    except TypeError as error:  # a list in a set
+        raise ValidationError("$", str(error)) from error
 
 
 def _convert_custom(hint: Any, value: Any) -> Any:
-    if _is_pydantic(hint):
-        return _convert_pydantic(hint, value)
-    if issubclass(hint, _AnyOf):
-        return _convert_to_any(hint, value)
-    if not issubclass(hint, _Built):
-        raise NotImplementedError
-    cls = typing.get_origin(hint.hint) or hint.hint
-    if not typing.is_typeddict(cls) and isinstance(value, cls):
+    if issubclass(type(hint), _AnyInstance):
+        return _convert_to_any(hint, value) if issubclass(hint, _AnyOf) else _build(hint.hint, value)
+    cls = typing.get_origin(hint) or hint
+    if isinstance(value, cls):
         return value
-    return cls(**_convert(value, _shadow(hint.hint)).given())
+    return _convert_pydantic(cls, value) if _is_pydantic(cls) else cls(value)
+
+
+def _build(hint: Any, value: Any) -> Any:
+    cls = typing.get_origin(hint) or hint
+    if not is_typed_dict(cls) and isinstance(value, cls):
+        return value
+    return cls(**_convert(value, _shadow(hint)).given())
 
 
 def _convert_pydantic(model: Any, value: Any) -> Any:
-    if isinstance(value, model):
-        return value
     try:
         # As JSON, where also a strict model takes text for a date and a list for a set.
         return model.model_validate_json(json.dumps(value))
@@ -706,63 +589,3 @@ def _located(error: Mapping[str, Any], value: Any) -> tuple[list[str | int], str
             steps.append(step)
     problem = " ".join(_PYDANTIC_WORDS.get(error["type"], error["msg"]).split())
     return steps, problem[:1].lower() + problem[1:]
-
-
-# Values to JSON
-
-
-def to_json_value(value: Any) -> Any:
-    """A value as what JSON has: attrs and Pydantic values, enums, NumPy numbers and arrays, paths, and so on.
-
-    A mapping is an object, whatever else it is. Numbers that JSON lacks (NaN, infinities) are null; characters that
-    UTF-8 lacks (lone surrogates) are U+FFFD.
-
-    Raises:
-        TypeError: it has no JSON form.
-    """
-    try:
-        return _json_of(value)
-    except RecursionError:
-        raise TypeError(f"{type(value).__name__} is nested too deeply, or holds itself") from None
-
-
-def _json_of(value: Any) -> Any:
-    if value is None or isinstance(value, bool):
-        return value
-    if not isinstance(value, (enum.Enum, type)):
-        if isinstance(value, str):
-            return value if value.isascii() else value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-        if isinstance(value, int):
-            return int(value)
-        if isinstance(value, float):
-            return float(value) if math.isfinite(value) else None
-        if isinstance(value, Mapping):
-            return {_json_key(key): _json_of(inner) for key, inner in value.items()}
-        if type(value) in (list, tuple):
-            return [_json_of(item) for item in value]
-        if attrs.has(type(value)) or dataclasses.is_dataclass(value):
-            fields = attrs.fields(type(value)) if attrs.has(type(value)) else dataclasses.fields(value)
-            shown = [field.name for field in fields if not field.name.startswith("_") and hasattr(value, field.name)]
-            return {name: _json_of(getattr(value, name)) for name in shown}
-    return _json_of(msgspec.to_builtins(value, str_keys=True, enc_hook=_custom_json))
-
-
-def _json_key(key: Any) -> str:
-    text: str = _json_of(key if isinstance(key, str) else next(iter(msgspec.to_builtins({key: None}, str_keys=True))))
-    return text
-
-
-def _custom_json(value: Any) -> Any:
-    if isinstance(value, type):
-        raise TypeError(f"the class {value.__name__} has no JSON form")
-    if hasattr(value, "model_dump"):
-        return value.model_dump(mode="json")
-    if hasattr(value, "tolist"):
-        return value.tolist()
-    if hasattr(value, "__fspath__"):
-        return value.__fspath__()
-    if isinstance(value, Mapping):
-        return dict(value)
-    if isinstance(value, Iterable) and not isinstance(value, Iterator):
-        return list(value)
-    raise TypeError(f"{type(value).__name__} has no JSON form")

@@ -8,10 +8,10 @@ from typing import Any
 import attrs
 import msgspec
 
+from .json_value import to_json_value
 from .media import Image
 from .messages import Message, ToolCall
 from .request import ChatRequest
-from .schema import to_json_value
 
 
 @attrs.frozen(kw_only=True)

@@ -8,10 +8,14 @@ import dataclasses
 import datetime
 import decimal
 import enum
+import fractions
 import functools
 import itertools
+import json
+import os
 import pathlib
 import pickle
+import subprocess
 import sys
 import types
 import typing
@@ -26,14 +30,18 @@ import msgspec
 import numpy as np
 import pydantic
 import pytest
+import typing_extensions
 from arbitrary import nested, nested_lists, quick, thorough
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from typing_extensions import NotRequired, Required
+from typing_extensions import NotRequired, Required, TypeAliasType
 
 from openai_compat.errors import ConfigurationError
+from openai_compat.wire.json_value import to_json_value
 from openai_compat.wire.messages import Message
-from openai_compat.wire.schema import Signature, TypeSchema, ValidationError, is_unbound_method, to_json_value
+from openai_compat.wire.parameters import is_unbound_method
+from openai_compat.wire.schema import TypeSchema, ValidationError
+from openai_compat.wire.signature import Signature
 
 # ruff: noqa: UP006, UP007, UP045 - the older spellings are among what is tested
 
@@ -105,6 +113,14 @@ class Team(pydantic.BaseModel):
 class Folder(pydantic.BaseModel):
     files: list[str]
     inside: list["Folder"] = []
+
+
+class Mixed(pydantic.BaseModel):
+    value: int | list[int]
+
+
+CYCLE: dict[str, Any] = {}
+CYCLE["name"] = CYCLE
 
 
 class Arguments(msgspec.Struct):
@@ -196,6 +212,10 @@ class PlanRow(TypedDict):
     note: NotRequired[str]
 
 
+class PlanBack(typing_extensions.TypedDict, total=False):
+    step: Required[Click | Type]
+
+
 class PlanStruct(msgspec.Struct, rename="kebab", tag="plan", forbid_unknown_fields=True):
     first_step: Click | Type
     times: int = 1
@@ -243,12 +263,40 @@ class Odd:
     ratio: float = float("nan")
 
 
+@dataclass
+class Ratio:
+    value: float = float("nan")
+    least: float = 0.5
+
+
 class Context(Generic[T]):
     """What the caller fills in."""
 
 
 Id = NewType("Id", int)
 Step = NewType("Step", Union[Click, Type])  # type: ignore[valid-newtype]
+
+
+Alias = TypeAliasType("Alias", list[Union[Click, Type]])
+
+
+@pydantic.dataclasses.dataclass
+class Range:
+    low: int
+    high: int = 9
+
+    @pydantic.field_validator("high")
+    @classmethod
+    def above_zero(cls, value: int) -> int:
+        return positive(value)
+
+
+@dataclass
+class Counted:
+    count: int = dataclasses.field(init=False)
+
+    def __init__(self, *parts: int) -> None:
+        self.count = len(parts)
 
 
 class Weather:
@@ -402,6 +450,12 @@ TYPES: dict[str, tuple[Any, dict[str, Any], dict[str, Any]]] = {
     "newtype-of-union": (Step, any_of(ref("Click"), ref("Type")), {"Click": CLICK, "Type": TYPE}),
     "final": (Final[int], INTEGER, {}),
     "typevar": (T, {}, {}),
+    "alias": (Alias, array_of(any_of(ref("Click"), ref("Type"))), {"Click": CLICK, "Type": TYPE}),
+    "schema-of-ones-own": (
+        Annotated[pathlib.PurePosixPath, Meta(extra_json_schema={"type": "string", "format": "path"})],
+        {**STRING, "format": "path"},
+        {},
+    ),
     "annotated-text": (Annotated[int, "How many."], {**INTEGER, "description": "How many."}, {}),
     "annotated-empty-text": (Annotated[int, ""], INTEGER, {}),
     "annotated-meta": (
@@ -424,7 +478,7 @@ TYPES: dict[str, tuple[Any, dict[str, Any], dict[str, Any]]] = {
     ),
     "literal": (Literal["b", "a"], {"enum": ["a", "b"]}, {}),
     "literal-mixed": (Literal["a", 2, None], {"enum": [None, 2, "a"]}, {}),
-    "literal-or": (Literal["a"] | int, any_of(INTEGER, {"enum": ["a"]}), {}),
+    "literal-or": (Literal["a"] | int, any_of({"enum": ["a"]}, INTEGER), {}),
     "enum": (Unit, ref("Unit"), {"Unit": UNIT}),
     "int-enum": (Level, ref("Level"), {"Level": LEVEL}),
     "str-enum-before-3.11": (Shade, ref("Shade"), {"Shade": {"title": "Shade", "enum": ["dark"]}}),
@@ -650,6 +704,11 @@ TYPES: dict[str, tuple[Any, dict[str, Any], dict[str, Any]]] = {
         ref("Odd"),
         {"Odd": object_of("Odd", {"name": STRING, "path": {}, "marker": {}, "ratio": NUMBER}, ["name"])},
     ),
+    "default-that-json-lacks": (
+        Ratio,
+        ref("Ratio"),
+        {"Ratio": object_of("Ratio", {"value": NUMBER, "least": {**NUMBER, "default": 0.5}}, [])},
+    ),
     "same-name": (
         Union[same_name("attrs", "one"), same_name("attrs", "two")],
         any_of(ref("one.Same"), ref("two.Same")),
@@ -762,10 +821,10 @@ SIGNATURES: dict[str, tuple[Any, dict[str, Any]]] = {
     "class-named-as-ours": (
         of(Arguments),
         parameters(
-            {"x": ref("wire.test_schema.Arguments")},
+            {"x": ref("Arguments")},
             ["x"],
             {
-                "wire.test_schema.Arguments": object_of(
+                "Arguments": object_of(
                     "Arguments", {"a": INTEGER}, description="Has the name that the library itself uses."
                 )
             },
@@ -774,9 +833,9 @@ SIGNATURES: dict[str, tuple[Any, dict[str, Any]]] = {
     "model-named-as-ours": (
         of(pydantic.create_model("Arguments", a=(int, ...))),
         parameters(
-            {"x": ref("Arguments_")},
+            {"x": ref("Arguments")},
             ["x"],
-            {"Arguments_": object_of("Arguments", {"a": {"title": "A", **INTEGER}})},
+            {"Arguments": object_of("Arguments", {"a": {"title": "A", **INTEGER}})},
         ),
     ),
     "default-none": (of(int, None), parameters({"x": any_of(INTEGER, NULL, default=None)})),
@@ -853,10 +912,12 @@ def test_schema_of_a_string_enum() -> None:
     assert TypeSchema(made).schema["$defs"]["Made"] == {"title": "Made", "enum": ["a", "b"]}
 
 
-@pytest.mark.parametrize(("hint", "schema", "defs"), TYPES.values(), ids=TYPES)
+READY = {name: case for name, case in TYPES.items() if not name.startswith("text")}
+"""Types without text in them, which is read where a function stands."""
+
+
+@pytest.mark.parametrize(("hint", "schema", "defs"), READY.values(), ids=READY)
 def test_schema_of_a_type_is_that_of_a_parameter(hint: Any, schema: Any, defs: Any) -> None:
-    if isinstance(hint, str) or "ForwardRef" in repr(hint) or hint == list["Place"]:
-        pytest.skip("text is read where the function stands")
     assert TypeSchema(hint).schema == ({**schema, "$defs": defs} if defs else schema)
 
 
@@ -903,6 +964,18 @@ def test_nested_models_of_one_name_are_told_apart() -> None:
     assert follow(schema["prefixItems"][1], "middle", "same") == {"two"}
 
 
+def test_a_model_may_have_one_of_its_own_name_inside() -> None:
+    outer = pydantic.create_model("Same", __module__="two", inner=(same_name("pydantic", "one"), ...))
+    schema = TypeSchema(outer).schema
+    assert schema == {
+        **ref("Same_"),
+        "$defs": {
+            "Same": object_of("Same", {"one": {"title": "One", **INTEGER}}),
+            "Same_": object_of("Same", {"inner": ref("Same")}),
+        },
+    }
+
+
 def test_two_classes_that_cannot_be_told_apart_are_refused() -> None:
     with pytest.raises(ConfigurationError, match=r"two classes have the same name: .*one\.Same"):
         TypeSchema(tuple[same_name("attrs", "one"), same_name("attrs", "one")])
@@ -946,28 +1019,8 @@ def test_a_list_of_what_is_injected_is_not_injected() -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "items",
-        "keys",
-        "self",
-        "cls",
-        "_private",
-        "__dunder__",
-        "__init__",
-        "__post_init__",
-        "__struct_fields__",
-        "field",
-        "fields",
-        "given",
-        "name",
-        "tag",
-        "schema",
-        "größe",
-        "p0",
-        "p1",
-        "type",
-        "default",
-        "ref",
-        "mro",
+        *("items", "keys", "self", "cls", "_private", "__dunder__", "__init__", "__post_init__", "__struct_fields__"),
+        *("field", "fields", "given", "name", "tag", "schema", "größe", "p0", "p1", "type", "default", "ref", "mro"),
     ],
 )
 def test_any_name_may_name_a_parameter(name: str) -> None:
@@ -1017,6 +1070,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "bounds-too-wide": (of(Annotated[int, Meta(le=2**64)]), "parameter 'x': Integer bounds"),
     "bad-pattern": (of("Annotated[str, Meta(pattern='(')]"), "parameter 'x' cannot be read: missing \\)"),
     "array-like-of-union": (of(Arrays), "parameter 'x': Arrays is array_like"),
+    "constructor": (of(Counted), "parameter 'x': a tool's parameters are given by name; 'parts' cannot be"),
     "unknown-name": (of("NoSuchName"), "parameter 'x' cannot be read: name 'NoSuchName'"),
     "no-annotation": (of("list["), "parameter 'x' cannot be read"),
     "value": (of(3), "parameter 'x'"),
@@ -1116,6 +1170,10 @@ CONVERTED: dict[str, tuple[Any, Any, Any]] = {
     "union-first-string-that-fits": (datetime.date | str, "2024-02-29", datetime.date(2024, 2, 29)),
     "union-of-lists": (list[Click] | list[Type], [{"text": "hi"}], [Type("hi")]),
     "union-keeps-most": (Point | dict[str, int], {"x": 1, "y": 2}, {"x": 1, "y": 2}),
+    "union-of-listed-and-number": (Literal[7] | float, 0, 0.0),
+    "union-of-enum-and-number": (Level | float, 5, 5.0),
+    "union-of-listed-and-text": (Literal["a"] | str, "b", "b"),
+    "union-with-pattern": (Annotated[str, Meta(pattern="^a")] | list[int], [1], [1]),
     "union-class-or-dict": (Point | dict[str, int], {"x": 1.5}, Point(1.5)),
     "union-dict": (Place | dict[str, int], {"a": 1}, {"a": 1}),
     "union-of-models": (User | Team, {"lead": {"name": "Ada"}}, Team(lead=User(name="Ada"))),
@@ -1132,6 +1190,7 @@ CONVERTED: dict[str, tuple[Any, Any, Any]] = {
         Plan(Type("hi"), User(name="Ada"), (Click(1, 2),)),
     ),
     "plan-row": (PlanRow, {"step": click()}, {"step": Click(1, 2)}),
+    "plan-of-typing-extensions": (list[PlanBack | Row], [{"step": click()}], [{"step": Click(1, 2)}]),
     "plan-struct": (PlanStruct, {"type": "plan", "first-step": click()}, PlanStruct(Click(1, 2))),
     "plan-struct-or-model": (
         PlanStruct | User,
@@ -1140,6 +1199,13 @@ CONVERTED: dict[str, tuple[Any, Any, Any]] = {
     ),
     "constructor-with-converter": (Bounded, {"low": 1}, Bounded(1, 2)),
     "constructor-with-initvar": (list[Total], [{"parts": [1, 2], "start": 4}], [Total([1, 2], 4)]),
+    "alias": (Alias, [{"text": "hi"}], [Type("hi")]),
+    "model-dataclass": (list[Range], [{"low": 1}], [Range(1)]),
+    "schema-of-ones-own": (
+        Annotated[pathlib.PurePosixPath, Meta(extra_json_schema={"type": "string"})],
+        "a/b",
+        pathlib.PurePosixPath("a/b"),
+    ),
     "instances-pass": (list[Plan | User | Point], [Plan(Click(1, 2)), User(name="a"), Point(1)], None),
 }
 
@@ -1191,7 +1257,7 @@ MISFITS: dict[str, tuple[Any, Any, str]] = {
         {"content": "b` - at `$.x`"},
         "$.content: invalid enum value 'b - at $.x'",
     ),
-    "literal-in-lines": (Literal["a"], "b\n\tc", "$: invalid enum value 'b c'"),
+    "literal-in-lines": (Literal["a"], "b\n\tc", r"$: invalid enum value 'b\n\tc'"),
     "enum": (Unit, "kelvin", "$: invalid enum value 'kelvin'"),
     "date": (datetime.date, "today", "$: invalid RFC3339 encoded date"),
     "uuid": (uuid.UUID, "x", "$: invalid UUID"),
@@ -1200,7 +1266,6 @@ MISFITS: dict[str, tuple[Any, Any, str]] = {
     "timedelta": (datetime.timedelta, 3, "$: expected duration, got int"),
     "item": (list[int], [1, "x"], "$[1]: expected int, got str"),
     "set-item": (set[int], [1, None], "$[1]: expected int, got null"),
-    "unhashable": (set, [[1]], "$: a list or an object in a set, or as a key"),
     "tuple-length": (tuple[int, str], [1], "$: expected array of length 2, got 1"),
     "tuple-item": (tuple[int, str], [1, 2], "$[1]: expected str, got int"),
     "dict-value": (dict[str, int], {"a": 1, "b": "x"}, "$.b: expected int, got str"),
@@ -1217,15 +1282,28 @@ MISFITS: dict[str, tuple[Any, Any, str]] = {
     "object": (Place, "Oslo", "$: expected object, got str"),
     "missing": (Place, {}, "$.city: required, but missing"),
     "missing-inside": (list[Place], [{}], "$[0].city: required, but missing"),
-    "missing-renamed": (Job, {"first_step": "a"}, "$.firstStep: required, but missing"),
+    "missing-renamed": (Job, {"retries": 1}, "$.firstStep: required, but missing"),
     "unknown": (Job, {"firstStep": "a", "x": 1}, "$.x: no such field"),
     "unknown-odd": (Job, {"firstStep": "a", "x\n`y": 1}, '$["x\\n`y"]: no such field'),
     "field": (Place, {"city": 3}, "$.city: expected str, got int"),
     "field-deep": (Tree, {"value": 1, "left": {"value": None}}, "$.left.value: expected int, got null"),
     "validator": (list[Checked], [{"days": 0}], "$[0]: 'days' must be >= 1: 0"),
     "converter": (list[Bounded], [{"low": 0}], "$[0]: must be above zero"),
-    "lone-surrogate-as-key": (Place, {"\ud83d": 1}, "$: text that is not valid Unicode"),
-    "lone-surrogate-as-literal": (Literal["a"], "\ud83d", "$: text that is not valid Unicode"),
+    "key-with-a-dot": (
+        dict[str, TypedDict("Dotted", {"a.b": dict[str, int]})],  # type: ignore[misc]
+        {"c": {"a.b": {"d": "x"}}},
+        "$[...].a.b[...]: expected int, got str",
+    ),
+    "schema-of-ones-own": (
+        list[Annotated[fractions.Fraction, Meta(extra_json_schema={"type": "string"})]],
+        ["1/2", "x"],
+        "$[1]: Invalid literal for Fraction: 'x'",
+    ),
+    "union-in-a-model": (
+        Mixed,
+        {"value": [1, "x"]},
+        "$.value[1]: input should be a valid integer, unable to parse string as an integer",
+    ),
     "typeddict": (Row, {"id": "1"}, "$.id: expected int, got str"),
     "struct-tag": (Cat | Dog, {"type": "Cow"}, "$.type: invalid value 'Cow'"),
     "namedtuple": (Pair, [1, 2], "$[1]: expected str, got int"),
@@ -1266,7 +1344,7 @@ MISFITS: dict[str, tuple[Any, Any, str]] = {
     "no-json": (int, Marker(), "$: expected int, got Marker"),
     "no-json-inside": (Place, {"city": {1, 2}}, "$.city: expected str, got set"),
     "no-json-in-a-model": (User, {"name": Marker()}, "$: Object of type Marker is not JSON serializable"),
-    "keys-that-are-no-text": (Place, {3: "x"}, "$: key: expected str"),
+    "keys-that-are-no-text": (Place, {3: "x"}, '$["3"]: key: expected str'),
 }
 
 
@@ -1279,6 +1357,21 @@ def test_row_15_what_does_not_fit_is_told_in_one_line_with_its_path(hint: Any, v
     with pytest.raises(ValidationError) as caught:
         Signature(of(hint)).convert({"x": value})
     assert str(caught.value) == message.replace("$", "$.x", 1)
+
+
+PATHLESS: dict[str, tuple[Any, Any, str]] = {
+    "unhashable": (set, [[1]], "$: unhashable type: 'list'"),
+    "cycle-in-a-model": (User, CYCLE, "$: nested too deeply"),
+    "lone-surrogate-as-key": (Place, {"\ud83d": 1}, "$: text that is not valid Unicode"),
+    "lone-surrogate-as-literal": (Literal["a"], "\ud83d", "$: text that is not valid Unicode"),
+}
+
+
+@pytest.mark.parametrize(("hint", "value", "message"), PATHLESS.values(), ids=PATHLESS)
+def test_what_msgspec_gives_no_path_for_is_refused_all_the_same(hint: Any, value: Any, message: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        Signature(of(list[hint])).convert({"x": [value]})
+    assert str(caught.value) == message
 
 
 ARGUMENTS: dict[str, tuple[Any, str]] = {
@@ -1328,6 +1421,44 @@ def test_the_blame_in_a_large_dict_is_found_quickly() -> None:
     value["k19999"] = [1, "x"]  # type: ignore[list-item]
     with pytest.raises(ValidationError, match=r"^\$\.k19999\[1\]: expected int, got str$"):
         TypeSchema(dict[str, list[int]]).convert(value)
+
+
+UNSAFE = """
+import gc
+from dataclasses import make_dataclass
+from typing import Annotated, Union
+from msgspec import Meta
+from openai_compat.wire.schema import TypeSchema, ValidationError
+from openai_compat.wire.signature import Signature
+
+def use(hint):
+    def call(x): ...
+    call.__annotations__ = {"x": hint}
+    Signature(call)
+    schema = TypeSchema(hint)
+    for value in ("a", 1, [1], {"one": [1], "two": []}):
+        try:
+            schema.convert(value)
+        except ValidationError:
+            pass
+
+for narrow in (Annotated[str, Meta(pattern="^a", min_length=1)], Annotated[int, Meta(ge=1)]):
+    for other in (list[int], dict[str, int], set[int], tuple[int, ...], tuple[int, str]):
+        for hint in (Union[narrow, other], Union[other, narrow, None]):
+            use(hint)
+            use(list[hint])
+            use(make_dataclass("Made", [("one", hint), ("two", list[int] | set[int])]))
+            gc.collect()
+print("unharmed")
+"""
+
+
+def test_no_union_lets_msgspec_free_what_is_not_its_own() -> None:
+    environment = {**os.environ, "PYTHONMALLOC": "debug"}
+    run = subprocess.run(
+        [sys.executable, "-c", UNSAFE], capture_output=True, text=True, env=environment, errors="replace"
+    )
+    assert (run.stdout, run.returncode) == ("unharmed\n", 0), run.stderr[:2000]
 
 
 def test_an_error_of_the_users_own_goes_through() -> None:
@@ -1380,6 +1511,7 @@ LEAVES = (
     plain_kind(Annotated[str, Meta(pattern="^a")], texts.map("a".__add__)),
 )
 numbers = itertools.count()
+FAMILIES = ("dataclass", "attrs", "struct", "typeddict", "pydantic")
 FIELDS = ("one", "two", "three")
 
 
@@ -1404,12 +1536,12 @@ def make_class(family: str, fields: Mapping[str, Any], optional: set[str]) -> An
 
 
 @st.composite
-def classes(draw: st.DrawFn, kinds: st.SearchStrategy[Kind], families: Sequence[str]) -> Kind:
-    family = draw(st.sampled_from(families))
+def classes(draw: st.DrawFn, kinds: st.SearchStrategy[Kind], *, fewest: int = 0, all_required: bool = False) -> Kind:
+    family = draw(st.sampled_from(FAMILIES))
     if family == "pydantic":
         kinds = st.sampled_from(LEAVES)
-    fields = draw(st.dictionaries(st.sampled_from(FIELDS), kinds, max_size=3))
-    optional = {key for key in fields if draw(st.booleans())}
+    fields = draw(st.dictionaries(st.sampled_from(FIELDS), kinds, min_size=fewest, max_size=3))
+    optional = {key for key in fields if not all_required and draw(st.booleans())}
     hint = make_class(family, {key: kind.hint for key, kind in fields.items()}, optional)
 
     @st.composite
@@ -1454,15 +1586,12 @@ def unions(kinds: Sequence[Kind]) -> Kind:
     return Kind(Union[tuple(kind.hint for kind in kinds)], pairs, takes_null=takes_null, exact_paths=False)
 
 
-FAMILIES = ("dataclass", "attrs", "struct", "typeddict", "pydantic")
-
-
-def kinds(families: Sequence[str] = FAMILIES, *, strict: bool = False) -> st.SearchStrategy[Kind]:
+def kinds(*, strict: bool = False) -> st.SearchStrategy[Kind]:
     """Types of any shape. Of dicts and tuples strict mode knows nothing."""
 
     def larger(inner: st.SearchStrategy[Kind]) -> st.SearchStrategy[Kind]:
         several = st.lists(inner, min_size=2, max_size=3)
-        made = inner.map(lists) | inner.map(optionals) | several.map(unions) | classes(inner, families)
+        made = inner.map(lists) | inner.map(optionals) | several.map(unions) | classes(inner)
         return made if strict else made | inner.map(dicts) | several.map(tuples)
 
     return st.recursive(st.sampled_from(LEAVES), larger, max_leaves=6)
@@ -1510,7 +1639,7 @@ def as_path(steps: Iterable[str | int]) -> str:
     def step(name: str | int) -> str:
         if isinstance(name, int):
             return f"[{name}]"
-        return f".{name}" if name.isidentifier() else f"[{msgspec.json.encode(name).decode()}]"
+        return f".{name}" if name.isidentifier() else f"[{json.dumps(name)}]"
 
     return "$" + "".join(map(step, steps))
 
@@ -1534,22 +1663,24 @@ def test_what_does_not_fit_is_refused_with_the_path_of_what_is_wrong(data: st.Da
         assert caught.value.path.startswith(as_path(place))
 
 
+all_required = st.recursive(
+    st.sampled_from(LEAVES),
+    lambda inner: inner.map(lists) | inner.map(dicts) | classes(inner, all_required=True),
+    max_leaves=4,
+)
+
+
 @thorough
 @given(st.data())
 def test_what_is_missing_is_told_by_its_path(data: st.DataObject) -> None:
-    kind = data.draw(kinds().filter(lambda kind: kind.exact_paths))
+    kind = data.draw(classes(all_required, fewest=1, all_required=True))
     value, _ = data.draw(kind.pairs)
-    named = [place for place in places(value) if place and isinstance(place[-1], str)]
-    assume(named)
-    place = data.draw(st.sampled_from(named))
+    place = data.draw(st.sampled_from([place for place in places(value) if place and place[-1] in FIELDS]))
     holder = functools.reduce(lambda found, step: found[step], place[:-1], value)
     value = replaced(value, place[:-1], {key: item for key, item in holder.items() if key != place[-1]})
-    schema = TypeSchema(kind.hint)
-    assume(not validator(schema.schema).is_valid(value))
-    with pytest.raises(ValidationError, match=r": required, but missing$") as caught:
-        schema.convert(value)
-    if all(isinstance(step, int) or step.isidentifier() for step in place):
-        assert caught.value.path == as_path(place)
+    with pytest.raises(ValidationError) as caught:
+        TypeSchema(kind.hint).convert(value)
+    assert str(caught.value) == f"{as_path(place)}: required, but missing"
 
 
 @quick
@@ -1616,6 +1747,7 @@ JSON: dict[str, tuple[Any, Any]] = {
         Holder(User(name="Ada"), datetime.date(2024, 2, 29)),
         {"theUser": {"name": "Ada", "age": 1}, "when": "2024-02-29"},
     ),
+    "mapping-in-struct": (Knot({"a": types.MappingProxyType({"b": 1})}), {"knots": {"a": {"b": 1}}}),
     "tagged-struct": (Cat(9), {"type": "Cat", "lives": 9}),
     "model": (Team(lead=User(name="Ada")), {"lead": {"name": "Ada", "age": 1}, "members": []}),
     "model-inside": (Box([User(name="Ada")]), {"content": [{"name": "Ada", "age": 1}]}),
@@ -1642,7 +1774,8 @@ JSON: dict[str, tuple[Any, Any]] = {
 def test_values_become_json(value: Any, expected: Any) -> None:
     made = to_json_value(value)
     assert made == expected
-    assert repr(made) == repr(msgspec.json.decode(msgspec.json.encode(made))) or "big" in repr(made) or 2**70 in made
+    assert repr(made) == repr(json.loads(json.dumps(made)))
+    msgspec.json.encode(made)
 
 
 def endless() -> Any:

@@ -1,0 +1,105 @@
+"""The parameters of anything that can be called, and what their annotations mean."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+import sys
+import types
+import typing
+from collections.abc import Iterator
+from typing import Annotated, Any, Union
+
+import attrs
+import msgspec
+
+from ..errors import ConfigurationError
+
+
+def parameters_of(function: Any) -> Iterator[tuple[inspect.Parameter, Any]]:
+    """The parameters that a caller may give by name, and their annotations."""
+    fixed: set[str] = set()
+    inner = function
+    while isinstance(inner, functools.partial) or (
+        hasattr(inner, "__wrapped__") and not hasattr(inner, "__signature__")
+    ):
+        if isinstance(inner, functools.partial):
+            fixed.update(inner.keywords)
+            inner = inner.func
+        else:
+            inner = inner.__wrapped__
+    try:
+        parameters = list(inspect.signature(function).parameters.values())
+        of_fields = typing.get_type_hints(inner, include_extras=True) if has_fields(inner) else {}
+    except Exception as error:  # of the user's annotations
+        raise ConfigurationError(f"the signature cannot be read: {error}") from error
+    if parameters and is_unbound_method(function):
+        del parameters[0]
+    names = _names_around(inner)
+    for parameter in parameters:
+        if parameter.name in fixed:
+            continue
+        if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
+            raise ConfigurationError(f"a tool's parameters are given by name; {parameter.name!r} cannot be")
+        hint = of_fields[parameter.name] if parameter.name in of_fields else _annotation(parameter, names)
+        if isinstance(hint, dataclasses.InitVar):
+            hint = hint.type
+        # Python before 3.11 took it for granted.
+        if parameter.default is None and not mentions(hint, type(None)) and hint is not Any:
+            hint = Union[hint, None]  # noqa: UP007 - also where | is not defined
+        yield parameter, hint
+
+
+def _names_around(function: Any) -> dict[str, Any]:
+    """The names that a function's annotations may use."""
+    if not isinstance(function, type):
+        return getattr(function if inspect.isroutine(function) else type(function).__call__, "__globals__", {})
+    names: dict[str, Any] = {}
+    for base in reversed(function.__mro__):
+        names.update(vars(sys.modules.get(base.__module__, object)))
+    return names
+
+
+def _annotation(parameter: inspect.Parameter, names: dict[str, Any]) -> Any:
+    if parameter.annotation is parameter.empty:
+        return Any
+    holder = types.SimpleNamespace(__annotations__={"hint": parameter.annotation})
+    try:
+        return typing.get_type_hints(holder, globalns=names, include_extras=True)["hint"]
+    except Exception as error:
+        raise ConfigurationError(f"the annotation of parameter {parameter.name!r} cannot be read: {error}") from error
+
+
+def is_unbound_method(function: Any) -> bool:
+    """Whether a function stands in a class body and takes ``self``."""
+    owner = getattr(function, "__qualname__", "").rpartition(".")[0]
+    if not isinstance(function, types.FunctionType) or not owner or owner.endswith("<locals>"):
+        return False
+    return next(iter(inspect.signature(function).parameters), "") in ("self", "cls")
+
+
+def is_union(hint: Any) -> bool:
+    """Whether a hint is ``A | B``, ``Union`` or ``Optional``."""
+    return typing.get_origin(hint) in (Union, types.UnionType)
+
+
+def mentions(hint: Any, wanted: Any) -> bool:
+    """Whether a hint is ``wanted``, or a union or ``Annotated`` form of it."""
+    if typing.get_origin(hint) is Annotated:
+        return mentions(typing.get_args(hint)[0], wanted)
+    if is_union(hint):
+        return any(mentions(member, wanted) for member in typing.get_args(hint))
+    return hint is wanted or typing.get_origin(hint) is wanted
+
+
+def is_typed_dict(cls: Any) -> bool:
+    # Before Python 3.13, typing does not know those of typing_extensions, which Pydantic asks for.
+    return isinstance(cls, type) and issubclass(cls, dict) and hasattr(cls, "__required_keys__")
+
+
+def has_fields(cls: Any) -> bool:
+    """Whether a class is made of annotated fields."""
+    return isinstance(cls, type) and (
+        attrs.has(cls) or dataclasses.is_dataclass(cls) or is_typed_dict(cls) or issubclass(cls, msgspec.Struct)
+    )
