@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import http.client
 import io
+import queue
+import re
 import socket
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import requests
@@ -16,8 +20,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
 from urllib3.util.connection import allowed_gai_family
 
-from .deadline import Exchange, active_exchange
-from .transport import READ_SIZE, netrc_exists
+from .transport import READ_SIZE, Exchange, active_exchange, netrc_exists
 
 MAX_LINE = 65536
 """Longest line between chunks, as in http.client."""
@@ -61,7 +64,7 @@ class _Response(http.client.HTTPResponse):
     """Passes over informational replies: Python before 3.12 takes 103 Early Hints for the answer itself."""
 
     def __init__(self, sock: Any, *args: Any, **kwargs: Any) -> None:
-        exchange = active_exchange()
+        self._exchange = exchange = active_exchange()
         super().__init__(sock if exchange is None else _TimedSocket(sock, exchange), *args, **kwargs)  # type: ignore[arg-type]
         if exchange is not None:
             exchange.body = self
@@ -74,7 +77,7 @@ class _Response(http.client.HTTPResponse):
             http.client.parse_headers(self.fp)
 
     def pieces(self) -> Iterator[bytes]:
-        """The body as it arrives, all that one read of the socket brought in one piece.
+        """The body as it arrives, all that one read of the socket brought in one piece; an empty one is a beat.
 
         Does what ``read1`` of this class and of urllib3 do, a chunk at a time and at several times the cost.
 
@@ -82,26 +85,47 @@ class _Response(http.client.HTTPResponse):
             http.client.IncompleteRead: the body ended early, or its chunks are none.
         """
         if self.chunked:
-            yield from _unchunked(self.fp)
+            yield from _unchunked(partial(self._unless_due, self.fp.read1))
         else:
-            while data := self.read1(READ_SIZE):
-                yield data
+            while (data := self._unless_due(self.read1)) != b"":
+                yield data or b""
             if self.length:
                 raise http.client.IncompleteRead(b"", self.length)
         if not self.isclosed():
             # Tells http.client that the connection may be used again.
             self._close_conn()  # type: ignore[attr-defined]
 
+    def _unless_due(self, read: Callable[[int], bytes]) -> bytes | None:
+        """What one read brings; None where a beat came first."""
+        try:
+            return read(READ_SIZE)
+        except TimeoutError:
+            if self._exchange is None or not self._exchange.beat():
+                raise
+            return None
 
-def _unchunked(fp: io.BufferedReader) -> Iterator[bytes]:
-    """The data in a chunked body (RFC 9112, 7.1), up to its end."""
+
+_HEAD = re.compile(rb"([0-9A-Fa-f]{1,8})\r\n").match
+
+
+def _unchunked(read: Callable[[], bytes | None]) -> Iterator[bytes]:
+    """The data in a chunked body (RFC 9112, 7.1), up to its end; an empty piece where ``read`` has None."""
     buffer = b""
     left = 0
     ended = False
     while True:
-        data = fp.read1(READ_SIZE)
+        data = read()
+        if data is None:
+            yield b""
+            continue
         if not data:
             raise http.client.IncompleteRead(b"")
+        if not (buffer or left or ended) and (head := _HEAD(data)):
+            size = int(head[1], 16)
+            if size and len(data) == head.end() + size + 2 and data.endswith(b"\r\n"):
+                # One chunk, the whole of it, as nearly always.
+                yield data[head.end() : -2]
+                continue
         buffer = buffer + data if buffer else data
         found: list[bytes] = []
         at = 0
@@ -119,13 +143,15 @@ def _unchunked(fp: io.BufferedReader) -> Iterator[bytes]:
             at = end
             if ended:
                 if not line:
-                    yield b"".join(found)
+                    if found:
+                        yield b"".join(found)
                     return
             elif line:
                 try:
                     left = _chunk_size(line)
                 except http.client.IncompleteRead:
-                    yield b"".join(found)  # what came before it is good
+                    if found:
+                        yield b"".join(found)  # what came before it is good
                     raise
                 ended = not left
         buffer = buffer[at:]
@@ -262,12 +288,34 @@ class _HTTPS(_Reporting, HTTPSConnection):  # type: ignore[misc]
         return sock
 
 
+class _Kept:
+    """The kept connections of a pool, as urllib3 uses a queue; has no lock, which a fork might leave locked."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._kept: deque[Any] = deque()
+        self.qsize = self._kept.__len__
+
+    def put(self, item: Any, block: bool = False) -> None:
+        if len(self._kept) >= self._size:
+            raise queue.Full
+        self._kept.append(item)
+
+    def get(self, block: bool = False, timeout: float | None = None) -> Any:
+        try:
+            return self._kept.pop()
+        except IndexError:
+            raise queue.Empty from None
+
+
 class _HTTPPool(HTTPConnectionPool):
     ConnectionCls = _HTTP
+    QueueCls = _Kept  # type: ignore[assignment]
 
 
 class _HTTPSPool(HTTPSConnectionPool):
     ConnectionCls = _HTTPS
+    QueueCls = _Kept  # type: ignore[assignment]
 
 
 class _Adapter(HTTPAdapter):
@@ -324,6 +372,20 @@ def new_session(pool_size: int) -> requests.Session:
     session.mount("http://", adapter)
     session.mount("https://", adapter)
     return session
+
+
+_inherited: list[Any] = []
+
+
+def renew(session: requests.Session) -> None:
+    """Give a session that was used before a fork pools of its own in the child."""
+    for adapter in session.adapters.values():
+        given: Any = adapter
+        if isinstance(adapter, HTTPAdapter):
+            # Kept: to collect them takes the locks of urllib3's queues, which the fork may have left locked.
+            _inherited.append((adapter.poolmanager, adapter.proxy_manager))
+            adapter.init_poolmanager(given._pool_connections, given._pool_maxsize, block=given._pool_block)
+            adapter.proxy_manager = {}
 
 
 def settings(session: requests.Session, base: str, *, loopback: bool) -> tuple[dict[str, Any], tuple[str, str] | None]:

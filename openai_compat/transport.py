@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import http.client
 import os
 import random
@@ -14,7 +15,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 from urllib.parse import urlencode, urlsplit
 
-from .deadline import Deadline, Exchange, active, active_exchange
+from .deadline import Deadline
+from .deadline import Exchange as AnyExchange
 from .errors import (
     APIConnectionError,
     APIError,
@@ -22,10 +24,12 @@ from .errors import (
     Cancelled,
     ConfigurationError,
     OpenAICompatError,
+    Phase,
     ResponseParseError,
 )
 from .wire.error_body import status_error
 from .wire.retry import RetryPolicy
+from .wire.sse import BEAT
 
 if TYPE_CHECKING:
     import requests
@@ -123,6 +127,73 @@ class Endpoint(NamedTuple):
         return f"{self.base}{path}" + (f"?{joined}" if joined else "")
 
 
+class Exchange(AnyExchange):
+    """An exchange of this process, for a forked child has its parent's sockets too; it may tell how silence goes on."""
+
+    def __init__(self, deadline: Deadline) -> None:
+        super().__init__(deadline)
+        self._process = os.getpid()
+        self._beat_every: float | None = None
+        self._next_beat = self._armed_until = 0.0
+
+    def shut_down(self) -> None:
+        if self._process == os.getpid():
+            super().shut_down()
+
+    def arm(self) -> None:
+        if self._process != os.getpid():
+            raise APIConnectionError("this reply belongs to the parent process; a forked child has to ask anew")
+        if self._beat_every is None:
+            super().arm()
+            return
+        now = time.monotonic()
+        if now < self._armed_until:
+            return
+        super().arm()
+        left = self._next_beat - now
+        if left <= 0:
+            raise TimeoutError
+        if self._set is not None and self._set < left:
+            left = self._set
+        with contextlib.suppress(OSError):
+            self._sock.settimeout(left)
+        self._set = None  # what it was set to is no longer so
+        # As exact as without beats, and not a system call for each token.
+        self._armed_until = now + left * 0.02
+
+    def enter(self, phase: Phase, seconds: float | None) -> None:
+        super().enter(phase, seconds)
+        self._armed_until = 0.0
+
+    def beat_every(self, seconds: float) -> None:
+        """From now on a read ends when ``seconds`` have passed since the last piece of the answer, or the last beat."""
+        self._beat_every = seconds
+        self._next_beat = time.monotonic() + seconds
+        self._armed_until = 0.0
+
+    def hold_beat(self) -> None:
+        """A piece of the answer has come."""
+        if self._beat_every is not None:
+            self._next_beat = time.monotonic() + self._beat_every
+
+    def beat(self) -> bool:
+        """Whether a read that has timed out was only to give a beat, and may be tried again."""
+        if self._beat_every is None:
+            return False
+        super().arm()  # raises where a limit was reached
+        self.beat_every(self._beat_every)
+        return True
+
+
+# Not a threading.local, which greenlets share where gevent came after this module.
+_active: contextvars.ContextVar[Exchange | None] = contextvars.ContextVar("openai_compat exchange", default=None)
+
+
+def active_exchange() -> Exchange | None:
+    """The exchange that this thread is opening, for its connection to report to."""
+    return _active.get()
+
+
 class Reply:
     """The reply to a request: its status, its headers (lower-case names), and its body, read once."""
 
@@ -133,8 +204,8 @@ class Reply:
         self._response = response
         self._exchange = exchange
         self._transport = transport
-        plain = exchange.body is not None and "content-encoding" not in self.headers
-        self._pieces: Iterator[bytes] = exchange.body.pieces() if plain else self._watched(iter(self._read1, b""))
+        self._plain = exchange.body is not None and "content-encoding" not in self.headers
+        self._pieces: Iterator[bytes] = exchange.body.pieces() if self._plain else self._watched(iter(self._read1, b""))
         if not exchange.connected:
             # A session of the user's own, whose connections do not report.
             exchange.use(getattr(getattr(response.raw, "connection", None), "sock", None))
@@ -182,7 +253,7 @@ class Reply:
             # Not "yield from", which would end the pieces with this generator: finish reads on.
             for piece in self._pieces:
                 left = time.monotonic()
-                yield piece
+                yield piece or BEAT
                 self._exchange.resume(left)
 
     def _read1(self) -> bytes:
@@ -206,6 +277,17 @@ class Reply:
             self._exchange.enter("idle", self._exchange.deadline.timeout.idle)
         elif self._exchange.phase == "idle":
             self._exchange.progress()
+        if token:
+            self._exchange.hold_beat()
+
+    def beat_every(self, seconds: float) -> bool:
+        """Whether ``chunks`` now gives ``BEAT`` whenever ``seconds`` pass without a piece of the answer.
+
+        A compressed body, and a session of the user's own, cannot: there a read that timed out is not to be repeated.
+        """
+        if self._plain:
+            self._exchange.beat_every(seconds)
+        return self._plain
 
     def _arm(self) -> None:
         if not self._exchange.rearms and self._exchange.connected:
@@ -257,7 +339,8 @@ class Reply:
         self._response.raw.release_conn()
 
     def close(self) -> None:
-        """Close the connection; the server sees it go."""
+        """Close the connection; the server sees it go, also where a forked child has a copy of the socket."""
+        self._exchange.shut_down()
         self._response.close()
         self._forget()
 
@@ -296,7 +379,7 @@ class Transport:
         self.secrets = secrets
         self._given = session
         self._requests_auth = requests_auth
-        self._lock = threading.Lock()
+        self._locks: dict[int, threading.Lock] = {}
         self._wire: _Wire | None = None
 
     def send(
@@ -338,10 +421,11 @@ class Transport:
     def _exchange(
         self, exchange: Exchange, method: str, url: str, body: bytes | None, headers: Mapping[str, str]
     ) -> requests.Response:
-        wire = self._wire or self._connect_wire()
+        wire = self._wire
+        if wire is None or wire.process != os.getpid():
+            wire = self._connect_wire()
         deadline = exchange.deadline
-        outer = active_exchange()
-        active.exchange = exchange
+        opening = _active.set(exchange)
         try:
             if deadline.left == 0.0:
                 raise TimeoutError
@@ -352,7 +436,7 @@ class Transport:
             return wire.send(method, url, body, headers, timeout)
         finally:
             # An auth object may call another client within this call.
-            active.exchange = outer
+            _active.reset(opening)
 
     def _refusal(self, reply: Reply) -> APIError:
         body = reply.read_refusal()
@@ -377,9 +461,20 @@ class Transport:
 
     def _connect_wire(self) -> _Wire:
         with self._lock:
-            if self._wire is None:
-                self._wire = _Wire(self.endpoint, self._given, self._requests_auth, self._headers)
-            return self._wire
+            wire = self._wire
+            if wire is None or wire.process != os.getpid():
+                if wire is not None and self._given is not None:
+                    from ._pool import renew
+
+                    renew(self._given)
+                # A parent's own is dropped, which closes this process's copies of its sockets and sends nothing.
+                wire = self._wire = _Wire(self.endpoint, self._given, self._requests_auth, self._headers)
+            return wire
+
+    @property
+    def _lock(self) -> threading.Lock:
+        """This process's own: at a fork, another thread may hold that of the parent."""
+        return self._locks.setdefault(os.getpid(), threading.Lock())
 
     def mapped(self, error: BaseException, exchange: Exchange) -> BaseException:
         """The exception of this library for one from below; one that is not from below stays."""
@@ -393,18 +488,19 @@ class Transport:
         """Close the pooled connections, unless the session is the user's own."""
         with self._lock:
             wire, self._wire = self._wire, None
-        if wire is not None and self._given is None:
+        if wire is not None and self._given is None and wire.process == os.getpid():
             wire.session.close()
 
 
 class _Wire:
-    """The requests session, made at the first call, with the environment's settings read once."""
+    """The requests session of one process, made at its first call, with the environment's settings read once."""
 
     def __init__(
         self, endpoint: Endpoint, session: requests.Session | None, auth: Any, headers: Mapping[str, str]
     ) -> None:
         from ._pool import new_session, settings
 
+        self.process = os.getpid()
         self._plain = session is None and auth is None
         self.session = session if session is not None else new_session(POOL_SIZE)
         if auth is not None:

@@ -12,9 +12,12 @@ from .decode import NotJSONError, decode_json
 from .error_body import ErrorDetail, find_error, status_error, stream_error
 from .reasoning import DEFAULT_TAGS
 from .response import CallInfo, ChatResponse, StreamEvent
-from .sse import DONE, MAX_EVENT_BYTES, iter_payloads, looks_like_sse
+from .sse import BEAT, DONE, MAX_EVENT_BYTES, iter_payloads, looks_like_sse
 
 T = TypeVar("T")
+
+SILENCE = StreamEvent("text", "")
+"""This very event stands for ``BEAT``."""
 
 
 def parse_turn(
@@ -170,6 +173,9 @@ def stream_events(
                 break
             if stopped is not None and stopped():
                 raise Cancelled
+            if payload is BEAT:
+                yield SILENCE
+                continue
             events = accumulator.feed(payload)
             if heard is not None:
                 heard(token=bool(events))

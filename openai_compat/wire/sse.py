@@ -22,6 +22,8 @@ from .error_body import find_error
 
 DONE = object()
 """What stands for ``[DONE]`` among the payloads; nothing follows it."""
+BEAT = b": silence\n\n"
+"""This very object among the chunks is no part of the body: it is handed on as it is, to show that nothing comes."""
 MAX_EVENT_BYTES = 32 * 1024 * 1024
 """Default limit for one event, or for a whole JSON body in place of a stream."""
 
@@ -48,6 +50,9 @@ def iter_payloads(chunks: Iterable[bytes], *, max_event_bytes: int = MAX_EVENT_B
         StreamError: one event, or the JSON body, is larger than ``max_event_bytes``.
     """
     for block in _Framer(max_event_bytes).blocks(chunks):
+        if block is BEAT:
+            yield BEAT
+            continue
         lines = block.count(b"\n") if block.startswith(b"data:") else 0
         if lines == 2 or (lines and block.count(b"\n\ndata:") * 2 + 2 == lines):
             # Nothing but events of one "data:" line, as nearly always: sseclient-py would make the same of it.
@@ -124,6 +129,9 @@ class _Framer:
         scanned = 0
         several = False  # the event has a data line that is not whole by itself
         for chunk in chain([first], map(self._with_lf, source)):
+            if chunk is BEAT:
+                yield chunk
+                continue
             if not pending and chunk.endswith(b"\n\n"):
                 self._check_events(chunk)
                 yield chunk
@@ -173,7 +181,7 @@ class _Framer:
 
     def _with_lf(self, chunk: bytes) -> bytes:
         """CRLF and CR become LF, also where a CR and its LF come in two chunks."""
-        if self._after_cr and chunk:
+        if self._after_cr and chunk and chunk is not BEAT:
             self._after_cr = False
             chunk = chunk.removeprefix(b"\n")
         if b"\r" in chunk:
