@@ -12,7 +12,6 @@ import threading
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import UnionType
 from typing import Annotated, Any, TypeVar, overload
 
 import attrs
@@ -102,11 +101,9 @@ class Conversation:
     @overload
     def say(self, prompt: str, *, response_type: type[T], **options: Any) -> ParsedResponse[T]: ...
     @overload
-    def say(
-        self, prompt: str, *, response_type: Mapping[str, Any] | UnionType, **options: Any
-    ) -> ParsedResponse[Any]: ...
-    @overload
     def say(self, prompt: str, *, response_type: None = None, **options: Any) -> ChatResponse: ...
+    @overload
+    def say(self, prompt: str, *, response_type: object, **options: Any) -> ParsedResponse[Any]: ...
     def say(
         self,
         prompt: str,

@@ -408,6 +408,9 @@ class Transport:
                 response = self._exchange(exchange, method, url, body, all_headers)
                 break
             except BaseException as error:
+                if not isinstance(error, Exception):
+                    # Ctrl-C between the headers and the body: nobody else would close the connection.
+                    exchange.shut_down()
                 if deadline.cancel is not None:
                     deadline.cancel.unsubscribe(exchange.shut_down)
                 if exchange.reused and _was_stale(error) and not deadline.cancelled:

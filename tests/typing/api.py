@@ -17,6 +17,7 @@ from openai_compat import (
     ChatResponse,
     ChatStream,
     Client,
+    Conversation,
     EmbeddingResponse,
     Message,
     Model,
@@ -149,3 +150,10 @@ assert_type(client.stream("hi", response_type=Literal["yes"]), ParsedStream[Any]
 assert_type(client.stream("hi", response_type=schema), ParsedStream[Any])
 assert_type(client.stream("hi", response_type=None), ChatStream)
 client.stream("hi", response_type=Person, repair=1)  # type: ignore[call-overload]
+
+
+conversation = client.conversation(system="Be brief.", tools=[add], temperature=0)
+assert_type(conversation, Conversation)
+assert_type(conversation.say("x"), ChatResponse)
+assert_type(conversation.say("x", response_type=int), ParsedResponse[int])
+assert_type(conversation.messages, tuple[Message, ...])
