@@ -133,6 +133,7 @@ class Exchange(AnyExchange):
     def __init__(self, deadline: Deadline) -> None:
         super().__init__(deadline)
         self._process = os.getpid()
+        self.wire: _Wire | None = None
         self._beat_every: float | None = None
         self._next_beat = self._armed_until = 0.0
 
@@ -337,6 +338,7 @@ class Reply:
         """The body has been read to its end: its connection may serve another call, and is no longer ours to end."""
         self._exchange.detach()
         self._response.raw.release_conn()
+        self._transport.left_behind(self._exchange.wire)
 
     def close(self) -> None:
         """Close the connection; the server sees it go, also where a forked child has a copy of the socket."""
@@ -436,6 +438,7 @@ class Transport:
                 deadline.cancel.subscribe(exchange.shut_down)
                 deadline.cancel.raise_if_cancelled()
             timeout = (deadline.within(deadline.timeout.connect), deadline.within(deadline.timeout.first_token))
+            exchange.wire = wire
             return wire.send(method, url, body, headers, timeout)
         finally:
             # An auth object may call another client within this call.
@@ -486,6 +489,11 @@ class Transport:
         if isinstance(error, OpenAICompatError) or not isinstance(error, Exception):
             return error
         return _map_error(error, exchange, self.endpoint, self.provider)
+
+    def left_behind(self, wire: _Wire | None) -> None:
+        """A call is over; where the client was closed meanwhile, nobody else closes what it gave back."""
+        if wire is not None and wire is not self._wire and self._given is None:
+            wire.session.close()
 
     def close(self) -> None:
         """Close the pooled connections, unless the session is the user's own."""

@@ -599,3 +599,15 @@ def test_what_a_server_sent_with_a_call_goes_to_no_other() -> None:
             client.chat([{"role": "user", "content": "hi"}, turn, result])
     sent = [request.json()["messages"][1]["tool_calls"][0] for request in server.requests[1:]]
     assert ["extra_content" in wire for wire in sent] == [True, False]
+
+
+def test_a_client_that_is_closed_while_a_call_begins_keeps_none_of_its_connections() -> None:
+    class Closing(CancelToken):
+        def subscribe(self, listener: Any) -> None:
+            client.close()
+            super().subscribe(listener)
+
+    with ReplayServer([chat_reply()]) as server:
+        client = Client(server.url, model="m")
+        assert client.chat("hi", cancel=Closing()).text == "ok"
+        assert server.wait_closed()

@@ -1,0 +1,664 @@
+"""Streams to browsers: a ``ChatStream`` as the bytes of a WSGI response.
+
+::
+
+    def app(environ, start_response):
+        return wsgi_response(client.stream("hi"), environ, start_response)
+
+    body = EventStream(client.stream("hi"), environ=request.environ)  # in a framework
+    return Response(body, body.status_code, body.headers)
+
+In the page::
+
+    const source = new EventSource("/ask");
+    source.addEventListener("text", (event) => show(JSON.parse(event.data).delta));
+    source.addEventListener("done", () => source.close());
+    source.addEventListener("error", (event) => {
+        source.close();
+        if (event.data) tell(JSON.parse(event.data).message);
+    });
+
+An ``EventSource`` whose response ends connects again and would ask the model again: ``source.close()`` prevents that,
+and where it is forgotten, the server answers 204, after which a browser gives up.
+"""
+
+from __future__ import annotations
+
+import _socket
+import contextvars
+import json
+import logging
+import math
+import os
+import queue
+import select
+import socket
+import threading
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from http import HTTPStatus
+from types import BuiltinFunctionType
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import attrs
+
+from .errors import (
+    APIConnectionError,
+    APIStatusError,
+    APITimeoutError,
+    Cancelled,
+    ConfigurationError,
+    OpenAICompatError,
+    StreamServerError,
+)
+from .wire.decode import encode_json
+from .wire.parse import SILENCE
+from .wire.response import UNKNOWN, ChatResponse, StreamEvent
+
+if TYPE_CHECKING:
+    from .stream import ChatStream
+    from .wire.messages import ToolCall, Usage
+
+__all__ = ["EventStream", "PublicError", "is_reconnect", "public_error", "wsgi_response"]
+
+log = logging.getLogger("openai_compat")
+
+Format = Literal["sse", "text", "openai"]
+
+RETRY_MS = 24 * 60 * 60 * 1000
+"""After how long a browser that did not close its ``EventSource`` connects again."""
+LOOK_EVERY = 0.25
+"""Seconds between two looks at the sockets of the browsers."""
+SAFE_HEADERS = (
+    # nginx would hold the answer back, and a proxy that compresses would too.
+    ("Cache-Control", "no-cache, no-transform"),
+    ("X-Accel-Buffering", "no"),
+    ("X-Content-Type-Options", "nosniff"),
+)
+
+
+def wsgi_response(
+    stream: ChatStream,
+    environ: Mapping[str, Any],
+    start_response: Callable[..., Any],
+    *,
+    format: Format = "sse",
+    heartbeat: float = 15.0,
+    headers: Iterable[tuple[str, str]] = (),
+) -> EventStream:
+    """What a WSGI application returns to stream an answer.
+
+    Args:
+        headers: sent too, for instance for CORS.
+        stream, environ, format, heartbeat: as for ``EventStream``.
+    """
+    body = EventStream(stream, format=format, environ=environ, heartbeat=heartbeat)
+    try:
+        start_response(body.status, [*body.headers, *headers])
+    except BaseException:
+        body.close()
+        raise
+    return body
+
+
+def is_reconnect(environ: Mapping[str, Any]) -> bool:
+    """Whether this request is an ``EventSource`` that connects again after the end of its stream."""
+    return "HTTP_LAST_EVENT_ID" in environ
+
+
+@attrs.frozen(kw_only=True)
+class PublicError:
+    """What a visitor may know of an error: no key, no address and no word of the model's server.
+
+    Args:
+        status: HTTP status.
+        message: one sentence, always the same for the same kind of error.
+        type: ``"invalid_request_error"`` where the visitor's question is to blame, else ``"server_error"``.
+        code: which kind of error.
+        retry_after: whole seconds, for the header of that name; None where the model's server gave no hint.
+    """
+
+    status: int
+    message: str
+    type: str
+    code: str
+    retry_after: int | None = None
+
+    def to_wire(self) -> dict[str, Any]:
+        """The JSON body, in OpenAI's shape."""
+        return {"error": {"message": self.message, "type": self.type, "code": self.code}}
+
+
+def public_error(error: BaseException) -> PublicError:
+    """What a visitor may know of ``error``, and the HTTP status to say it with.
+
+    A refusal of our key, or of our model's name, is our own fault and not the visitor's: 502, as for a server that is
+    not there. A question that the server does not take is 400, one too many 429, a timeout 504, a bug 500.
+    """
+    if isinstance(error, (APIStatusError, StreamServerError)):
+        refused = _refusal(error.status_code or 502, error.code)
+        wait = error.retry_after
+        return attrs.evolve(refused, retry_after=None if wait is None else math.ceil(wait))
+    if isinstance(error, APITimeoutError):
+        return _server_error(504, "The model took too long to answer.", "timeout")
+    if isinstance(error, APIConnectionError):
+        return _server_error(502, "The model cannot be reached.", "unreachable")
+    if isinstance(error, Cancelled):
+        return _server_error(503, "The answer was cancelled.", "cancelled")
+    if isinstance(error, OpenAICompatError) and not isinstance(error, ConfigurationError):
+        return _server_error(502, "The model's answer cannot be used.", "bad_answer")
+    return _server_error(500, "Something went wrong on this server.", "internal_error")
+
+
+_TOLD = frozenset({"context_length_exceeded", "content_filter", "content_policy_violation"})
+"""Codes that say something about the visitor's question, and nothing about the server."""
+
+
+def _refusal(status: int, code: object) -> PublicError:
+    if status in (400, 413, 422):
+        told = code if isinstance(code, str) and code in _TOLD else "invalid_request"
+        return PublicError(
+            status=413 if status == 413 else 400,
+            message="The model does not accept this question.",
+            type="invalid_request_error",
+            code=told,
+        )
+    if status == 429:
+        return _server_error(429, "Too many questions at the moment; try again later.", "rate_limited")
+    if status in (503, 529):
+        return _server_error(503, "The model is overloaded; try again later.", "overloaded")
+    if status in (408, 504):
+        return _server_error(504, "The model took too long to answer.", "timeout")
+    return _server_error(502, "The model is not available.", "unavailable")
+
+
+def _server_error(status: int, message: str, code: str) -> PublicError:
+    return PublicError(status=status, message=message, type="server_error", code=code)
+
+
+class EventStream(Iterator[bytes]):
+    """The body of a response, and the status and headers that go with it.
+
+    The request is sent, and the first event awaited, before this is made: what fails until then is a proper HTTP status
+    with a JSON body, what fails later an event of the stream. No exception of the stream ever reaches the server.
+    ``close``, which every WSGI server calls, ends the call to the model.
+
+    ::
+
+        "sse"     text, reasoning, refusal   {"delta": "..."}
+                  tool_call                  {"id", "name", "arguments"}
+                  usage                      {"input_tokens", "output_tokens", ...}
+                  done                       {"finish_reason", "model", "usage", "truncated"}
+                  error                      {"message", "type", "code"}
+        "text"    the text and nothing else; an error is a last line in square brackets
+        "openai"  the chunks of OpenAI's own format
+
+    With ``n``, the events of further choices have ``"choice"`` in their data.
+
+    A browser that leaves is noticed within half a second where the server hands over its socket (gunicorn, werkzeug),
+    also while nothing comes from the model; elsewhere when it cannot be written to: for ``"text"``, which has no
+    heartbeats, that is at the next piece of text.
+
+    Args:
+        stream: not yet read from; closed by this.
+        format: what the browser gets.
+        environ: the WSGI environment, to watch the browser's socket, and to answer a reconnect with 204.
+        heartbeat: seconds without an event after which a comment is sent.
+        first_wait: seconds to wait for the first event before the headers are sent; ``heartbeat`` where None.
+
+    Raises:
+        ConfigurationError: an unknown format, or a number of seconds that is not positive.
+    """
+
+    def __init__(
+        self,
+        stream: ChatStream,
+        *,
+        format: Format = "sse",
+        environ: Mapping[str, Any] | None = None,
+        heartbeat: float = 15.0,
+        first_wait: float | None = None,
+    ) -> None:
+        if format not in _FORMATS:
+            raise ConfigurationError(f"format must be 'sse', 'text' or 'openai', not {format!r}")
+        for seconds in (heartbeat, first_wait):
+            if seconds is not None and not 0 < seconds < math.inf:
+                raise ConfigurationError(f"heartbeat and first_wait must be positive seconds, not {seconds!r}")
+        self.status_code = 200
+        self.headers: list[tuple[str, str]] = []
+        self._stream = stream
+        self._format = _FORMATS[format](stream.call.call_id, stream.call.model)
+        self._heartbeat = heartbeat
+        self._over = False
+        self._left = False
+        self._released = False
+        self._unwatch: Callable[[], None] = _nothing
+        # Looked up here and not imported: gevent replaces it.
+        self._read: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._body: Iterator[bytes] = iter(())
+        if environ is not None and is_reconnect(environ):
+            self.status_code = 204
+            self._release()
+            return
+        if environ is not None:
+            self._unwatch = _watch_browser(environ, self._leave)
+        self._start(heartbeat if first_wait is None else first_wait)
+
+    @property
+    def status(self) -> str:
+        """As ``start_response`` takes it: ``"200 OK"``."""
+        return f"{self.status_code} {HTTPStatus(self.status_code).phrase}"
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self._body
+
+    def __next__(self) -> bytes:
+        return next(self._body)
+
+    def __enter__(self) -> EventStream:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if not getattr(self, "_released", True):
+            self.close()
+
+    def close(self) -> None:
+        """End the response, and the call to the model where it is not over. May be called twice, and on any thread."""
+        self._left = True
+        self._release()
+        if isinstance(self._body, Generator):
+            _close(self._body)
+
+    def _start(self, seconds: float) -> None:
+        """Send the request on a thread of its own, and decide on the status by what comes first."""
+        context = contextvars.copy_context()
+        threading.Thread(target=context.run, args=(self._read_ahead,), name="openai_compat web", daemon=True).start()
+        try:
+            first = self._read.get(timeout=seconds)
+        except queue.Empty:
+            first = SILENCE
+        if isinstance(first, StreamEvent) and first.error is not None:
+            first = first.error
+        if isinstance(first, BaseException):
+            self._refuse(first)
+        else:
+            self.headers = [("Content-Type", self._format.content_type), *SAFE_HEADERS]
+            self._body = self._run(first)
+
+    def _read_ahead(self) -> None:
+        """Read the first event, and all others too where only waiting on another thread can tell that none comes."""
+        try:
+            for event in self._stream:
+                self._read.put(event)
+                if self._stream.beat_every(self._heartbeat):
+                    self._read.put(_HANDED_OVER)
+                    break
+            else:
+                self._read.put(_END)
+        except BaseException as error:
+            self._read.put(error)
+        finally:
+            if self._released:
+                self._release()
+
+    def _refuse(self, error: BaseException) -> None:
+        shown = self._shown(error)
+        body = encode_json(shown.to_wire())
+        self.status_code = shown.status
+        self.headers = [
+            ("Content-Type", "application/json"),
+            ("Content-Length", str(len(body))),
+            ("Cache-Control", "no-store"),
+            ("X-Content-Type-Options", "nosniff"),
+        ]
+        if shown.retry_after is not None:
+            self.headers.append(("Retry-After", str(shown.retry_after)))
+        self._body = iter((body,))
+        self._release()
+
+    def _run(self, first: Any) -> Generator[bytes, None, None]:
+        try:
+            if self._format.begin:
+                yield self._format.begin
+            yield from self._encoded(self._queued(first))
+            if not self._over:
+                yield from self._encoded(self._stream)
+                self._over = True
+        except Exception as error:
+            self._over = True
+            if not self._left:
+                yield self._format.failed(self._shown(error))
+        finally:
+            self._release()
+
+    def _queued(self, item: Any) -> Iterator[StreamEvent]:
+        """The events that the other thread reads, beginning with ``item``."""
+        while item is not _HANDED_OVER:
+            if item is _END:
+                self._over = True
+                return
+            if isinstance(item, Exception):
+                raise item
+            if isinstance(item, BaseException):
+                raise RuntimeError("the thread that reads the stream was ended") from item
+            yield item
+            try:
+                item = self._read.get(timeout=self._heartbeat)
+            except queue.Empty:
+                item = SILENCE
+
+    def _encoded(self, events: Iterable[StreamEvent]) -> Iterator[bytes]:
+        encode = self._format.encode
+        for event in events:
+            if self._left:
+                return
+            if event is SILENCE:
+                yield self._format.beat
+            elif event.kind == "error":
+                raise event.data
+            elif data := encode(event):
+                yield data
+
+    def _shown(self, error: BaseException) -> PublicError:
+        log.error("a stream to a browser failed: %s", type(error).__name__, exc_info=error)
+        return public_error(error)
+
+    def _leave(self) -> None:
+        self._left = True
+        self._stream.cancel()
+
+    def _release(self) -> None:
+        self._released = True
+        self._unwatch()
+        if not self._over:
+            # First, for it also wakes another thread that is reading, which then closes the stream itself.
+            self._stream.cancel()
+        _close(self._stream)
+
+
+_HANDED_OVER = object()
+_END = object()
+
+
+def _nothing() -> None:
+    pass
+
+
+def _close(stream: Any) -> None:
+    """Close what may be in use by another thread; what its owner's code raises must not reach the server."""
+    try:
+        stream.close()
+    except Exception as error:
+        if not (isinstance(error, ValueError) and "already executing" in str(error)):
+            log.exception("a stream to a browser could not be closed")
+
+
+class _Format(Protocol):
+    """Events as bytes. ``begin`` comes first, ``beat`` shows that the server is alive."""
+
+    content_type: str
+    begin: bytes
+    beat: bytes
+
+    def encode(self, event: StreamEvent) -> bytes:
+        """An event; empty where the browser does not get it."""
+
+    def failed(self, error: PublicError) -> bytes:
+        """The last bytes of a stream that failed."""
+
+
+class _ServerSentEvents:
+    content_type = "text/event-stream; charset=utf-8"
+    begin = b"retry: %d\nid: 0\n\n" % RETRY_MS
+    beat = b": \n\n"
+
+    def __init__(self, call_id: str, model: str) -> None:
+        self._id = 0
+
+    def encode(self, event: StreamEvent) -> bytes:
+        kind: str = event.kind
+        if kind == "text" and not event.index:
+            # As below, for what is nearly all there is.
+            self._id += 1
+            return b'event: text\nid: %d\ndata: {"delta":%b}\n\n' % (self._id, _json(event.data))
+        if kind in ("text", "reasoning", "refusal"):
+            fields = {"delta": event.data}
+        elif kind == "tool_call_done":
+            kind = "tool_call"
+            fields = _tool_call(event.data)
+        elif kind == "usage":
+            fields = _usage(event.data)
+        elif kind == "done":
+            fields = _summary(event.data)
+        else:
+            return b""
+        if event.index:
+            fields["choice"] = event.index
+        return self._event(kind, fields)
+
+    def failed(self, error: PublicError) -> bytes:
+        return self._event("error", error.to_wire()["error"])
+
+    def _event(self, kind: str, fields: dict[str, Any]) -> bytes:
+        self._id += 1
+        return b"event: %b\nid: %d\ndata: %b\n\n" % (kind.encode(), self._id, _json(fields))
+
+
+def _tool_call(call: ToolCall) -> dict[str, Any]:
+    fields: dict[str, Any] = {"id": call.id, "name": call.name, "arguments": call.arguments}
+    return {**fields, "invalid": True, "arguments_json": call.arguments_json} if call.invalid else fields
+
+
+def _usage(usage: Usage) -> dict[str, Any]:
+    return {
+        "input_tokens": usage.input_tokens,
+        "output_tokens": usage.output_tokens,
+        "total_tokens": usage.total_tokens,
+        "cached_tokens": usage.cached_tokens,
+        "reasoning_tokens": usage.reasoning_tokens,
+    }
+
+
+def _summary(response: ChatResponse) -> dict[str, Any]:
+    return {
+        "finish_reason": response.finish_reason,
+        "model": response.model,
+        "usage": None if response.usage is None else _usage(response.usage),
+        "truncated": response.truncated,
+    }
+
+
+class _Text:
+    content_type = "text/plain; charset=utf-8"
+    begin = b""
+    # Sends the headers, and nothing more.
+    beat = b""
+
+    def __init__(self, call_id: str, model: str) -> None:
+        self._begun = False
+
+    def encode(self, event: StreamEvent) -> bytes:
+        text = event.delta or event.refusal
+        self._begun = self._begun or bool(text)
+        return text.encode("utf-8", "replace")
+
+    def failed(self, error: PublicError) -> bytes:
+        return b"%b[%b]\n" % (b"\n\n" if self._begun else b"", error.message.encode())
+
+
+class _Chunks:
+    content_type = "text/event-stream; charset=utf-8"
+    begin = b""
+    beat = b": \n\n"
+
+    def __init__(self, call_id: str, model: str) -> None:
+        self._head = {
+            "id": f"chatcmpl-{call_id}",
+            "object": "chat.completion.chunk",
+            "created": int(time.time()),
+            "model": model,
+        }
+        self._begun: set[int] = set()
+        self._announced: set[tuple[int, int]] = set()
+        self._complete: dict[int, int] = {}
+
+    def encode(self, event: StreamEvent) -> bytes:
+        kind = event.kind
+        if kind == "text":
+            return self._delta(event.index, {"content": event.data})
+        if kind == "reasoning":
+            return self._delta(event.index, {"reasoning_content": event.data})
+        if kind == "refusal":
+            return self._delta(event.index, {"refusal": event.data})
+        if kind == "tool_call":
+            self._announced.add((event.index, event.data.position))
+            function = {"name": event.data.name, "arguments": ""}
+            return self._call(event.index, event.data.position, id=event.data.id, type="function", function=function)
+        if kind == "tool_call_delta":
+            return self._call(event.index, event.data.position, function={"arguments": event.data.arguments})
+        if kind == "tool_call_done":
+            return self._complete_call(event.index, event.data)
+        return self._end(event.data) if kind == "done" else b""
+
+    def failed(self, error: PublicError) -> bytes:
+        return b"data: %b\n\n" % _json(error.to_wire())
+
+    def _complete_call(self, index: int, call: ToolCall) -> bytes:
+        position = self._complete.get(index, 0)
+        self._complete[index] = position + 1
+        if (index, position) in self._announced:
+            return self._call(index, position, id=call.id)  # which it may not have had before
+        function = {"name": call.name, "arguments": call.arguments_json}
+        return self._call(index, position, id=call.id, type="function", function=function)
+
+    def _call(self, index: int, position: int, **fields: Any) -> bytes:
+        return self._delta(index, {"tool_calls": [{"index": position, **fields}]})
+
+    def _delta(self, index: int, delta: dict[str, Any]) -> bytes:
+        if index not in self._begun:
+            self._begun.add(index)
+            delta = {"role": "assistant", **delta}
+        return self._chunk(choices=[{"index": index, "delta": delta, "finish_reason": None}])
+
+    def _end(self, response: ChatResponse) -> bytes:
+        self._head["model"] = response.model
+        choices = [
+            {"index": choice.index, "delta": {}, "finish_reason": choice.finish_reason}
+            for choice in response.choices
+            if choice.finish_reason != UNKNOWN
+        ]
+        end = self._chunk(choices=choices) if choices else b""
+        if response.usage is not None:
+            end += self._chunk(choices=[], usage=_wire_usage(response.usage))
+        # Without it, a client of this format sees that the answer is cut short.
+        return end if response.truncated else end + b"data: [DONE]\n\n"
+
+    def _chunk(self, **fields: Any) -> bytes:
+        return b"data: %b\n\n" % _json({**self._head, **fields})
+
+
+def _wire_usage(usage: Usage) -> dict[str, Any]:
+    return {
+        "prompt_tokens": usage.input_tokens,
+        "completion_tokens": usage.output_tokens,
+        "total_tokens": usage.total_tokens,
+        "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
+        "completion_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
+    }
+
+
+_FORMATS: Mapping[str, Callable[[str, str], _Format]] = {
+    "sse": _ServerSentEvents,
+    "text": _Text,
+    "openai": _Chunks,
+}
+
+
+def _json(fields: dict[str, Any] | str) -> bytes:
+    try:
+        return encode_json(fields)
+    except UnicodeError:
+        # Half of a surrogate pair, the other half of which the next piece has: the browser puts them together.
+        return json.dumps(fields, separators=(",", ":")).encode()
+
+
+def _watch_browser(environ: Mapping[str, Any], leave: Callable[[], None]) -> Callable[[], None]:
+    """Call ``leave`` when the browser goes away, where its socket is known; what is returned ends that."""
+    sock = environ.get("gunicorn.socket") or environ.get("werkzeug.socket")
+    if sock is None or not hasattr(socket, "MSG_DONTWAIT"):
+        return _nothing
+    global _lookout
+    if _lookout.process != os.getpid():
+        _lookout = _Lookout()
+    lookout = _lookout
+    lookout.add(leave, sock)
+    return lambda: lookout.remove(leave)
+
+
+class _Lookout:
+    """The one thread that looks after the browsers of all streams, while there are any."""
+
+    def __init__(self) -> None:
+        self.process = os.getpid()
+        # Taken again where the lock's holder drops the last reference to a stream, which is then closed.
+        self._lock = threading.RLock()
+        self._sockets: dict[Callable[[], None], Any] = {}
+        self._looking = False
+
+    def add(self, leave: Callable[[], None], sock: Any) -> None:
+        with self._lock:
+            self._sockets[leave] = sock
+            if not self._looking:
+                self._looking = True
+                threading.Thread(target=self._look, name="openai_compat lookout", daemon=True).start()
+
+    def remove(self, leave: Callable[[], None]) -> None:
+        with self._lock:
+            self._sockets.pop(leave, None)
+
+    def _look(self) -> None:
+        while True:
+            time.sleep(LOOK_EVERY)
+            with self._lock:
+                gone = _gone(self._sockets)
+                for leave in gone:
+                    del self._sockets[leave]
+                self._looking = bool(self._sockets)
+                last = not self._looking
+            for leave in gone:
+                try:
+                    leave()
+                except Exception:
+                    log.exception("a stream whose browser has left could not be cancelled")
+            if last:
+                return
+
+
+_lookout = _Lookout()
+
+
+def _gone(sockets: Mapping[Callable[[], None], Any]) -> list[Callable[[], None]]:
+    """Whose browser has closed its connection."""
+    # gevent takes poll away, or puts one in its place that knows no POLLRDHUP.
+    if not isinstance(getattr(select, "poll", None), BuiltinFunctionType) or not hasattr(select, "POLLRDHUP"):
+        return [leave for leave, sock in sockets.items() if _has_ended(sock)]
+    poll = select.poll()
+    numbers = {leave: sock.fileno() for leave, sock in sockets.items()}
+    for number in numbers.values():
+        if number >= 0:
+            poll.register(number, select.POLLRDHUP)
+    hung_up = {-1, *(number for number, _ in poll.poll(0))}
+    return [leave for leave, number in numbers.items() if number in hung_up]
+
+
+def _has_ended(sock: Any) -> bool:
+    try:
+        # Past gevent's and TLS's own recv, which would wait, or take no flags.
+        return not _socket.socket.recv(getattr(sock, "_sock", sock), 1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
