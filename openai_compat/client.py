@@ -630,6 +630,10 @@ class Client:
                 f"no such field of a chat request: {', '.join(sorted(unknown))}; what only your server knows goes "
                 "into extra_body"
             )
+        if fields.get("tools"):
+            from .tools import tool_specs
+
+            fields = {**fields, "tools": tool_specs(fields["tools"])}
         if isinstance(prompt, ChatRequest):
             request = attrs.evolve(prompt, **fields) if fields else prompt
         elif prompt is None or isinstance(prompt, str):

@@ -51,7 +51,7 @@ class ToolRunFields(TypedDict, total=False):
 class ChatFields(ToolRunFields, total=False):
     """All fields of ``ChatRequest``."""
 
-    tools: Iterable[ToolSpec | Mapping[str, Any]]
+    tools: Iterable[ToolSpec | Mapping[str, Any] | Callable[..., Any]]
 
 
 class StreamOptions(ChatFields, total=False):

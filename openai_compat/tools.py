@@ -178,28 +178,12 @@ class Toolbox:
     """Several tools under their names, with another dispatcher for those that are no functions here."""
 
     def __init__(self, tools: Iterable[Any], dispatcher: ToolDispatcher | None = None) -> None:
-        self.specs: list[ToolSpec | Mapping[str, Any]] = []
-        self._tools: dict[str, Tool[..., Any]] = {}
+        given = _checked(tools)
+        self._tools = {item.spec.name: item for item in given if isinstance(item, Tool)}
         self._dispatcher = dispatcher
-        names: set[str] = set()
-        if isinstance(tools, (str, Mapping)) or callable(tools) or not isinstance(tools, Iterable):
-            raise ConfigurationError(f"tools is a list of tools, not {type(tools).__name__}")
-        for item in tools:
-            if isinstance(item, (ToolSpec, Mapping)):
-                if dispatcher is None:
-                    raise ConfigurationError("a tool given as a specification needs dispatcher= to run it")
-                spec = item
-            elif callable(item):
-                made = tool(item)
-                spec = made.spec
-                self._tools[made.spec.name] = made
-            else:
-                raise ConfigurationError(f"a tool is a function, a Tool or a ToolSpec, not {type(item).__name__}")
-            name = _name_of(spec)
-            if name in names:
-                raise ConfigurationError(f"two tools are named {name!r}")
-            names.add(name)
-            self.specs.append(spec)
+        self.specs = [item.spec if isinstance(item, Tool) else item for item in given]
+        if dispatcher is None and len(self._tools) < len(self.specs):
+            raise ConfigurationError("a tool given as a specification needs dispatcher= to run it")
 
     def call(self, name: str, arguments: Mapping[str, Any], cancel: CancelToken | None = None) -> Any:
         """Run the tool of that name."""
@@ -216,6 +200,29 @@ class Toolbox:
     def parallel(self, name: str) -> bool:
         """Whether calls may run beside others."""
         return self._tools[name].parallel if name in self._tools else True
+
+
+def tool_specs(tools: Iterable[Any]) -> list[ToolSpec | Mapping[str, Any]]:
+    """What a model is told of tools that nobody here is to run."""
+    return [item.spec if isinstance(item, Tool) else item for item in _checked(tools)]
+
+
+def _checked(tools: Iterable[Any]) -> list[Tool[..., Any] | ToolSpec | Mapping[str, Any]]:
+    """Tools as they are given, functions made tools of; no two of one name."""
+    if isinstance(tools, (str, Mapping)) or callable(tools) or not isinstance(tools, Iterable):
+        raise ConfigurationError(f"tools is a list of tools, not {type(tools).__name__}")
+    checked: list[Tool[..., Any] | ToolSpec | Mapping[str, Any]] = []
+    names: set[str] = set()
+    for item in tools:
+        if not isinstance(item, (ToolSpec, Mapping)) and not callable(item):
+            raise ConfigurationError(f"a tool is a function, a Tool or a ToolSpec, not {type(item).__name__}")
+        made = item if isinstance(item, (ToolSpec, Mapping)) else tool(item)
+        name = made.spec.name if isinstance(made, Tool) else _name_of(made)
+        if name in names:
+            raise ConfigurationError(f"two tools are named {name!r}")
+        names.add(name)
+        checked.append(made)
+    return checked
 
 
 def _name_of(spec: ToolSpec | Mapping[str, Any]) -> str:

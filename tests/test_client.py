@@ -27,6 +27,8 @@ from openai_compat import (
     ResponseShapeError,
     StreamEvent,
     Timeout,
+    ToolSpec,
+    tool,
 )
 
 
@@ -611,3 +613,27 @@ def test_a_client_that_is_closed_while_a_call_begins_keeps_none_of_its_connectio
         client = Client(server.url, model="m")
         assert client.chat("hi", cancel=Closing()).text == "ok"
         assert server.wait_closed()
+
+
+def test_a_chat_tells_of_tools_that_it_does_not_run() -> None:
+    def add(a: int, b: int) -> int:
+        return a + b
+
+    made = tool(add)
+    named = ToolSpec("far")
+    with ReplayServer([chat_reply(None, tool_calls=[tool_call("add", '{"a":1,"b":2}')])] * 2) as server:
+        with Client(server.url, model="m") as client:
+            answer = client.chat("hi", tools=[add, named])
+            client.chat(ChatRequest("hi", tools=[made, named], model="m"))
+    assert [call.name for call in answer.tool_calls] == ["add"]
+    sent = [request.json()["tools"] for request in server.requests]
+    assert sent[0] == sent[1] == [made.spec.to_wire(), named.to_wire()]
+
+
+@pytest.mark.parametrize("tools", [3, "add", {"type": "function"}, [3], [object()]])
+def test_tools_that_are_none_are_refused_before_anything_is_sent(tools: Any) -> None:
+    client = Client("http://127.0.0.1:9", model="m")
+    with pytest.raises(ConfigurationError, match="tool"):
+        client.chat("hi", tools=tools)
+    with pytest.raises(ConfigurationError, match="tool"):
+        ChatRequest("hi", tools=tools)

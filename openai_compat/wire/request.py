@@ -47,8 +47,17 @@ def _as_message(value: Any) -> Message | Mapping[str, Any]:
     raise ConfigurationError(f"a message is a dict or a Message, not {type(value).__name__}")
 
 
-def _tools(value: Iterable[ToolSpec | Mapping[str, Any]] | None) -> tuple[ToolSpec | Mapping[str, Any], ...]:
-    return tuple(value or ())
+def _tools(value: Iterable[Any] | None) -> tuple[ToolSpec | Mapping[str, Any], ...]:
+    if value is not None and (isinstance(value, (str, Mapping)) or not isinstance(value, Iterable)):
+        raise ConfigurationError(f"tools is a list of tools, not {type(value).__name__}")
+    return tuple(_as_spec(item) for item in value or ())
+
+
+def _as_spec(item: Any) -> ToolSpec | Mapping[str, Any]:
+    spec = getattr(item, "spec", item)
+    if isinstance(spec, (ToolSpec, Mapping)):
+        return spec
+    raise ConfigurationError(f"a tool is a ToolSpec, a dict or a @tool function, not {type(item).__name__}")
 
 
 def _messages(value: Iterable[Any] | None) -> tuple[Message | Mapping[str, Any], ...]:
