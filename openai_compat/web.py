@@ -8,6 +8,8 @@
     body = EventStream(client.stream("hi"), environ=request.environ)  # in a framework
     return Response(body, body.status_code, body.headers)
 
+    EventStream(partial(conversation.say, "hi"))  # or any function that takes a sink and a token to cancel it
+
 In the page::
 
     const source = new EventSource("/ask");
@@ -42,6 +44,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import attrs
 
+from .deadline import CancelToken
 from .errors import (
     APIConnectionError,
     APIStatusError,
@@ -53,7 +56,7 @@ from .errors import (
 )
 from .wire.decode import encode_json
 from .wire.parse import SILENCE
-from .wire.response import UNKNOWN, ChatResponse, StreamEvent
+from .wire.response import UNKNOWN, CallInfo, ChatResponse, StreamEvent
 
 if TYPE_CHECKING:
     from .stream import ChatStream
@@ -64,6 +67,8 @@ __all__ = ["EventStream", "PublicError", "is_reconnect", "public_error", "wsgi_r
 log = logging.getLogger("openai_compat")
 
 Format = Literal["sse", "text", "openai"]
+Run = Callable[..., ChatResponse]
+"""Asks with the keyword arguments ``sink`` and ``cancel``, and returns the answer: ``partial(client.chat, "hi")``."""
 
 RETRY_MS = 24 * 60 * 60 * 1000
 """After how long a browser that did not close its ``EventSource`` connects again."""
@@ -78,7 +83,7 @@ SAFE_HEADERS = (
 
 
 def wsgi_response(
-    stream: ChatStream,
+    source: ChatStream | Run,
     environ: Mapping[str, Any],
     start_response: Callable[..., Any],
     *,
@@ -90,9 +95,9 @@ def wsgi_response(
 
     Args:
         headers: sent too, for instance for CORS.
-        stream, environ, format, heartbeat: as for ``EventStream``.
+        source, environ, format, heartbeat: as for ``EventStream``.
     """
-    body = EventStream(stream, format=format, environ=environ, heartbeat=heartbeat)
+    body = EventStream(source, format=format, environ=environ, heartbeat=heartbeat)
     try:
         start_response(body.status, [*body.headers, *headers])
     except BaseException:
@@ -179,6 +184,17 @@ def _server_error(status: int, message: str, code: str) -> PublicError:
 class EventStream(Iterator[bytes]):
     """The body of a response, and the status and headers that go with it.
 
+    Its source is a ``ChatStream``, or a function that reports to a sink, such as ``partial(conversation.say, "hi")`` or
+    ``partial(client.run_tools, "hi", tools=[f])``, or one of your own that stores the answer before it returns it::
+
+        def turn(sink, cancel):
+            answer = conversation.say("hi", sink=sink, cancel=cancel)
+            save(conversation)
+            return answer
+
+    Such a function runs on a thread of its own, in a copy of the caller's context. The browser learns that the answer
+    is complete when it has returned, or that it failed when it raises; if the browser leaves, ``cancel`` is cancelled.
+
     The request is sent, and the first event awaited, before this is made: what fails until then is a proper HTTP status
     with a JSON body, what fails later an event of the stream. No exception of the stream ever reaches the server.
     ``close``, which every WSGI server calls, ends the call to the model.
@@ -193,14 +209,15 @@ class EventStream(Iterator[bytes]):
         "text"    the text and nothing else; an error is a last line in square brackets
         "openai"  the chunks of OpenAI's own format
 
-    With ``n``, the events of further choices have ``"choice"`` in their data.
+    With ``n``, the events of further choices have ``"choice"`` in their data. Of a function's rounds, ``usage`` and
+    ``done`` come once, at its end, and ``"openai"`` leaves out the calls of tools, for they were answered here.
 
     A browser that leaves is noticed within half a second where the server hands over its socket (gunicorn, werkzeug),
     also while nothing comes from the model; elsewhere when it cannot be written to: for ``"text"``, which has no
     heartbeats, that is at the next piece of text.
 
     Args:
-        stream: not yet read from; closed by this.
+        source: a stream that was not yet read from, which this closes; or a function.
         format: what the browser gets.
         environ: the WSGI environment, to watch the browser's socket, and to answer a reconnect with 204.
         heartbeat: seconds without an event after which a comment is sent.
@@ -212,7 +229,7 @@ class EventStream(Iterator[bytes]):
 
     def __init__(
         self,
-        stream: ChatStream,
+        source: ChatStream | Run,
         *,
         format: Format = "sse",
         environ: Mapping[str, Any] | None = None,
@@ -226,12 +243,12 @@ class EventStream(Iterator[bytes]):
                 raise ConfigurationError(f"heartbeat and first_wait must be positive seconds, not {seconds!r}")
         self.status_code = 200
         self.headers: list[tuple[str, str]] = []
-        self._stream = stream
-        self._format = _FORMATS[format](stream.call.call_id, stream.call.model)
+        self._stream: ChatStream | _Function = _Function(source) if callable(source) else source
+        self._format = _FORMATS[format](answered_here=callable(source))
         self._heartbeat = heartbeat
         self._over = False
         self._left = False
-        self._released = False
+        self._released = threading.Event()
         self._unwatch: Callable[[], None] = _nothing
         # Looked up here and not imported: gevent replaces it.
         self._read: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -262,7 +279,7 @@ class EventStream(Iterator[bytes]):
         self.close()
 
     def __del__(self) -> None:
-        if not getattr(self, "_released", True):
+        if hasattr(self, "_released") and not self._released.is_set():
             self.close()
 
     def close(self) -> None:
@@ -274,8 +291,9 @@ class EventStream(Iterator[bytes]):
 
     def _start(self, seconds: float) -> None:
         """Send the request on a thread of its own, and decide on the status by what comes first."""
+        reading = (_read_ahead, self._stream, self._read, self._heartbeat, self._released)
         context = contextvars.copy_context()
-        threading.Thread(target=context.run, args=(self._read_ahead,), name="openai_compat web", daemon=True).start()
+        threading.Thread(target=context.run, args=reading, name="openai_compat web", daemon=True).start()
         try:
             first = self._read.get(timeout=seconds)
         except queue.Empty:
@@ -287,22 +305,6 @@ class EventStream(Iterator[bytes]):
         else:
             self.headers = [("Content-Type", self._format.content_type), *SAFE_HEADERS]
             self._body = self._run(first)
-
-    def _read_ahead(self) -> None:
-        """Read the first event, and all others too where only waiting on another thread can tell that none comes."""
-        try:
-            for event in self._stream:
-                self._read.put(event)
-                if self._stream.beat_every(self._heartbeat):
-                    self._read.put(_HANDED_OVER)
-                    break
-            else:
-                self._read.put(_END)
-        except BaseException as error:
-            self._read.put(error)
-        finally:
-            if self._released:
-                self._release()
 
     def _refuse(self, error: BaseException) -> None:
         shown = self._shown(error)
@@ -324,7 +326,7 @@ class EventStream(Iterator[bytes]):
             if self._format.begin:
                 yield self._format.begin
             yield from self._encoded(self._queued(first))
-            if not self._over:
+            if not self._over and not isinstance(self._stream, _Function):
                 yield from self._encoded(self._stream)
                 self._over = True
         except Exception as error:
@@ -371,12 +373,66 @@ class EventStream(Iterator[bytes]):
         self._stream.cancel()
 
     def _release(self) -> None:
-        self._released = True
+        self._released.set()
         self._unwatch()
         if not self._over:
             # First, for it also wakes another thread that is reading, which then closes the stream itself.
             self._stream.cancel()
         _close(self._stream)
+
+
+class _Function:
+    """A function that reports to a sink, as far as an ``EventStream`` treats it like a stream."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._token = CancelToken()
+
+    def run(self, put: Callable[[StreamEvent], object]) -> None:
+        """Call it, and pass on what its sink hears: of all its rounds, one end."""
+
+        call = CallInfo()
+
+        def hear(event: StreamEvent) -> None:
+            nonlocal call
+            call = event.call
+            if event.kind not in ("usage", "done", "error"):
+                put(event)
+
+        answer = self._run(sink=hear, cancel=self._token)
+        if not isinstance(answer, ChatResponse):
+            raise ConfigurationError(f"a function that is streamed returns its answer, not {type(answer).__name__}")
+        if answer.usage is not None:
+            put(StreamEvent("usage", answer.usage, 0, call))
+        put(StreamEvent("done", answer, 0, call))
+
+    def cancel(self) -> None:
+        self._token.cancel()
+
+    def close(self) -> None:
+        pass
+
+
+# Not a method: its thread must not keep alive an ``EventStream`` that everyone else has forgotten.
+def _read_ahead(
+    stream: ChatStream | _Function, read: queue.SimpleQueue[Any], heartbeat: float, released: threading.Event
+) -> None:
+    """Read the first event, and all others too where only waiting on another thread can tell that none comes."""
+    try:
+        if isinstance(stream, _Function):
+            stream.run(read.put)
+        else:
+            for event in stream:
+                read.put(event)
+                if stream.beat_every(heartbeat):
+                    read.put(_HANDED_OVER)
+                    return
+        read.put(_END)
+    except BaseException as error:
+        read.put(error)
+    finally:
+        if released.is_set():
+            _close(stream)
 
 
 _HANDED_OVER = object()
@@ -415,7 +471,7 @@ class _ServerSentEvents:
     begin = b"retry: %d\nid: 0\n\n" % RETRY_MS
     beat = b": \n\n"
 
-    def __init__(self, call_id: str, model: str) -> None:
+    def __init__(self, *, answered_here: bool) -> None:
         self._id = 0
 
     def encode(self, event: StreamEvent) -> bytes:
@@ -477,7 +533,7 @@ class _Text:
     # Sends the headers, and nothing more.
     beat = b""
 
-    def __init__(self, call_id: str, model: str) -> None:
+    def __init__(self, *, answered_here: bool) -> None:
         self._begun = False
 
     def encode(self, event: StreamEvent) -> bytes:
@@ -494,34 +550,39 @@ class _Chunks:
     begin = b""
     beat = b": \n\n"
 
-    def __init__(self, call_id: str, model: str) -> None:
-        self._head = {
-            "id": f"chatcmpl-{call_id}",
-            "object": "chat.completion.chunk",
-            "created": int(time.time()),
-            "model": model,
-        }
+    def __init__(self, *, answered_here: bool) -> None:
+        self._head: dict[str, Any] = {}
+        self._answered_here = answered_here
         self._begun: set[int] = set()
         self._announced: set[tuple[int, int]] = set()
         self._complete: dict[int, int] = {}
 
     def encode(self, event: StreamEvent) -> bytes:
         kind = event.kind
+        if not self._head:
+            self._head = {
+                "id": f"chatcmpl-{event.call.call_id}",
+                "object": "chat.completion.chunk",
+                "created": int(time.time()),
+                "model": event.call.model,
+            }
         if kind == "text":
             return self._delta(event.index, {"content": event.data})
         if kind == "reasoning":
             return self._delta(event.index, {"reasoning_content": event.data})
         if kind == "refusal":
             return self._delta(event.index, {"refusal": event.data})
+        if kind == "done":
+            return self._end(event.data)
+        if self._answered_here:
+            return b""
         if kind == "tool_call":
             self._announced.add((event.index, event.data.position))
             function = {"name": event.data.name, "arguments": ""}
             return self._call(event.index, event.data.position, id=event.data.id, type="function", function=function)
         if kind == "tool_call_delta":
             return self._call(event.index, event.data.position, function={"arguments": event.data.arguments})
-        if kind == "tool_call_done":
-            return self._complete_call(event.index, event.data)
-        return self._end(event.data) if kind == "done" else b""
+        return self._complete_call(event.index, event.data) if kind == "tool_call_done" else b""
 
     def failed(self, error: PublicError) -> bytes:
         return b"data: %b\n\n" % _json(error.to_wire())
@@ -570,7 +631,7 @@ def _wire_usage(usage: Usage) -> dict[str, Any]:
     }
 
 
-_FORMATS: Mapping[str, Callable[[str, str], _Format]] = {
+_FORMATS: Mapping[str, Callable[..., _Format]] = {
     "sse": _ServerSentEvents,
     "text": _Text,
     "openai": _Chunks,

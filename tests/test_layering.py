@@ -44,6 +44,7 @@ ALSO = {
     "tool_pool": {"deadline"},
     "tools": {"deadline"},
     "transport": {"_pool", "deadline"},
+    "web": {"deadline"},
     "cli": {"", "providers", "local", "integrations"},
     "__main__": {"cli"},
     "conversation": {"_html"},

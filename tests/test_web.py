@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import gc
 import http.client
 import json
 import logging
+import queue
 import select
 import socket
 import ssl
@@ -17,6 +19,7 @@ import time
 import weakref
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from socketserver import ThreadingMixIn
 from typing import Any
@@ -35,12 +38,14 @@ from openai_compat import (
     APIStatusError,
     APITimeoutError,
     Cancelled,
+    ChatResponse,
     Client,
     ConfigurationError,
     ResponseShapeError,
     StreamEvent,
     StreamServerError,
     Timeout,
+    Usage,
     web,
 )
 from openai_compat.web import EventStream, PublicError, is_reconnect, public_error, wsgi_response
@@ -188,7 +193,7 @@ def test_the_openai_format_reads_back_as_the_same_answer(pieces: list[bytes]) ->
 def test_any_text_survives(texts: list[str]) -> None:
     call = CallInfo(call_id="c", model="m")
     for name in ("sse", "text", "openai"):
-        form = web._FORMATS[name]("c", "m")
+        form = web._FORMATS[name](answered_here=False)
         raw = [form.encode(StreamEvent("text", text, 0, call)) for text in texts]
         if name == "sse":
             assert [data["delta"] for _, data in events(raw)] == texts
@@ -201,10 +206,10 @@ def test_any_text_survives(texts: list[str]) -> None:
 
 
 def test_half_a_surrogate_pair_is_passed_on_for_the_browser_to_join() -> None:
-    form = web._FORMATS["sse"]("c", "m")
+    form = web._FORMATS["sse"](answered_here=False)
     halves = [form.encode(StreamEvent("text", half)) for half in ("\ud83d", "\ude00")]
     assert [data["delta"] for _, data in events(halves)] == ["\ud83d", "\ude00"]
-    assert web._FORMATS["text"]("c", "m").encode(StreamEvent("text", "\ud83d")) == b"?"
+    assert web._FORMATS["text"](answered_here=False).encode(StreamEvent("text", "\ud83d")) == b"?"
 
 
 KEY = "sk-very-secret-key"
@@ -518,6 +523,121 @@ def test_a_stream_that_is_forgotten_is_closed_at_last() -> None:
         gc.collect()
         assert gone() is None
         assert server.wait_closed()
+
+
+def test_a_run_of_tools_is_one_answer() -> None:
+    def add(a: int, b: int) -> int:
+        return a + b
+
+    asked = Reply(
+        headers=EVENT_STREAM,
+        body=[
+            chunk({"tool_calls": [{"index": 0, **tool_call("add", '{"a": 1, "b": 2}')}]}),
+            chunk({}, finish_reason="tool_calls"),
+            chunk(usage={"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}),
+            b"data: [DONE]\n\n",
+        ],
+    )
+    end = chunk(usage={"prompt_tokens": 7, "completion_tokens": 1, "total_tokens": 8})
+    answered = Reply(headers=EVENT_STREAM, body=[*stream_pieces("three")[:-1], end, b"data: [DONE]\n\n"])
+    total = {**USAGE, "input_tokens": 10, "output_tokens": 3, "total_tokens": 13}
+    with model([asked, answered] * 3) as (_, client):
+        run = partial(client.run_tools, "1 + 2?", tools=[add])
+        assert events(EventStream(run)) == [
+            ("tool_call", {"id": "call_1", "name": "add", "arguments": {"a": 1, "b": 2}}),
+            ("text", {"delta": "three"}),
+            ("usage", total),
+            ("done", {"finish_reason": "stop", "model": "m-served", "usage": total, "truncated": False}),
+        ]
+        assert b"".join(EventStream(run, format="text")) == b"three"
+        passed_on = list(EventStream(run, format="openai"))
+    with model([Reply(headers=EVENT_STREAM, body=passed_on)]) as (_, browser):
+        again = browser.stream("hi").until_done()
+    assert (again.text, again.tool_calls, again.finish_reason, again.usage) == ("three", (), "stop", Usage(**total))
+
+
+def test_a_conversation_goes_on_while_it_is_streamed() -> None:
+    with model([stream_reply("a"), stream_reply("b")]) as (server, client):
+        talk = client.conversation()
+        for question in ("1", "2"):
+            list(EventStream(partial(talk.say, question)))
+        assert [message["content"] for message in talk.messages] == ["1", "a", "2", "b"]
+        assert server.connections == 1
+
+
+VISITOR = contextvars.ContextVar("VISITOR", default="nobody")
+
+
+def test_a_function_may_store_the_answer_before_the_browser_knows_that_it_is_complete() -> None:
+    stored = []
+    may_store = threading.Event()
+    with model([stream_reply("a")]) as (_, client):
+
+        def turn(sink: Any, cancel: Any) -> ChatResponse:
+            answer = client.chat("hi", sink=sink, cancel=cancel)
+            assert may_store.wait(10)
+            stored.append((VISITOR.get(), answer.text))
+            return answer
+
+        VISITOR.set("ann")
+        body = EventStream(turn, heartbeat=0.05)
+        assert [name for name, _ in events([next(body), next(body)])] == ["text"]
+        assert next(body) == BEAT
+        may_store.set()
+        assert events(body)[-1][0] == "done"
+    assert stored == [("ann", "a")]
+
+
+@pytest.mark.parametrize("heard", [False, True])
+@pytest.mark.parametrize(
+    ("raised", "code"), [(ValueError("secret"), "internal_error"), (StreamServerError("x"), "unavailable")]
+)
+def test_a_function_that_fails_has_an_answer_that_fails(raised: Exception, code: str, heard: bool) -> None:
+    def turn(sink: Any, cancel: Any) -> ChatResponse:
+        if heard:
+            sink(StreamEvent("text", "a"))
+        raise raised
+
+    body = EventStream(turn)
+    raw = b"".join(body)
+    assert (body.status_code == 200) is heard
+    assert code.encode() in raw
+    assert b"secret" not in raw
+
+
+def test_a_function_that_returns_no_answer_is_told_so(caplog: pytest.LogCaptureFixture) -> None:
+    nothing: Any = lambda sink, cancel: None  # noqa: E731
+    assert EventStream(nothing).status_code == 500
+    assert "a function that is streamed returns its answer, not NoneType" in caplog.text
+
+
+@pytest.mark.parametrize("way", ["closed", "forgotten"])
+@pytest.mark.parametrize("reply", [then_silence("a"), no_headers], ids=["token", "no-headers"])
+def test_a_browser_that_leaves_cancels_the_function(reply: Any, way: str) -> None:
+    ended: queue.SimpleQueue[BaseException] = queue.SimpleQueue()
+    with model(reply) as (server, client):
+
+        def turn(sink: Any, cancel: Any) -> ChatResponse:
+            try:
+                return client.chat("hi", sink=sink, cancel=cancel)
+            except BaseException as error:
+                ended.put(error)
+                raise
+
+        body = EventStream(turn, heartbeat=0.1)
+        next(body)
+        if way == "closed":
+            body.close()
+        del body
+        gc.collect()
+        assert isinstance(ended.get(timeout=10), Cancelled)
+        assert server.wait_closed()
+
+
+def test_a_reconnect_does_not_call_the_function() -> None:
+    called = []
+    body = EventStream(lambda **options: called.append(options), environ={"HTTP_LAST_EVENT_ID": "7"})  # type: ignore[arg-type]
+    assert (body.status_code, list(body), called) == (204, [], [])
 
 
 def test_a_complete_stream_leaves_its_connection_in_the_pool() -> None:
