@@ -221,7 +221,7 @@ class Conversation:
             "model": self.request.model,
             "system": self.request.system,
             "usage": self._usage and attrs.asdict(self._usage, filter=attrs.filters.exclude("raw")),
-            "messages": [_saved(message) for message in self._messages],
+            "messages": [saved_message(message) for message in self._messages],
         }
         try:
             text = json.dumps(document, ensure_ascii=False, indent=1)
@@ -359,12 +359,13 @@ def _document(text: str | bytes) -> tuple[_Document, list[Message]]:
                 f"saved by a later version of this library (format {head.version}; this one reads up to {VERSION})"
             )
         document = msgspec.convert(value, _Document)
-        return document, [_loaded(saved) for saved in document.messages]
+        return document, [_message(saved) for saved in document.messages]
     except (NotJSONError, msgspec.ValidationError) as error:
         raise ConfigurationError(f"not a saved conversation: {error}") from error
 
 
-def _saved(message: Message) -> dict[str, Any]:
+def saved_message(message: Message) -> dict[str, Any]:
+    """A message as ``to_json`` writes it, for a store with an entry for each."""
     wire = attrs.evolve(message, extra={}).to_wire()
     # As they came, and not as servers take them back: what to_wire mends is mended again when it is sent.
     wire["content"] = message.content
@@ -378,7 +379,19 @@ def _saved(message: Message) -> dict[str, Any]:
     return saved
 
 
-def _loaded(saved: _Saved) -> Message:
+def loaded_message(value: Mapping[str, Any]) -> Message:
+    """What ``saved_message`` gave; other keys are ignored.
+
+    Raises:
+        ConfigurationError: something else.
+    """
+    try:
+        return _message(msgspec.convert(value, _Saved))
+    except msgspec.ValidationError as error:
+        raise ConfigurationError(f"not a saved message: {error}") from error
+
+
+def _message(saved: _Saved) -> Message:
     msgspec.convert(saved.message, _Wire)
     message = Message.from_wire(saved.message, origin=saved.origin)
     return attrs.evolve(message, extra={**message.extra, **saved.extra})

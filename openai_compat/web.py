@@ -89,15 +89,16 @@ def wsgi_response(
     *,
     format: Format = "sse",
     heartbeat: float = 15.0,
+    on_done: Callable[[ChatResponse], object] | None = None,
     headers: Iterable[tuple[str, str]] = (),
 ) -> EventStream:
     """What a WSGI application returns to stream an answer.
 
     Args:
         headers: sent too, for instance for CORS.
-        source, environ, format, heartbeat: as for ``EventStream``.
+        source, environ, format, heartbeat, on_done: as for ``EventStream``.
     """
-    body = EventStream(source, format=format, environ=environ, heartbeat=heartbeat)
+    body = EventStream(source, format=format, environ=environ, heartbeat=heartbeat, on_done=on_done)
     try:
         start_response(body.status, [*body.headers, *headers])
     except BaseException:
@@ -185,15 +186,9 @@ class EventStream(Iterator[bytes]):
     """The body of a response, and the status and headers that go with it.
 
     Its source is a ``ChatStream``, or a function that reports to a sink, such as ``partial(conversation.say, "hi")`` or
-    ``partial(client.run_tools, "hi", tools=[f])``, or one of your own that stores the answer before it returns it::
-
-        def turn(sink, cancel):
-            answer = conversation.say("hi", sink=sink, cancel=cancel)
-            save(conversation)
-            return answer
-
-    Such a function runs on a thread of its own, in a copy of the caller's context. The browser learns that the answer
-    is complete when it has returned, or that it failed when it raises; if the browser leaves, ``cancel`` is cancelled.
+    ``partial(client.run_tools, "hi", tools=[f])``. Such a function is called with ``sink`` and ``cancel``, on a thread
+    of its own, in a copy of the caller's context. The browser learns that the answer is complete when it has returned,
+    or that it failed when it raises; if the browser leaves, ``cancel`` is cancelled.
 
     The request is sent, and the first event awaited, before this is made: what fails until then is a proper HTTP status
     with a JSON body, what fails later an event of the stream. No exception of the stream ever reaches the server.
@@ -219,9 +214,13 @@ class EventStream(Iterator[bytes]):
     Args:
         source: a stream that was not yet read from, which this closes; or a function.
         format: what the browser gets.
-        environ: the WSGI environment, to watch the browser's socket, and to answer a reconnect with 204.
+        environ: the WSGI environment, to watch the browser's socket, to answer a reconnect with 204, and a HEAD without
+            asking the model.
         heartbeat: seconds without an event after which a comment is sent.
         first_wait: seconds to wait for the first event before the headers are sent; ``heartbeat`` where None.
+        on_done: called with the whole answer before the browser learns that it is complete, for instance to store it;
+            on the thread that writes the response. Not called when the answer fails or the browser leaves; what it
+            raises is an error of the stream.
 
     Raises:
         ConfigurationError: an unknown format, or a number of seconds that is not positive.
@@ -235,6 +234,7 @@ class EventStream(Iterator[bytes]):
         environ: Mapping[str, Any] | None = None,
         heartbeat: float = 15.0,
         first_wait: float | None = None,
+        on_done: Callable[[ChatResponse], object] | None = None,
     ) -> None:
         if format not in _FORMATS:
             raise ConfigurationError(f"format must be 'sse', 'text' or 'openai', not {format!r}")
@@ -246,6 +246,7 @@ class EventStream(Iterator[bytes]):
         self._stream: ChatStream | _Function = _Function(source) if callable(source) else source
         self._format = _FORMATS[format](answered_here=callable(source))
         self._heartbeat = heartbeat
+        self._on_done = on_done
         self._over = False
         self._left = False
         self._released = threading.Event()
@@ -255,6 +256,10 @@ class EventStream(Iterator[bytes]):
         self._body: Iterator[bytes] = iter(())
         if environ is not None and is_reconnect(environ):
             self.status_code = 204
+            self._release()
+            return
+        self.headers = [("Content-Type", self._format.content_type), *SAFE_HEADERS]
+        if environ is not None and environ.get("REQUEST_METHOD") == "HEAD":
             self._release()
             return
         if environ is not None:
@@ -303,7 +308,6 @@ class EventStream(Iterator[bytes]):
         if isinstance(first, BaseException):
             self._refuse(first)
         else:
-            self.headers = [("Content-Type", self._format.content_type), *SAFE_HEADERS]
             self._body = self._run(first)
 
     def _refuse(self, error: BaseException) -> None:
@@ -361,8 +365,11 @@ class EventStream(Iterator[bytes]):
                 yield self._format.beat
             elif event.kind == "error":
                 raise event.data
-            elif data := encode(event):
-                yield data
+            else:
+                if self._on_done is not None and event.kind == "done":
+                    self._on_done(event.data)
+                if data := encode(event):
+                    yield data
 
     def _shown(self, error: BaseException) -> PublicError:
         log.error("a stream to a browser failed: %s", type(error).__name__, exc_info=error)

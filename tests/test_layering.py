@@ -48,7 +48,7 @@ ALSO = {
     "cli": {"", "providers", "local", "integrations"},
     "__main__": {"cli"},
     "conversation": {"_html"},
-    "integrations": {"integrations", "local", "providers", "_html"},
+    "integrations": {"integrations", "local", "providers", "_html", "deadline"},
     "testing": {"testing", "local", "providers"},
 }
 NOT_IN_WIRE = {"requests", "urllib3", "socket", "ssl", "threading", "time", "os", "random", "http"}
@@ -236,7 +236,7 @@ HEAVY = {
 }
 OPTIONAL = {
     *("click", "rich", "xllamacpp", "numpy", "hypothesis", "pytest", "PIL", "matplotlib", "pydantic"),
-    *("docstring_parser", "jsonschema", "mcp", "anyio", "IPython", "flask", "django", "markdown_it"),
+    *("docstring_parser", "jsonschema", "mcp", "anyio", "IPython", "flask", "cachelib", "django", "markdown_it"),
 }
 
 

@@ -568,24 +568,69 @@ def test_a_conversation_goes_on_while_it_is_streamed() -> None:
 VISITOR = contextvars.ContextVar("VISITOR", default="nobody")
 
 
-def test_a_function_may_store_the_answer_before_the_browser_knows_that_it_is_complete() -> None:
-    stored = []
-    may_store = threading.Event()
+def test_a_function_runs_in_the_callers_context_and_the_answer_is_complete_when_it_returns() -> None:
+    seen = []
+    may_return = threading.Event()
     with model([stream_reply("a")]) as (_, client):
 
         def turn(sink: Any, cancel: Any) -> ChatResponse:
             answer = client.chat("hi", sink=sink, cancel=cancel)
-            assert may_store.wait(10)
-            stored.append((VISITOR.get(), answer.text))
+            assert may_return.wait(10)
+            seen.append(VISITOR.get())
             return answer
 
         VISITOR.set("ann")
         body = EventStream(turn, heartbeat=0.05)
         assert [name for name, _ in events([next(body), next(body)])] == ["text"]
         assert next(body) == BEAT
-        may_store.set()
+        may_return.set()
         assert events(body)[-1][0] == "done"
-    assert stored == [("ann", "a")]
+    assert seen == ["ann"]
+
+
+def source_of(client: Client, kind: str) -> Any:
+    return client.stream("hi") if kind == "stream" else partial(client.chat, "hi")
+
+
+@pytest.mark.parametrize("kind", ["stream", "function"])
+def test_an_answer_is_handed_over_before_the_browser_knows_that_it_is_complete(kind: str) -> None:
+    heard: list[Any] = []
+    with model([stream_reply("a")]) as (_, client):
+
+        def store(answer: ChatResponse) -> None:
+            heard.append((answer.text, threading.current_thread()))
+
+        for piece in EventStream(source_of(client, kind), on_done=store):
+            heard.append(piece)
+    assert heard[-2] == ("a", threading.current_thread())
+    assert heard[-1].startswith(b"event: done")
+
+
+@pytest.mark.parametrize("kind", ["stream", "function"])
+def test_an_answer_that_fails_or_is_left_is_not_handed_over(kind: str) -> None:
+    stored: list[ChatResponse] = []
+    with model([Reply(headers=EVENT_STREAM, body=IN_THE_MIDDLE), error_reply(500, "no")]) as (_, client):
+        for _ in range(2):
+            list(EventStream(source_of(client, kind), on_done=stored.append))
+    with model(then_silence("a")) as (server, client):
+        body = EventStream(source_of(client, kind), on_done=stored.append)
+        next(body)
+        body.close()
+        assert server.wait_closed()
+        assert list(body) == []
+    assert stored == []
+
+
+@pytest.mark.parametrize("kind", ["stream", "function"])
+def test_an_answer_that_cannot_be_stored_is_an_error(kind: str, caplog: pytest.LogCaptureFixture) -> None:
+    def store(answer: ChatResponse) -> None:
+        raise OSError("disk full: secret")
+
+    with model([stream_reply("a")]) as (_, client):
+        raw = list(EventStream(source_of(client, kind), on_done=store))
+    assert [name for name, _ in events(raw)] == ["text", "error"]
+    assert b"secret" not in b"".join(raw)
+    assert "disk full" in caplog.text
 
 
 @pytest.mark.parametrize("heard", [False, True])
@@ -632,6 +677,14 @@ def test_a_browser_that_leaves_cancels_the_function(reply: Any, way: str) -> Non
         gc.collect()
         assert isinstance(ended.get(timeout=10), Cancelled)
         assert server.wait_closed()
+
+
+@pytest.mark.parametrize("kind", ["stream", "function"])
+def test_a_head_request_gets_the_headers_and_asks_nothing(kind: str) -> None:
+    with model([stream_reply("a")]) as (server, client):
+        body = EventStream(source_of(client, kind), environ={"REQUEST_METHOD": "HEAD"})
+        assert (body.status_code, dict(body.headers)["Content-Type"], list(body)) == (200, SSE, [])
+        assert not server.requests
 
 
 def test_a_reconnect_does_not_call_the_function() -> None:

@@ -890,6 +890,7 @@ class Chat {
     else if (name === "done") {
       answer.model = String(value.model ?? "");
       if (Object.hasOwn(CUT_SHORT, value.finish_reason)) answer.note(CUT_SHORT[value.finish_reason]);
+      else if (value.truncated) answer.note("The answer broke off here.");
       return true;
     }
     return false;

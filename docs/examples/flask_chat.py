@@ -1,0 +1,69 @@
+"""A chat page with Flask.
+
+    python docs/examples/flask_chat.py
+
+starts a small model on this machine, and the page on http://127.0.0.1:5000. Where the environment names a server
+(``OPENAI_BASE_URL``, ``OPENAI_API_KEY``, ...), that one answers. In production::
+
+    SECRET_KEY=... gunicorn --worker-class gthread --threads 40 --chdir docs/examples 'flask_chat:create_app()'
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import secrets
+from pathlib import Path
+
+from flask import Flask, render_template, url_for
+
+from openai_compat import Client, ConfigurationError, LocalServer
+from openai_compat.integrations.flask import OpenAICompat, chat_blueprint
+
+PAGE = Path(__file__).resolve().parent / "chat_page"
+
+
+def create_app(**config: object) -> Flask:
+    app = Flask(__name__, static_folder=PAGE, static_url_path="/static", template_folder=PAGE)
+    app.config.from_mapping(
+        # One of your own keeps conversations over a restart, and is needed where several workers share them.
+        SECRET_KEY=os.environ.get("SECRET_KEY") or secrets.token_hex(),
+        SESSION_COOKIE_SAMESITE="Lax",
+    )
+    app.config.from_mapping(config)
+    OpenAICompat(app)
+    chat = chat_blueprint(system="You are a helpful assistant.", history_tokens=2000, max_tokens=1000)
+    app.register_blueprint(chat, url_prefix="/chat")
+
+    @app.get("/")
+    def page() -> str:
+        return render_template(
+            "chat.html",
+            title="Flask chat",
+            chat_url=url_for("openai_compat.ask"),
+            history_url=url_for("openai_compat.history"),
+            reset_url=url_for("openai_compat.reset"),
+            static_url="/static/",
+            csrf_token="",  # the blueprint tells other sites' requests by their headers
+        )
+
+    return app
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="A chat page with Flask.")
+    parser.add_argument("--port", type=int, default=5000)
+    port = parser.parse_args().port
+    with contextlib.ExitStack() as stack:
+        config: dict[str, object] = {}
+        try:
+            Client.from_env()
+        except ConfigurationError:
+            server = stack.enter_context(LocalServer())
+            config = {"OPENAI_COMPAT_BASE_URL": server.base_url, "OPENAI_COMPAT_MODEL": server.model}
+        create_app(**config).run(port=port)
+
+
+if __name__ == "__main__":
+    main()

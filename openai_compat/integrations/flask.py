@@ -1,0 +1,254 @@
+"""Flask: one client for an application, streamed answers from its views, and a chat endpoint.
+
+::
+
+    llm = OpenAICompat(app)  # configured by app.config["OPENAI_COMPAT_BASE_URL"] and so on, or by the environment
+
+    @app.post("/ask")
+    def ask():
+        return stream_response(llm.client.stream(request.json["question"]))
+
+    app.register_blueprint(chat_blueprint(system="Be brief."), url_prefix="/chat")
+
+Needs ``pip install 'openai-compat[flask]'``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import threading
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from ..client import Client
+from ..errors import ConfigurationError
+from ..web import EventStream, Format, Run
+from ..wire.response import ChatResponse
+from ._chat import HISTORY_TOKENS, MAX_QUESTION, ChatEndpoint, KeptMessage, RefusedError, page_history
+from ._settings import LazyClient, client_options
+
+try:
+    import flask
+    from cachelib import BaseCache, FileSystemCache
+except ImportError as error:
+    raise ConfigurationError("Flask is not installed: pip install 'openai-compat[flask]'") from error
+
+if TYPE_CHECKING:
+    from ..stream import ChatStream
+
+__all__ = ["OpenAICompat", "chat_blueprint", "stream_response"]
+
+PREFIX = "OPENAI_COMPAT_"
+EXTENSION = "openai_compat"
+HISTORY = "openai_compat.history"
+SESSION_KEY = "openai_compat_visitor"
+KEPT_SECONDS = 30 * 24 * 60 * 60
+KEPT_CONVERSATIONS = 100_000
+
+
+class OpenAICompat:
+    """The extension: a client for each application.
+
+    ``app.config`` has the arguments of ``Client`` in capitals after ``OPENAI_COMPAT_``: ``BASE_URL``, ``API_KEY``,
+    ``PROVIDER``, ``MODEL``, ``MAX_RETRIES``, ``TIMEOUT`` (seconds, or a dict like ``{"first_token": 60}``), and so on.
+    Without ``BASE_URL`` and ``PROVIDER`` the environment names the server, as for ``Client.from_env``.
+
+    Args:
+        app: the application; None where ``init_app`` gets it later.
+
+    Raises:
+        ConfigurationError: a setting that there is not.
+    """
+
+    def __init__(self, app: flask.Flask | None = None) -> None:
+        if app is not None:
+            self.init_app(app)
+
+    def init_app(self, app: flask.Flask) -> None:
+        """Read an application's configuration; its client is made when it is first wanted.
+
+        Raises:
+            ConfigurationError: a setting that there is not.
+        """
+        settings = app.config.get_namespace(PREFIX, lowercase=False)
+        client_options(settings, prefix=PREFIX)
+        app.extensions[EXTENSION] = LazyClient(settings, prefix=PREFIX)
+
+    @property
+    def client(self) -> Client:
+        """The client of the current application, the same one for all its threads.
+
+        Raises:
+            ConfigurationError: a setting is wrong, nothing names a server, or the application was not initialized.
+            RuntimeError: outside of an application's context.
+        """
+        return _client()
+
+
+def _client() -> Client:
+    extension = flask.current_app.extensions.get(EXTENSION)
+    if extension is None:
+        raise ConfigurationError("this application has no client: OpenAICompat(app), or init_app(app)")
+    client: Client = extension.get()
+    return client
+
+
+def stream_response(
+    source: ChatStream | Run,
+    *,
+    format: Format = "sse",
+    heartbeat: float = 15.0,
+    on_done: Callable[[ChatResponse], object] | None = None,
+    headers: Iterable[tuple[str, str]] = (),
+) -> flask.Response:
+    """What a view returns to stream an answer.
+
+    It ends with the response: a browser that leaves ends the call to the model. What fails before the first token is a
+    response with that status and a JSON body.
+
+    Args:
+        source: ``client.stream(...)``, or a function that reports to a sink: ``partial(conversation.say, "hi")``.
+        format: ``"sse"`` for events, ``"text"``, or ``"openai"`` for OpenAI's own chunks.
+        heartbeat: seconds without an event after which a comment is sent.
+        on_done: called with the whole answer before the browser learns that it is complete. ``request``, ``session``
+            and ``current_app`` are there, ``g`` is a new one; a change to ``session`` comes too late for its cookie.
+        headers: sent too.
+
+    Raises:
+        ConfigurationError: an unknown format, or a heartbeat that is not positive.
+    """
+    if on_done is not None:
+        on_done = flask.copy_current_request_context(on_done)
+    body = EventStream(source, format=format, environ=flask.request.environ, heartbeat=heartbeat, on_done=on_done)
+    return flask.Response(body, body.status_code, [*body.headers, *headers])
+
+
+def chat_blueprint(
+    name: str = "openai_compat",
+    *,
+    history: BaseCache | None = None,
+    visitor: Callable[[], str] | None = None,
+    max_question: int = MAX_QUESTION,
+    history_tokens: int = HISTORY_TOKENS,
+    **fields: Any,
+) -> flask.Blueprint:
+    """A chat with a history for each visitor, as three endpoints for a page's scripts.
+
+    ::
+
+        POST ask      {"message": "..."}: the answer, as the events of ``EventStream``
+        GET  history  {"messages": [{"role", "content", "reasoning"}]}
+        POST reset    forgets the conversation
+
+    Visitors send their message and nothing else. A turn is stored when it is complete; one that fails, or that the
+    visitor stops, leaves the history as it was. Requests from other sites are refused. Who may ask is yours to decide,
+    in the blueprint's ``before_request``.
+
+    Args:
+        name: of the blueprint: ``url_for("openai_compat.ask")``.
+        history: where conversations are kept, any cache of cachelib; by default files in the application's instance
+            folder, for 30 days, which all processes of one machine share.
+        visitor: whose conversation it is, such as ``lambda: str(current_user.id)``; by default the browser's, told by
+            Flask's session, which needs a ``SECRET_KEY``.
+        max_question: characters of a message.
+        history_tokens: most of the history that goes with a question; older turns are kept, but not sent.
+        fields: what ``Client.conversation`` takes: ``system``, ``tools``, ``model``, ``max_tokens`` and so on.
+
+    Raises:
+        ConfigurationError, TypeError: what ``Client.conversation`` does not take.
+    """
+    endpoint = ChatEndpoint(max_question=max_question, history_tokens=history_tokens, **fields)
+    store = _Store(history)
+    whose = visitor or _browser
+    blueprint = flask.Blueprint(name, __name__)
+
+    @blueprint.before_request
+    def refuse_other_sites() -> None:
+        if flask.request.method == "POST" and _from_another_site():
+            raise RefusedError(403, "The message comes from another site.")
+
+    @blueprint.errorhandler(RefusedError)
+    def refused(error: RefusedError) -> tuple[dict[str, Any], int]:
+        return error.shown.to_wire(), error.shown.status
+
+    @blueprint.after_request
+    def keep_out_of_caches(response: flask.Response) -> flask.Response:
+        response.headers.setdefault("Cache-Control", "no-store")
+        return response
+
+    @blueprint.post("/ask")
+    def ask() -> flask.Response:
+        request = flask.request
+        question = endpoint.question(request.content_type or "", request.content_length, request.get_data)
+        owner = whose()
+        turn = endpoint.turn(_client(), store.load(owner), question)
+        return stream_response(turn.run, on_done=lambda answer: store.add(owner, turn.kept(answer)))
+
+    @blueprint.get("/history", endpoint="history")
+    def show() -> dict[str, Any]:
+        return page_history(store.load(whose()))
+
+    @blueprint.post("/reset")
+    def reset() -> tuple[str, int]:
+        store.forget(whose())
+        return "", 204
+
+    return blueprint
+
+
+def _browser() -> str:
+    """Who this browser is, by the session's cookie."""
+    if not flask.current_app.secret_key:
+        raise ConfigurationError("the chat tells visitors apart by Flask's session: set SECRET_KEY, or give visitor=")
+    known: str = flask.session.setdefault(SESSION_KEY, secrets.token_urlsafe(16))
+    return known
+
+
+def _from_another_site() -> bool:
+    """Whether a page of another site makes a browser send this; what is no browser may send what it likes."""
+    site = flask.request.headers.get("Sec-Fetch-Site")
+    if site is not None:
+        return site not in ("same-origin", "none")
+    origin = flask.request.headers.get("Origin")
+    return origin is not None and origin.partition("://")[2] != flask.request.host
+
+
+class _Store:
+    """The conversations of all visitors, each a JSON text in a cache."""
+
+    def __init__(self, cache: BaseCache | None) -> None:
+        self._cache = cache
+        self._lock = threading.Lock()
+
+    def load(self, owner: str) -> list[KeptMessage]:
+        text = self._kept_in.get(_key(owner))
+        return [KeptMessage.from_json(value) for value in json.loads(text)] if text else []
+
+    def add(self, owner: str, messages: Iterable[KeptMessage]) -> None:
+        """Add to what is there now: the visitor may have asked in two windows."""
+        with self._lock:
+            kept = [*self.load(owner), *messages]
+            text = json.dumps([one.to_json() for one in kept])
+            if not self._kept_in.set(_key(owner), text, timeout=KEPT_SECONDS):
+                raise OSError("the history's cache did not take the conversation")
+
+    def forget(self, owner: str) -> None:
+        self._kept_in.delete(_key(owner))
+
+    @property
+    def _kept_in(self) -> BaseCache:
+        if self._cache is not None:
+            return self._cache
+        # Each application has its own: a blueprint may be registered with several.
+        caches = flask.current_app.extensions
+        if HISTORY not in caches:
+            folder = os.path.join(flask.current_app.instance_path, "openai_compat")
+            caches[HISTORY] = FileSystemCache(folder, threshold=KEPT_CONVERSATIONS, default_timeout=KEPT_SECONDS)
+        cache: BaseCache = caches[HISTORY]
+        return cache
+
+
+def _key(owner: str) -> str:
+    return f"openai_compat.conversation.{owner}"

@@ -1,0 +1,153 @@
+"""The chat endpoint without its framework."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from replay import EVENT_STREAM, ReplayServer, Reply
+from wire_bodies import chunk, stream_pieces, stream_reply, tool_call
+
+from openai_compat import Client, ConfigurationError, Message
+from openai_compat.integrations._chat import ChatEndpoint, KeptMessage, RefusedError, page_history
+from openai_compat.web import EventStream
+
+
+def asked(body: bytes, content_type: str = "application/json", length: int | None = -1, **options: Any) -> str:
+    return ChatEndpoint(**options).question(content_type, len(body) if length == -1 else length, lambda: body)
+
+
+@pytest.mark.parametrize(
+    ("body", "question"),
+    [
+        (b'{"message": "hi"}', "hi"),
+        (b'{"message": "  hi\\n"}', "hi"),
+        (b'{"message": "a\\nb", "model": "dear", "messages": [], "system": "obey"}', "a\nb"),
+        ('{"message": "é 😀"}'.encode(), "é 😀"),
+        (b'{"message": "\\ud83d\\ude00"}', "😀"),
+    ],
+)
+def test_a_visitor_sends_a_message_and_nothing_else(body: bytes, question: str) -> None:
+    assert asked(body) == question
+    assert asked(body, "Application/JSON ; charset=utf-8") == question
+
+
+@pytest.mark.parametrize(
+    ("body", "options", "status"),
+    [
+        (b'{"message": "hi"}', {"content_type": "text/plain"}, 415),
+        (b'{"message": "hi"}', {"content_type": ""}, 415),
+        (b'{"message": "hi"}', {"content_type": "application/x-www-form-urlencoded"}, 415),
+        (b'{"message": "hi"}', {"length": None}, 411),
+        (b"", {}, 400),
+        (b"{", {}, 400),
+        (b"[]", {}, 400),
+        (b'"hi"', {}, 400),
+        (b"{}", {}, 400),
+        (b'{"message": null}', {}, 400),
+        (b'{"message": ["hi"]}', {}, 400),
+        (b'{"message": {"role": "system"}}', {}, 400),
+        (b'{"message": ""}', {}, 400),
+        (b'{"message": " \\n "}', {}, 400),
+        (b'{"message": "\xff"}', {}, 400),
+        (b'{"message": "\\ud83d"}', {}, 400),
+        (b"[" * 100_000, {"max_question": 100_000}, 400),
+        (b'{"message": "123456"}', {"max_question": 5}, 413),
+    ],
+)
+def test_what_cannot_be_asked_is_refused_with_a_reason(body: bytes, options: dict[str, Any], status: int) -> None:
+    with pytest.raises(RefusedError) as refused:
+        asked(body, **options)
+    assert refused.value.shown.status == status
+    assert refused.value.shown.to_wire()["error"]["message"]
+
+
+def test_a_body_that_is_too_long_is_not_read() -> None:
+    endpoint = ChatEndpoint(max_question=10)
+
+    def read() -> bytes:
+        raise AssertionError("read")
+
+    with pytest.raises(RefusedError, match="longer than 10"):
+        endpoint.question("application/json", endpoint.max_body + 1, read)
+
+
+@given(st.text(alphabet=st.characters(codec="utf-8"), min_size=1, max_size=30), st.booleans())
+def test_whatever_has_few_enough_characters_fits(text: str, ascii_only: bool) -> None:
+    body = json.dumps({"message": text}, ensure_ascii=ascii_only).encode()
+    if text.strip():
+        assert asked(body, max_question=len(text)) == text.strip()
+
+
+@pytest.mark.parametrize(
+    ("fields", "error"),
+    [
+        ({"sytem": "x"}, TypeError),
+        ({"messages": []}, TypeError),
+        ({"prompt": "x"}, TypeError),
+        ({"tools": [3]}, ConfigurationError),
+    ],
+)
+def test_a_wrong_field_is_told_before_anybody_asks(fields: dict[str, Any], error: type[Exception]) -> None:
+    with pytest.raises(error):
+        ChatEndpoint(**fields)
+
+
+def talk(endpoint: ChatEndpoint, client: Client, history: list[KeptMessage], question: str) -> list[KeptMessage]:
+    """The history after a turn."""
+    turn = endpoint.turn(client, history, question)
+    kept: list[KeptMessage] = []
+    list(EventStream(turn.run, on_done=lambda answer: kept.extend(turn.kept(answer))))
+    return [*history, *kept]
+
+
+def test_a_turn_asks_with_its_history_and_adds_to_it() -> None:
+    thought = Reply(headers=EVENT_STREAM, body=[chunk({"reasoning_content": "hm"}), *stream_pieces("b")])
+    endpoint = ChatEndpoint(system="Be brief.", max_tokens=5)
+    with ReplayServer([stream_reply("a"), thought]) as server, Client(server.url, model="m") as client:
+        history = talk(endpoint, client, talk(endpoint, client, [], "1"), "2")
+        sent = [json.loads(request.body) for request in server.requests]
+    assert [[(m["role"], m["content"]) for m in body["messages"]] for body in sent] == [
+        [("system", "Be brief."), ("user", "1")],
+        [("system", "Be brief."), ("user", "1"), ("assistant", "a"), ("user", "2")],
+    ]
+    assert [body["max_tokens"] for body in sent] == [5, 5]
+    assert page_history(history) == {
+        "messages": [
+            {"role": "user", "content": "1", "reasoning": ""},
+            {"role": "assistant", "content": "a", "reasoning": ""},
+            {"role": "user", "content": "2", "reasoning": ""},
+            {"role": "assistant", "content": "b", "reasoning": "hm"},
+        ]
+    }
+    assert [KeptMessage.from_json(json.loads(json.dumps(kept.to_json()))) for kept in history] == history
+
+
+def test_tools_run_and_the_page_shows_only_what_was_said() -> None:
+    def add(a: int, b: int) -> int:
+        return a + b
+
+    call = [chunk({"tool_calls": [{"index": 0, **tool_call("add", '{"a": 1, "b": 2}')}]}), *stream_pieces()]
+    replies = [Reply(headers=EVENT_STREAM, body=call), stream_reply("three")]
+    with ReplayServer(replies) as server, Client(server.url, model="m") as client:
+        history = talk(ChatEndpoint(tools=[add]), client, [], "1 + 2?")
+    assert [kept.message.role for kept in history] == ["user", "assistant", "tool", "assistant"]
+    assert [message["content"] for message in page_history(history)["messages"]] == ["1 + 2?", "three"]
+
+
+def test_old_turns_are_kept_but_not_sent() -> None:
+    history = [KeptMessage(Message(role=role, content="x" * 400)) for _ in range(20) for role in ("user", "assistant")]
+    with ReplayServer([stream_reply("a")]) as server, Client(server.url, model="m") as client:
+        after = talk(ChatEndpoint(history_tokens=500), client, history, "now")
+        messages = json.loads(server.requests[0].body)["messages"]
+    assert (len(after), len(messages)) == (42, 5)
+    assert after[-2].message.content == "now"
+
+
+@pytest.mark.parametrize("value", [{}, {"message": 3}, {"message": {"content": "no role"}}, {"message": {"role": 1}}])
+def test_what_is_no_kept_message_is_told(value: Any) -> None:
+    with pytest.raises(ConfigurationError, match="not a saved message"):
+        KeptMessage.from_json(value)

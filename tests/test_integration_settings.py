@@ -1,0 +1,92 @@
+"""Clients from the settings of a web framework."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+
+from openai_compat import Client, ConfigurationError, Timeout
+from openai_compat.integrations._settings import LazyClient, client_options, make_client
+
+URL = "http://localhost:9/v1"
+
+
+@pytest.mark.parametrize(
+    ("settings", "options"),
+    [
+        ({}, {}),
+        ({"BASE_URL": URL, "MODEL": "m"}, {"base_url": URL, "model": "m"}),
+        ({"TIMEOUT": 5}, {"timeout": 5}),
+        ({"TIMEOUT": None}, {"timeout": None}),
+        ({"TIMEOUT": {"first_token": 60}}, {"timeout": Timeout(first_token=60)}),
+        ({"TIMEOUT": Timeout(total=1)}, {"timeout": Timeout(total=1)}),
+        ({"MAX_RETRIES": 0, "HEADERS": {"a": "b"}}, {"max_retries": 0, "headers": {"a": "b"}}),
+    ],
+)
+def test_settings_are_the_arguments_of_a_client_in_capitals(settings: Any, options: Any) -> None:
+    assert client_options(settings) == options
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"BASEURL": URL}, "there is no setting LLM_BASEURL; did you mean LLM_BASE_URL?"),
+        ({"base_url": URL}, "there is no setting LLM_base_url; did you mean LLM_BASE_URL?"),
+        ({"ZZZ": 1}, "there is no setting LLM_ZZZ; there are BASE_URL, API_KEY, PROVIDER"),
+        ({7: 1}, "there is no setting LLM_7"),
+        ({"TIMEOUT": {"frist": 1}}, "LLM_TIMEOUT is a number of seconds, or has connect"),
+        ({"TIMEOUT": {"idle": -1}}, "must be"),
+        ({"BASE_URL": URL, "MAX_RETRIES": "3"}, "max_retries must be a whole number"),
+        ({"BASE_URL": URL, "TIMEOUT": "soon"}, "must be"),
+        ({"BASE_URL": "localhost"}, "localhost"),
+        ({"BASE_URL": 80}, "no base URL"),
+        ({"BASE_URL": URL, "MODEL": "m", "API_KEY": 12}, "key"),
+        ({"BASE_URL": URL, "HEADERS": "x"}, "headers"),
+        ({"PROVIDER": "nobody"}, "unknown provider 'nobody'"),
+        ({"PROVIDER": "groq"}, "groq needs a key"),
+        ({}, "the environment names no server"),
+        ({"MODEL": "m"}, "the environment names no server"),
+    ],
+)
+def test_a_wrong_setting_is_told_by_its_name(settings: Any, said: str) -> None:
+    with pytest.raises(ConfigurationError) as error:
+        make_client(settings, prefix="LLM_")
+    assert said in str(error.value)
+
+
+def test_the_address_comes_before_the_provider_and_both_before_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://localhost:1/v1")
+    monkeypatch.setenv("GROQ_API_KEY", "k")
+    named = make_client({"BASE_URL": URL, "PROVIDER": "vllm"})
+    assert (named.base_url, named.provider) == (URL, "vllm")
+    assert make_client({"PROVIDER": "groq"}).base_url == "https://api.groq.com/openai/v1"
+    assert make_client({"MODEL": "mine"}).model == "mine"
+    assert make_client({}).base_url == "http://localhost:1/v1"
+
+
+def test_all_threads_get_one_client() -> None:
+    lazy = LazyClient({"BASE_URL": URL})
+    got: list[Client] = []
+    barrier = threading.Barrier(8)
+
+    def get() -> None:
+        barrier.wait()
+        got.append(lazy.get())
+
+    threads = [threading.Thread(target=get) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(got) == 8
+    assert len(set(map(id, got))) == 1
+
+
+def test_after_close_there_is_another_client() -> None:
+    lazy = LazyClient({"BASE_URL": URL})
+    lazy.close()
+    first = lazy.get()
+    lazy.close()
+    assert lazy.get() is not first
