@@ -45,6 +45,12 @@ class KeptMessage:
         return {**saved_message(self.message), "reasoning": self.reasoning}
 
     @classmethod
+    def of_turn(cls, messages: Iterable[Message], answer: ChatResponse) -> list[KeptMessage]:
+        """The messages of a turn that ended with an answer."""
+        *first, last = map(cls, messages)
+        return [*first, attrs.evolve(last, reasoning=answer.reasoning)]
+
+    @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> KeptMessage:
         """What ``to_json`` gave.
 
@@ -83,8 +89,7 @@ class Turn:
 
     def kept(self, answer: ChatResponse) -> list[KeptMessage]:
         """What the turn added to the history."""
-        *first, last = map(KeptMessage, self.conversation.messages[self._sent :])
-        return [*first, attrs.evolve(last, reasoning=answer.reasoning)]
+        return KeptMessage.of_turn(self.conversation.messages[self._sent :], answer)
 
 
 class ChatEndpoint:

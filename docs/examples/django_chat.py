@@ -1,0 +1,100 @@
+"""A chat page with Django, in one file.
+
+    python docs/examples/django_chat.py
+
+starts a small model on this machine, makes the database ``chat.sqlite3`` in the current folder, and serves the page on
+http://127.0.0.1:8000. Where the environment names a server (``OPENAI_BASE_URL``, ``OPENAI_API_KEY``, ...), that one
+answers. In production::
+
+    SECRET_KEY=... gunicorn --worker-class gthread --threads 40 --chdir docs/examples django_chat:application
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+from pathlib import Path
+
+import django
+from django.conf import settings
+from django.core.management import call_command
+from django.core.wsgi import get_wsgi_application
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.urls import include, path, reverse
+from django.views.static import serve
+
+from openai_compat import Client, ConfigurationError, LocalServer
+from openai_compat.integrations.django import chat_urls
+
+PAGE = Path(__file__).resolve().parent / "chat_page"
+
+if not settings.configured:
+    settings.configure(
+        # One of your own in production: whoever knows it can forge sessions.
+        SECRET_KEY=os.environ.get("SECRET_KEY", "not a secret"),
+        ALLOWED_HOSTS=["127.0.0.1", "localhost"],
+        ROOT_URLCONF=__name__,
+        INSTALLED_APPS=[
+            "django.contrib.auth",
+            "django.contrib.contenttypes",
+            "django.contrib.sessions",
+            "openai_compat.integrations.django",
+        ],
+        MIDDLEWARE=[
+            "django.middleware.security.SecurityMiddleware",
+            "django.contrib.sessions.middleware.SessionMiddleware",
+            "django.middleware.common.CommonMiddleware",
+            "django.middleware.csrf.CsrfViewMiddleware",
+            "django.contrib.auth.middleware.AuthenticationMiddleware",
+        ],
+        TEMPLATES=[{"BACKEND": "django.template.backends.django.DjangoTemplates", "DIRS": [PAGE]}],
+        DATABASES={
+            "default": {
+                "ENGINE": "django.db.backends.sqlite3",
+                "NAME": os.environ.get("CHAT_DATABASE", "chat.sqlite3"),
+            }
+        },
+        USE_TZ=True,
+        # Nothing here: the environment names the server.
+        OPENAI_COMPAT={},
+    )
+    django.setup()
+
+
+def page(request: HttpRequest) -> HttpResponse:
+    values = {
+        "title": "Django chat",
+        "chat_url": reverse("openai_compat:ask"),
+        "history_url": reverse("openai_compat:history"),
+        "reset_url": reverse("openai_compat:reset"),
+        "static_url": "/static/",
+    }
+    return render(request, "chat.html", values)
+
+
+urlpatterns = [
+    path("", page),
+    path("static/<path:path>", serve, {"document_root": PAGE}),
+    path("chat/", include(chat_urls(system="You are a helpful assistant.", history_tokens=2000, max_tokens=1000))),
+]
+application = get_wsgi_application()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="A chat page with Django.")
+    parser.add_argument("--port", type=int, default=8000)
+    port = parser.parse_args().port
+    call_command("migrate", verbosity=0)
+    with contextlib.ExitStack() as stack:
+        try:
+            Client.from_env()
+        except ConfigurationError:
+            server = stack.enter_context(LocalServer())
+            os.environ.update(OPENAI_BASE_URL=server.base_url, OPENAI_MODEL=server.model)
+        call_command("runserver", f"127.0.0.1:{port}", use_reloader=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,40 @@
+"""System checks of ``settings.OPENAI_COMPAT``; no server is asked anything."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from django.core import checks
+
+from ...errors import ConfigurationError
+from ...providers import PROVIDERS
+from .._settings import client_options, make_client
+from .clients import configured, prefix
+
+KEY_HINT = "Set BASE_URL or PROVIDER, and read the key from the environment, as in os.environ.get('OPENAI_API_KEY')."
+
+
+def check_settings(**options: Any) -> list[checks.CheckMessage]:
+    """What is wrong with each client's settings: errors for what never works, warnings for what is not there yet."""
+    try:
+        clients = configured()
+    except ConfigurationError as error:
+        return [checks.Error(str(error), id="openai_compat.E001")]
+    return [message for alias, one in clients.items() for message in _check_client(alias, one)]
+
+
+def _check_client(alias: str, one: Mapping[str, Any]) -> list[checks.CheckMessage]:
+    try:
+        client_options(one, prefix=prefix(alias))
+    except ConfigurationError as error:
+        return [checks.Error(str(error), id="openai_compat.E002")]
+    try:
+        make_client(one, prefix=prefix(alias)).close()
+    except ConfigurationError as error:
+        told = f"the client {alias!r} cannot be made: {error}"
+        if one.get("BASE_URL") or str(one.get("PROVIDER") or "openai").lower() not in PROVIDERS:
+            return [checks.Error(told, id="openai_compat.E003")]
+        # A key may well be missing where a container is built, and be there where it runs.
+        return [checks.Warning(told, hint=KEY_HINT, id="openai_compat.W001")]
+    return []

@@ -1,0 +1,143 @@
+"""Conversations in the database of the site."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from django.conf import settings
+from django.db import models, transaction
+from django.utils import timezone
+
+from ...client import Client
+from ...conversation import Conversation as Talk
+from ...wire.response import ChatResponse
+from .._chat import KeptMessage
+from .clients import get_client
+
+
+class Conversation(models.Model):
+    """A conversation; its messages are ``Message`` rows.
+
+    ::
+
+        row = Conversation.objects.create(user=request.user, system="Be brief.")
+        answer = row.say("Why is the sky blue?")  # a turn that fails leaves no trace
+    """
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.CASCADE, related_name="llm_conversations"
+    )
+    chat = models.CharField(max_length=100, blank=True, db_index=True, help_text="Which chat of the site it is of.")
+    title = models.CharField(max_length=200, blank=True, help_text="How it began.")
+    system = models.TextField(blank=True, help_text="Instructions that come before everything.")
+    created = models.DateTimeField(auto_now_add=True)
+    updated = models.DateTimeField(auto_now=True)
+    input_tokens = models.PositiveBigIntegerField(default=0)
+    output_tokens = models.PositiveBigIntegerField(default=0)
+
+    class Meta:
+        ordering = ("-updated",)
+
+    def __str__(self) -> str:
+        return self.title or str(self.pk)
+
+    def kept(self) -> list[KeptMessage]:
+        """The history, oldest message first."""
+        return [row.kept() for row in self.messages.all()]
+
+    def talk(self, client: Client | None = None, **fields: Any) -> Talk:
+        """The history as a ``Conversation`` of the library, which stores nothing.
+
+        Args:
+            client: whom to talk with; by default ``get_client()``.
+            fields: what ``Client.conversation`` takes.
+        """
+        given = {"system": self.system, **fields} if self.system else fields
+        talk: Talk = (client or get_client()).conversation(messages=[kept.message for kept in self.kept()], **given)
+        return talk
+
+    def say(self, prompt: str, *, client: Client | None = None, **options: Any) -> ChatResponse:
+        """Say something, wait for the answer, and store both.
+
+        Args:
+            client: whom to ask; by default ``get_client()``.
+            options: what ``Conversation.say`` of the library takes, such as ``sink`` and ``max_tokens``.
+
+        Raises:
+            OpenAICompatError: as for that; nothing is stored.
+        """
+        talk = self.talk(client)
+        before = len(talk.messages)
+        answer: ChatResponse = talk.say(prompt, **options)
+        self.add(KeptMessage.of_turn(talk.messages[before:], answer), answer)
+        return answer
+
+    def add(self, turn: Sequence[KeptMessage], answer: ChatResponse) -> None:
+        """Store a turn: all of it, or nothing. One whose conversation was deleted meanwhile is deleted as well."""
+        if self._state.adding:
+            fields = ("user", "chat", "system")
+            # Its first turns may come from two windows at once.
+            Conversation.objects.get_or_create(pk=self.pk, defaults={name: getattr(self, name) for name in fields})
+        title = next((_text(kept.message.content) for kept in turn if kept.message.role == "user"), "")
+        with transaction.atomic():
+            # First, for it takes the lock: SQLite refuses one to a transaction that has read what another changed.
+            found = Conversation.objects.filter(pk=self.pk).update(
+                updated=timezone.now(),
+                input_tokens=models.F("input_tokens") + answer.input_tokens,
+                output_tokens=models.F("output_tokens") + answer.output_tokens,
+            )
+            if not found:
+                return
+            Conversation.objects.filter(pk=self.pk, title="").update(title=title[:200])
+            Message.objects.bulk_create([Message.of(self, kept) for kept in turn])
+        self.refresh_from_db()
+
+
+class Message(models.Model):
+    """A message of a conversation: of the user, the model or a tool."""
+
+    id = models.BigAutoField(primary_key=True)
+    conversation = models.ForeignKey(Conversation, on_delete=models.CASCADE, related_name="messages")
+    role = models.CharField(max_length=20)
+    content = models.TextField(blank=True)
+    reasoning = models.TextField(blank=True)
+    # Text, for the JSON type of some databases takes no NUL.
+    saved = models.TextField(help_text="The message as JSON, with what only its server wants back.")
+    created = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ("id",)
+
+    def __str__(self) -> str:
+        return f"{self.role}: {self.content[:50]}"
+
+    @classmethod
+    def of(cls, conversation: Conversation, kept: KeptMessage) -> Message:
+        """The row for a message, not yet in the database."""
+        return cls(
+            conversation=conversation,
+            role=kept.message.role,
+            content=_text(kept.message.content),
+            reasoning=_storable(kept.reasoning),
+            saved=json.dumps(kept.to_json()),
+        )
+
+    def kept(self) -> KeptMessage:
+        """What was stored."""
+        return KeptMessage.from_json(json.loads(self.saved))
+
+
+def _text(content: str | Iterable[Mapping[str, Any]] | None) -> str:
+    """The text of a message, for people to read and search."""
+    if content is None or isinstance(content, str):
+        return _storable(content or "")
+    return _storable("\n".join(str(part["text"]) for part in content if "text" in part))
+
+
+def _storable(text: str) -> str:
+    """Without what some databases refuse: NUL, and halves of surrogate pairs."""
+    return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()

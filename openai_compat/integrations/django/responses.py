@@ -1,0 +1,49 @@
+"""Streamed answers as Django's responses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
+from django.http.response import HttpResponseBase
+
+from ...web import EventStream, Format, Run
+from ...wire.response import ChatResponse
+
+if TYPE_CHECKING:
+    from ...stream import ChatStream
+
+
+def stream_response(
+    request: HttpRequest,
+    source: ChatStream | Run,
+    *,
+    format: Format = "sse",
+    heartbeat: float = 15.0,
+    on_done: Callable[[ChatResponse], object] | None = None,
+    headers: Iterable[tuple[str, str]] = (),
+) -> HttpResponseBase:
+    """What a view returns to stream an answer.
+
+    It ends with the response: a browser that leaves ends the call to the model. What fails before the first token is a
+    response with that status and a JSON body.
+
+    Args:
+        request: the view's, under WSGI.
+        source: ``client.stream(...)``, or a function that reports to a sink: ``partial(conversation.say, "hi")``.
+        format: ``"sse"`` for events, ``"text"``, or ``"openai"`` for OpenAI's own chunks.
+        heartbeat: seconds without an event after which a comment is sent.
+        on_done: called with the whole answer before the browser learns that it is complete, on the thread of the
+            request and after its view: a transaction of ``ATOMIC_REQUESTS`` has ended, and a change to the session has
+            to be saved by ``request.session.save()``.
+        headers: sent too.
+
+    Raises:
+        ConfigurationError: an unknown format, or a heartbeat that is not positive.
+    """
+    body = EventStream(source, format=format, environ=request.META, heartbeat=heartbeat, on_done=on_done)
+    sent = dict([*body.headers, *headers])
+    if body.status_code == 200:
+        return StreamingHttpResponse(body, headers=sent)
+    return HttpResponse(b"".join(body), status=body.status_code, headers=sent)

@@ -1,0 +1,1 @@
+"""A site with the chat, for the tests."""

@@ -1,0 +1,533 @@
+"""Django: settings, checks, streamed views, the chat, conversations in the database, the admin and the command."""
+
+from __future__ import annotations
+
+import gc
+import io
+import json
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+from unittest import mock
+
+import django
+import pytest
+from replay import EVENT_STREAM, ReplayServer, Reply
+from replay import Request as Received
+from wire_bodies import chat_reply, chunk, error_reply, stream_pieces, stream_reply, tool_call
+
+from openai_compat import APIStatusError, ChatResponse, ConfigurationError, Message, Timeout
+from openai_compat.integrations._chat import KeptMessage
+
+with mock.patch.dict(os.environ, {"DJANGO_SETTINGS_MODULE": "django_project.settings"}):
+    django.setup()
+
+from django.contrib.auth.models import User
+from django.core.checks import run_checks
+from django.core.management import CommandError, call_command
+from django.db import connection
+from django.http import HttpRequest
+from django.test import Client as Browser
+from django.test import RequestFactory, override_settings
+from django.test.utils import setup_test_environment, teardown_test_environment
+from django.urls import reverse
+
+from openai_compat.integrations.django import chat_urls, get_client, stream_response
+from openai_compat.integrations.django.models import Conversation
+from openai_compat.integrations.django.models import Message as Row
+
+URL = "http://localhost:9/v1"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def database() -> Iterator[None]:
+    setup_test_environment()
+    connection.creation.create_test_db(verbosity=0)
+    yield
+    connection.creation.destroy_test_db(":memory:", verbosity=0)
+    connection.close()
+    teardown_test_environment()
+
+
+@pytest.fixture(autouse=True)
+def empty_tables() -> Iterator[None]:
+    yield
+    call_command("flush", interactive=False, verbosity=0)
+
+
+# ------------------------------------------------------------------------------------------------ settings and checks
+
+
+def test_one_client_for_the_site() -> None:
+    with override_settings(OPENAI_COMPAT={"BASE_URL": URL, "TIMEOUT": {"first_token": 60}}):
+        client = get_client()
+        assert (client.base_url, client.timeout) == (URL, Timeout(first_token=60))
+        assert get_client("default") is client
+
+
+def test_several_clients_by_name() -> None:
+    several = {"default": {"BASE_URL": URL, "MODEL": "a"}, "local": {"BASE_URL": URL, "MODEL": "b"}}
+    with override_settings(OPENAI_COMPAT=several):
+        assert [get_client(alias).model for alias in ("default", "local", "default")] == ["a", "b", "a"]
+        assert get_client() is get_client()
+        with pytest.raises(ConfigurationError, match="has no client 'remote'; there are default, local"):
+            get_client("remote")
+    with override_settings(OPENAI_COMPAT={"BASE_URL": URL, "MODEL": "c"}):
+        assert get_client().model == "c"
+
+
+def test_without_the_setting_the_environment_names_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    with override_settings(OPENAI_COMPAT={}):
+        with pytest.raises(ConfigurationError, match="the environment names no server"):
+            get_client()
+        monkeypatch.setenv("OPENAI_BASE_URL", URL)
+        assert get_client().base_url == URL
+
+
+@pytest.mark.parametrize(
+    ("value", "code", "said"),
+    [
+        ({"BASE_URL": URL}, None, ""),
+        ({"default": {"BASE_URL": URL}, "other": {"PROVIDER": "ollama"}}, None, ""),
+        ([], "E001", "settings.OPENAI_COMPAT is a dict, not list"),
+        ({"default": URL}, "E001", "settings.OPENAI_COMPAT['default'] is a dict, not str"),
+        ({"one": {}, "two": {}}, "E001", "none of them is 'default'"),
+        ({"BASEURL": URL}, "E002", "there is no setting OPENAI_COMPAT.BASEURL; did you mean OPENAI_COMPAT.BASE_URL?"),
+        ({"default": {"BASE_URL": URL}, "x": {"KEY": 1}}, "E002", "there is no setting OPENAI_COMPAT['x'].KEY"),
+        ({"BASE_URL": "localhost:80"}, "E003", "must begin with http://"),
+        ({"BASE_URL": URL, "MAX_RETRIES": -1}, "E003", "max_retries"),
+        ({"PROVIDER": "nobody"}, "E003", "unknown provider 'nobody'"),
+        ({"PROVIDER": "openai"}, "W001", "set OPENAI_API_KEY"),
+        ({}, "W001", "the environment names no server"),
+    ],
+)
+def test_checks_tell_what_is_wrong(value: Any, code: str | None, said: str) -> None:
+    with override_settings(OPENAI_COMPAT=value):
+        found = [message for message in run_checks() if (message.id or "").startswith("openai_compat")]
+        assert {message.id for message in found} == ({f"openai_compat.{code}"} if code else set())
+        if code:
+            assert any(said in message.msg for message in found)
+        if code in ("E001", "E002"):
+            with pytest.raises(ConfigurationError):
+                get_client("x" if "x" in value else "default")
+
+
+# --------------------------------------------------------------------------------------------------- streamed views
+
+
+@contextmanager
+def model(replies: Any) -> Iterator[ReplayServer]:
+    """The site's model answers with these replies; ``other`` is the same one."""
+    with ReplayServer(replies) as server:
+        one = {"BASE_URL": server.url, "MODEL": "m", "MAX_RETRIES": 0, "API_KEY": "sk-secret"}
+        with override_settings(OPENAI_COMPAT={"default": one, "other": one}):
+            yield server
+
+
+def then_silence(request: Received) -> Reply:
+    def body() -> Iterator[bytes]:
+        yield chunk({"content": "a"})
+        request.closed.wait(30)
+
+    return Reply(headers=EVENT_STREAM, body=body())
+
+
+def named_events(body: bytes) -> list[tuple[str, Any]]:
+    blocks = [dict(line.split(": ", 1) for line in block.split("\n")) for block in body.decode().split("\n\n") if block]
+    return [(block["event"], json.loads(block["data"])) for block in blocks if "data" in block]
+
+
+def get(path: str = "/", **headers: Any) -> HttpRequest:
+    return RequestFactory().get(path, **headers)
+
+
+@pytest.mark.parametrize(
+    ("format", "content_type"), [("sse", "text/event-stream"), ("text", "text/plain"), ("openai", "text/event-stream")]
+)
+def test_a_view_streams_an_answer(format: Any, content_type: str) -> None:
+    with model([stream_reply("a", "b")]):
+        response: Any = stream_response(get(), get_client().stream("hi"), format=format, headers=[("X-Mine", "1")])
+        assert (response.status_code, response.streaming) == (200, True)
+        assert response["Content-Type"].startswith(content_type)
+        assert (response["X-Accel-Buffering"], response["X-Mine"]) == ("no", "1")
+        assert b"a" in b"".join(response)
+        response.close()
+
+
+def test_a_conversation_is_streamed_and_its_answer_handed_over() -> None:
+    stored: list[ChatResponse] = []
+    with model([stream_reply("a")]):
+        talk = get_client().conversation()
+        response: Any = stream_response(get(), partial(talk.say, "hi"), on_done=stored.append)
+        assert [name for name, _ in named_events(b"".join(response))] == ["text", "done"]
+    assert ([answer.text for answer in stored], len(talk.messages)) == (["a"], 2)
+
+
+def test_an_error_before_the_first_token_is_a_response_of_its_own() -> None:
+    with model([error_reply(429, "slow down", headers={"Retry-After": "7"})]):
+        response: Any = stream_response(get(), get_client().stream("hi"))
+    assert (response.status_code, response["Retry-After"], response.streaming) == (429, "7", False)
+    assert json.loads(response.content)["error"]["code"] == "rate_limited"
+
+
+def test_a_head_request_and_a_reconnect_ask_nothing() -> None:
+    with model([]) as server:
+        head: Any = stream_response(RequestFactory().head("/"), get_client().stream("hi"))
+        assert (head.status_code, b"".join(head)) == (200, b"")
+        again: Any = stream_response(get(HTTP_LAST_EVENT_ID="3"), get_client().stream("hi"))
+        assert (again.status_code, again.content) == (204, b"")
+        assert not server.requests
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # the collector may come to the socket first, and says so
+@pytest.mark.parametrize("way", ["closed", "forgotten"])
+def test_a_response_that_is_dropped_ends_the_call(way: str) -> None:
+    with model(then_silence) as server:
+        response: Any = stream_response(get(), get_client().stream("hi"))
+        assert b"retry" in next(iter(response))
+        if way == "closed":
+            response.close()
+        del response
+        gc.collect()
+        assert server.wait_closed()
+
+
+# ---------------------------------------------------------------------------------------------------------- the chat
+
+
+def say(browser: Browser, message: str, chat: str = "openai_compat", **headers: Any) -> Any:
+    response = browser.post(reverse(f"{chat}:ask"), {"message": message}, content_type="application/json", **headers)
+    if not response.streaming:
+        return response
+    events = named_events(b"".join(response))
+    response.close()
+    return events
+
+
+def contents(browser: Browser, chat: str = "openai_compat") -> list[str]:
+    response = browser.get(reverse(f"{chat}:history"))
+    assert "no-store" in response["Cache-Control"]
+    return [message["content"] for message in response.json()["messages"]]
+
+
+def test_each_visitor_has_a_history() -> None:
+    with model([stream_reply(text) for text in "abc"]) as server:
+        ann, ben = Browser(), Browser()
+        assert say(ann, "1") == [
+            ("text", {"delta": "a"}),
+            ("done", {"finish_reason": "stop", "model": "m-served", "usage": None, "truncated": False}),
+        ]
+        say(ben, "2")
+        say(ann, "3")
+        assert (contents(ann), contents(ben), contents(Browser())) == (["1", "a", "3", "c"], ["2", "b"], [])
+        assert ann.post(reverse("openai_compat:reset")).status_code == 204
+        assert (contents(ann), contents(ben)) == ([], ["2", "b"])
+        sent = [[message["content"] for message in json.loads(one.body)["messages"]] for one in server.requests]
+    assert sent == [["Be brief.", "1"], ["Be brief.", "2"], ["Be brief.", "1", "a", "3"]]
+    assert [row.title for row in Conversation.objects.all()] == ["2"]
+
+
+def test_two_chats_of_a_site_have_nothing_to_do_with_each_other() -> None:
+    with model([stream_reply("a"), stream_reply("b")]):
+        browser = Browser()
+        say(browser, "1")
+        say(browser, "2", "other")
+        assert (contents(browser), contents(browser, "other")) == (["1", "a"], ["2", "b"])
+        browser.post(reverse("other:reset"))
+        assert (contents(browser), contents(browser, "other")) == (["1", "a"], [])
+
+
+def test_who_logs_in_elsewhere_goes_on_with_their_latest_conversation() -> None:
+    ann = User.objects.create_user("ann")
+    with model([stream_reply(text) for text in "abc"]):
+        here, there = Browser(), Browser()
+        here.force_login(ann)
+        say(here, "1")
+        there.force_login(ann)
+        assert contents(there) == ["1", "a"]
+        there.post(reverse("openai_compat:reset"))
+        say(there, "2")
+        assert contents(there) == ["2", "b"]
+        there.logout()
+        assert contents(there) == []
+    assert [(row.user, row.title) for row in Conversation.objects.all()] == [(ann, "2")]
+
+
+def test_nobody_gets_at_a_conversation_of_somebody_else() -> None:
+    row = Conversation.objects.create(user=User.objects.create_user("ann"), chat="openai_compat", title="private")
+    with model([stream_reply("a"), stream_reply("b")]):
+        row.say("secret")
+        ben = Browser()
+        ben.force_login(User.objects.create_user("ben"))
+        for browser in (Browser(), ben):
+            session = browser.session
+            session["openai_compat.openai_compat"] = str(row.pk)
+            session.save()
+            browser.cookies["sessionid"] = session.session_key
+            assert contents(browser) == []
+            assert browser.post(reverse("openai_compat:reset")).status_code == 204
+    assert Conversation.objects.filter(pk=row.pk).exists()
+
+
+def test_a_conversation_that_began_before_the_login_goes_on() -> None:
+    with model([stream_reply("a"), stream_reply("b")]):
+        browser = Browser()
+        say(browser, "1")
+        browser.force_login(User.objects.create_user("ann"))
+        say(browser, "2")
+        assert contents(browser) == ["1", "a", "2", "b"]
+
+
+FAILURES: dict[str, Any] = {
+    "refused": lambda: error_reply(500, "no"),
+    "broken off": lambda: Reply(headers=EVENT_STREAM, body=[chunk({"content": "a"})], abort="rst"),
+    "an error in the stream": lambda: Reply(
+        headers=EVENT_STREAM, body=[chunk({"content": "a"}), b'data: {"error": {"message": "sk-secret"}}\n\n']
+    ),
+}
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+def test_a_turn_that_fails_leaves_the_history_as_it_was(failure: str) -> None:
+    with model([FAILURES[failure](), stream_reply("b"), FAILURES[failure](), stream_reply("d")]):
+        browser = Browser()
+        for question in "1234":
+            said = say(browser, question)
+            assert "sk-secret" not in str(said)
+            if question == "1":
+                assert not Conversation.objects.exists()
+        assert contents(browser) == ["2", "b", "4", "d"]
+
+
+def test_a_turn_that_the_visitor_stops_leaves_the_history_as_it_was_and_frees_the_model() -> None:
+    with model(then_silence) as server:
+        browser = Browser()
+        response = browser.post(reverse("openai_compat:ask"), {"message": "1"}, content_type="application/json")
+        pieces = iter(response)
+        while b'"a"' not in next(pieces):
+            pass
+        response.close()
+        assert server.wait_closed()
+        assert contents(browser) == []
+
+
+def test_a_conversation_that_is_deleted_meanwhile_stays_deleted() -> None:
+    with model([stream_reply("a"), stream_reply("b")]):
+        browser = Browser()
+        say(browser, "1")
+        response = browser.post(reverse("openai_compat:ask"), {"message": "2"}, content_type="application/json")
+        browser.post(reverse("openai_compat:reset"))
+        assert [name for name, _ in named_events(b"".join(response))] == ["text", "done"]
+        assert contents(browser) == []
+    assert not Conversation.objects.exists()
+    assert not Row.objects.exists()
+
+
+def test_two_first_turns_at_once_are_both_kept() -> None:
+    with model([stream_reply("a"), stream_reply("b")]):
+        browser = Browser()
+        contents(browser)
+        ask = partial(browser.post, reverse("openai_compat:ask"), content_type="application/json")
+        first, second = ask({"message": "1"}), ask({"message": "2"})
+        for response in (first, second):
+            assert b"".join(response)
+        assert contents(browser) == ["1", "a", "2", "b"]
+    assert Conversation.objects.count() == 1
+
+
+def test_a_turn_that_cannot_be_stored_whole_is_not_stored_at_all() -> None:
+    with model([stream_reply("a"), stream_reply("b")]):
+        browser = Browser()
+        say(browser, "1")
+        with mock.patch.object(Row.objects, "bulk_create", side_effect=OSError("disk full")):
+            assert [name for name, _ in say(browser, "2")] == ["text", "error"]
+        assert contents(browser) == ["1", "a"]
+    assert Conversation.objects.get().title == "1"
+
+
+def test_csrf_is_respected() -> None:
+    with model([stream_reply("a")]) as server:
+        browser = Browser(enforce_csrf_checks=True)
+        assert say(browser, "1").status_code == 403
+        assert browser.post(reverse("openai_compat:reset")).status_code == 403
+        assert not server.requests
+        browser.get(reverse("admin:login"))
+        token = browser.cookies["csrftoken"].value
+        assert [name for name, _ in say(browser, "1", HTTP_X_CSRFTOKEN=token)] == ["text", "done"]
+
+
+@pytest.mark.parametrize(
+    ("data", "content_type", "status"),
+    [
+        (b'{"message": "hi"}', "text/plain", 415),
+        (b"{", "application/json", 400),
+        (b'{"message": ""}', "application/json; charset=utf-8", 400),
+        (json.dumps({"message": "x" * 101}).encode(), "application/json", 413),
+        (json.dumps({"message": "x" * 10_000}).encode(), "application/json", 413),
+    ],
+)
+def test_what_cannot_be_asked_is_refused(data: bytes, content_type: str, status: int) -> None:
+    with model([]) as server:
+        response = Browser().generic("POST", reverse("openai_compat:ask"), data, content_type)
+        assert response.status_code == status
+        assert response.json()["error"]["message"]
+        assert not server.requests
+
+
+def test_only_the_right_methods_are_taken() -> None:
+    assert Browser().get(reverse("openai_compat:ask")).status_code == 405
+    assert Browser().get(reverse("openai_compat:reset")).status_code == 405
+    assert Browser().post(reverse("openai_compat:history")).status_code == 405
+
+
+def test_without_its_parts_the_chat_says_what_is_missing() -> None:
+    with override_settings(INSTALLED_APPS=["django.contrib.auth", "django.contrib.contenttypes"]):
+        with pytest.raises(ConfigurationError, match="add 'openai_compat.integrations.django' to INSTALLED_APPS"):
+            chat_urls()
+    with override_settings(MIDDLEWARE=[]), pytest.raises(ConfigurationError, match="sessions and its middleware"):
+        Browser().get(reverse("openai_compat:history"))
+
+
+def test_a_wrong_field_of_the_chat_is_told_at_once() -> None:
+    with pytest.raises(TypeError, match="sytem"):
+        chat_urls(sytem="x")
+
+
+# ---------------------------------------------------------------------------------------- conversations of one's own
+
+
+def test_a_conversation_may_be_held_in_any_code() -> None:
+    with model([chat_reply("a"), chat_reply("b")]) as server:
+        row = Conversation.objects.create(system="Be brief.")
+        assert row.say("1", max_tokens=5).text == "a"
+        row = Conversation.objects.get(pk=row.pk)
+        row.say("2", temperature=0)
+        sent = json.loads(server.requests[1].body)
+    assert [message["content"] for message in sent["messages"]] == ["Be brief.", "1", "a", "2"]
+    assert [(one.role, one.content) for one in row.messages.all()] == [
+        ("user", "1"),
+        ("assistant", "a"),
+        ("user", "2"),
+        ("assistant", "b"),
+    ]
+    assert (str(row), row.input_tokens > 0, row.output_tokens > 0) == ("1", True, True)
+
+
+def test_a_turn_that_fails_in_any_code_leaves_no_trace() -> None:
+    with model([error_reply(400, "no")]):
+        row = Conversation.objects.create()
+        with pytest.raises(APIStatusError):
+            row.say("1")
+    assert not Row.objects.exists()
+    assert str(row) == str(row.pk)
+
+
+def test_everything_that_a_turn_had_comes_back() -> None:
+    call = [
+        chunk({"reasoning_content": "hm"}),
+        chunk({"tool_calls": [{"index": 0, **tool_call("add", '{"a": 1}')}]}),
+        *stream_pieces(finish_reason="tool_calls"),
+    ]
+    replies = [Reply(headers=EVENT_STREAM, body=call), stream_reply("x\0y \ud83d z")]
+
+    def add(a: int) -> int:
+        return a + 1
+
+    with model(replies):
+        talk = get_client().conversation(tools=[add])
+        answer = talk.say("1\0 + 1?", sink=lambda event: None)
+    row = Conversation.objects.create()
+    row.add(KeptMessage.of_turn(talk.messages, answer), answer)
+    assert [kept.message for kept in row.kept()] == list(talk.messages)
+    assert [one.role for one in row.messages.all()] == ["user", "assistant", "tool", "assistant"]
+    assert "\0" not in row.title + "".join(one.content for one in row.messages.all())
+
+
+def test_a_message_with_parts_is_stored_with_its_text() -> None:
+    parts = [{"type": "text", "text": "look"}, {"type": "image_url", "image_url": {"url": "data:,"}}]
+    row = Conversation.objects.create()
+    row.add([KeptMessage(Message(role="user", content=parts))], ChatResponse())
+    assert (row.title, row.kept()[0].message.content) == ("look", parts)
+    assert [row.role for row in row.messages.all()] == ["user"]
+
+
+def test_conversations_go_with_their_user() -> None:
+    ann = User.objects.create_user("ann")
+    Conversation.objects.create(user=ann)
+    assert ann.llm_conversations.count() == 1
+    ann.delete()
+    assert not Conversation.objects.exists()
+
+
+def test_the_admin_shows_conversations_and_changes_none() -> None:
+    with model([chat_reply("<script>alert(1)</script>")]):
+        row = Conversation.objects.create(id=uuid.uuid4())
+        row.say("needle in a question")
+    browser = Browser()
+    browser.force_login(User.objects.create_superuser("root"))
+    listed = browser.get(reverse("admin:openai_compat_conversation_changelist"), {"q": "needle"})
+    assert b"needle in a question" in listed.content
+    shown = browser.get(reverse("admin:openai_compat_conversation_change", args=[row.pk]))
+    assert b"&lt;script&gt;alert(1)&lt;/script&gt;" in shown.content
+    assert b"<script>alert(1)" not in shown.content
+    assert browser.get(reverse("admin:openai_compat_conversation_add")).status_code == 403
+    browser.post(reverse("admin:openai_compat_conversation_delete", args=[row.pk]), {"post": "yes"})
+    assert not Row.objects.exists()
+
+
+def test_the_migrations_are_complete() -> None:
+    out = io.StringIO()
+    call_command("makemigrations", "openai_compat", check=True, dry_run=True, stdout=out)
+    assert "No changes detected" in out.getvalue()
+
+
+# ------------------------------------------------------------------------------------------------------- the command
+
+
+def models(*names: str) -> Reply:
+    body = {"object": "list", "data": [{"id": name, "object": "model"} for name in names]}
+    return Reply(headers={"Content-Type": "application/json"}, body=json.dumps(body).encode())
+
+
+def test_the_command_tries_every_client() -> None:
+    out = io.StringIO()
+    with model([models("m", "n"), chat_reply("Hello."), models("m"), chat_reply("Hi.")]) as server:
+        call_command("openai_compat_check", stdout=out)
+        assert json.loads(server.requests[1].body)["messages"] == [{"role": "user", "content": "Say hello."}]
+    said = out.getvalue()
+    assert said.count("works") == 2
+    for part in ("default", "other", "models: m, n", "answer: 'Hello.'", "tokens"):
+        assert part in said
+
+
+def test_the_command_takes_the_only_model_there_is() -> None:
+    with model([models("only"), chat_reply("Hello.")]) as server:
+        with override_settings(OPENAI_COMPAT={"BASE_URL": server.url}):
+            call_command("openai_compat_check", "--prompt", "2?", stdout=io.StringIO())
+        assert json.loads(server.requests[1].body)["model"] == "only"
+
+
+def test_the_command_says_what_fails_and_tries_the_others() -> None:
+    out = io.StringIO()
+    with model([error_reply(401, "bad key sk-secret"), models("m"), chat_reply("Hi.")]):
+        with pytest.raises(CommandError, match="1 of 2 clients failed: default"):
+            call_command("openai_compat_check", stdout=out)
+    assert "AuthenticationError" in out.getvalue()
+    assert "sk-secret" not in out.getvalue()
+    assert "works" in out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("value", "arguments", "said"),
+    [
+        ([], [], "is a dict, not list"),
+        ({"BASE_URL": URL}, ["--client", "nobody"], "1 of 1 clients failed: nobody"),
+        ({}, [], "1 of 1 clients failed: default"),
+    ],
+)
+def test_the_command_tells_wrong_settings(value: Any, arguments: list[str], said: str) -> None:
+    with override_settings(OPENAI_COMPAT=value), pytest.raises(CommandError, match=said):
+        call_command("openai_compat_check", *arguments, "--skip-checks", stdout=io.StringIO())
