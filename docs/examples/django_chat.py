@@ -4,21 +4,22 @@
 
 starts a small model on this machine, makes the database ``chat.sqlite3`` in the current folder, and serves the page on
 http://127.0.0.1:8000. Where the environment names a server (``OPENAI_BASE_URL``, ``OPENAI_API_KEY``, ...), that one
-answers. In production::
+answers. Other commands of ``manage.py`` work as well: ``runserver 8080``, ``openai_compat_check``. In production::
 
+    python docs/examples/django_chat.py migrate
     SECRET_KEY=... gunicorn --worker-class gthread --threads 40 --chdir docs/examples django_chat:application
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import os
+import sys
 from pathlib import Path
 
 import django
 from django.conf import settings
-from django.core.management import call_command
+from django.core.management import call_command, execute_from_command_line
 from django.core.wsgi import get_wsgi_application
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
@@ -83,17 +84,17 @@ application = get_wsgi_application()
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="A chat page with Django.")
-    parser.add_argument("--port", type=int, default=8000)
-    port = parser.parse_args().port
-    call_command("migrate", verbosity=0)
+    arguments = sys.argv[1:] or ["runserver"]
     with contextlib.ExitStack() as stack:
-        try:
-            Client.from_env()
-        except ConfigurationError:
-            server = stack.enter_context(LocalServer())
-            os.environ.update(OPENAI_BASE_URL=server.base_url, OPENAI_MODEL=server.model)
-        call_command("runserver", f"127.0.0.1:{port}", use_reloader=False)
+        if arguments[0] == "runserver":
+            call_command("migrate", verbosity=0)
+            arguments.append("--noreload")
+            try:
+                Client.from_env()
+            except ConfigurationError:
+                server = stack.enter_context(LocalServer())
+                os.environ.update(OPENAI_BASE_URL=server.base_url, OPENAI_MODEL=server.model)
+        execute_from_command_line([sys.argv[0], *arguments])
 
 
 if __name__ == "__main__":

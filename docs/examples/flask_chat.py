@@ -25,7 +25,8 @@ PAGE = Path(__file__).resolve().parent / "chat_page"
 
 
 def create_app(**config: object) -> Flask:
-    app = Flask(__name__, static_folder=PAGE, static_url_path="/static", template_folder=PAGE)
+    folder = os.environ.get("CHAT_FOLDER")  # for the conversations; by default the instance folder
+    app = Flask(__name__, instance_path=folder, static_folder=PAGE, static_url_path="/static", template_folder=PAGE)
     app.config.from_mapping(
         # One of your own keeps conversations over a restart, and is needed where several workers share them.
         SECRET_KEY=os.environ.get("SECRET_KEY") or secrets.token_hex(),
