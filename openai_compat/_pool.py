@@ -7,9 +7,11 @@ import io
 import queue
 import re
 import socket
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
+from http.cookiejar import CookieJar
 from typing import Any
 
 import requests
@@ -374,18 +376,26 @@ def new_session(pool_size: int) -> requests.Session:
     return session
 
 
-_inherited: list[Any] = []
-
-
 def renew(session: requests.Session) -> None:
-    """Give a session that was used before a fork pools of its own in the child."""
+    """Give a session that was used before a fork pools of its own in the child, and locks that no lost thread holds."""
+    if isinstance(session.cookies, CookieJar):
+        session.cookies._cookies_lock = threading.RLock()  # type: ignore[attr-defined]
     for adapter in session.adapters.values():
         given: Any = adapter
         if isinstance(adapter, HTTPAdapter):
-            # Kept: to collect them takes the locks of urllib3's queues, which the fork may have left locked.
-            _inherited.append((adapter.poolmanager, adapter.proxy_manager))
+            for manager in (adapter.poolmanager, *adapter.proxy_manager.values()):
+                _forget_pools(manager.pools)
             adapter.init_poolmanager(given._pool_connections, given._pool_maxsize, block=given._pool_block)
             adapter.proxy_manager = {}
+
+
+def _forget_pools(pools: Any) -> None:
+    """Drop this process's copies of the kept connections; urllib3 closes pools when they are collected, or at exit."""
+    pools.lock = threading.RLock()
+    for key in pools.keys():  # noqa: SIM118 - a container that is not iterable
+        kept = pools.get(key).pool
+        if isinstance(kept, queue.Queue):
+            kept.__init__(kept.maxsize)  # type: ignore[misc]
 
 
 def settings(session: requests.Session, base: str, *, loopback: bool) -> tuple[dict[str, Any], tuple[str, str] | None]:

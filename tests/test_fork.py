@@ -127,15 +127,19 @@ client.close()
 """
 
 
+GIVEN = """
+session = requests.Session()
+client = Client(url, model="m", timeout=20, max_retries=0, session=session)
+"""
+
+
 def test_many_children_and_threads_share_one_client(server: ReplayServer) -> None:
     run(MANY.format(session="", threads=6), server)
     assert len(server.requests) >= 16 * 24
 
 
 def test_a_session_that_was_given_gets_pools_of_its_own_in_each_child(server: ReplayServer) -> None:
-    # Without threads: the locks in it are not this library's.
-    given = "client = Client(url, model='m', timeout=20, max_retries=0, session=requests.Session())"
-    run(MANY.format(session=given, threads=0), server)
+    run(MANY.format(session=GIVEN, threads=6), server)
     assert len(server.requests) >= 16 * 24
 
 
@@ -162,14 +166,27 @@ client.close()
     assert len(set(by_question.values())) == 3
 
 
-def test_locks_that_a_thread_held_at_the_fork_do_not_stop_the_child(server: ReplayServer) -> None:
+POOLS = "session.adapters['https://' if url.startswith('https') else 'http://'].poolmanager.pools"
+LOCKS = {
+    "the client's": ("", "client._transport._lock"),
+    "the session's cookies": (GIVEN, "session.cookies._cookies_lock"),
+    "urllib3's pools": (GIVEN, f"{POOLS}.lock"),
+    "urllib3's kept connections": (GIVEN, f"{POOLS}.get(next(iter({POOLS}.keys()))).pool.mutex"),
+}
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_locks_that_a_thread_held_at_the_fork_do_not_stop_the_child(server: ReplayServer, lock: str) -> None:
+    session, held = LOCKS[lock]
     run(
-        """
+        session
+        + f"""
 ask("parent 1")
 held, release = threading.Event(), threading.Event()
+lock = {held}
 
 def hold():
-    with client._transport._lock:
+    with lock:
         held.set()
         release.wait()
 
