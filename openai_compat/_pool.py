@@ -22,7 +22,8 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
 from urllib3.util.connection import allowed_gai_family
 
-from .transport import READ_SIZE, Exchange, active_exchange, netrc_exists
+from .deadline import Exchange
+from .transport import READ_SIZE, active_exchange, netrc_exists
 
 MAX_LINE = 65536
 """Longest line between chunks, as in http.client."""

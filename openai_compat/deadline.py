@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import math
+import os
 import socket
 import threading
 import time
@@ -13,7 +14,7 @@ from typing import Any, TypeVar
 
 import attrs
 
-from .errors import APITimeoutError, Cancelled, ConfigurationError, Phase
+from .errors import APIConnectionError, APITimeoutError, Cancelled, ConfigurationError, Phase
 
 T = TypeVar("T")
 
@@ -178,16 +179,23 @@ class Deadline:
 
 
 class Exchange:
-    """One request and its reply: what another thread needs to end it, and what its reader needs to time it."""
+    """One request and its reply: what another thread needs to end it, and what its reader needs to time it.
+
+    It is of this process alone, for a forked child has its parent's sockets too.
+    """
 
     def __init__(self, deadline: Deadline) -> None:
         self.deadline = deadline
         self.rearms = False
         self.reused = False
         self.body: Any = None
+        self.wire: Any = None
+        self._process = os.getpid()
         self._lock = threading.RLock()
         self._sock: Any = None
         self._set: float | None = None
+        self._beat_every: float | None = None
+        self._next_beat = self._armed_until = 0.0
         self.enter("connect", deadline.timeout.connect)
 
     def enter(self, phase: Phase, seconds: float | None) -> None:
@@ -195,6 +203,7 @@ class Exchange:
         self.phase = phase
         self._seconds = seconds
         self._since = time.monotonic()
+        self._armed_until = 0.0
 
     def progress(self) -> None:
         """Something has come: the phase begins anew."""
@@ -214,6 +223,8 @@ class Exchange:
 
     def shut_down(self) -> None:
         """Wake whoever is blocked on the socket."""
+        if self._process != os.getpid():
+            return
         with self._lock:
             if self._sock is not None:
                 # Not SSLSocket's own shutdown, which would pull the TLS state from under the reader.
@@ -236,16 +247,21 @@ class Exchange:
         self._since = min(now, self._since + now - left)
 
     def arm(self) -> None:
-        """Limit the next read to what is left.
+        """Limit the next read to what is left, or to the next beat.
 
         Raises:
-            TimeoutError: nothing is.
+            TimeoutError: nothing is left.
+            APIConnectionError: in a forked child.
         """
+        if self._process != os.getpid():
+            raise APIConnectionError("this reply belongs to the parent process; a forked child has to ask anew")
         now = time.monotonic()
-        left = None if self._seconds is None else self._since + self._seconds - now
-        ends = self.deadline.ends
-        if ends is not None and (left is None or ends - now < left):
-            left = ends - now
+        if now < self._armed_until:
+            return
+        left = self._left(now)
+        beat = None if self._beat_every is None else self._next_beat - now
+        if beat is not None and (left is None or beat < left):
+            left = beat
         if left is not None and left <= 0:
             raise TimeoutError
         if left is None or self._set is None or not left <= self._set <= left * 1.02:
@@ -253,6 +269,36 @@ class Exchange:
             # A reply that closes its connection has closed the socket once all of it is read.
             with contextlib.suppress(OSError):
                 self._sock.settimeout(left)
+        if beat is not None and left is not None:
+            # As exact as without beats, and not a system call for each token.
+            self._armed_until = now + left * 0.02
+
+    def _left(self, now: float) -> float | None:
+        """Seconds that the phase and the call may still take; None without a limit."""
+        left = None if self._seconds is None else self._since + self._seconds - now
+        ends = self.deadline.ends
+        return left if ends is None or (left is not None and left <= ends - now) else ends - now
+
+    def beat_every(self, seconds: float) -> None:
+        """From now on a read ends when ``seconds`` have passed since the last piece of the answer, or the last beat."""
+        self._beat_every = seconds
+        self._next_beat = time.monotonic() + seconds
+        self._armed_until = 0.0
+
+    def hold_beat(self) -> None:
+        """A piece of the answer has come."""
+        if self._beat_every is not None:
+            self._next_beat = time.monotonic() + self._beat_every
+
+    def beat(self) -> bool:
+        """Whether a read that has timed out was only to give a beat, and may be tried again."""
+        if self._beat_every is None:
+            return False
+        left = self._left(time.monotonic())
+        if left is not None and left <= 0:
+            return False
+        self.beat_every(self._beat_every)
+        return True
 
     def timeout(self, where: str, provider: str) -> APITimeoutError:
         """The error for a limit that was reached."""
@@ -271,12 +317,3 @@ class Exchange:
             # A server that is slow to answer may still be at work: to ask again would double its load.
             retryable=phase == "connect",
         )
-
-
-active = threading.local()
-"""``active.exchange`` is what this thread is opening, for its connection to report to."""
-
-
-def active_exchange() -> Exchange | None:
-    """The exchange that this thread is opening."""
-    return getattr(active, "exchange", None)

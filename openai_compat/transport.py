@@ -15,8 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 from urllib.parse import urlencode, urlsplit
 
-from .deadline import Deadline
-from .deadline import Exchange as AnyExchange
+from .deadline import Deadline, Exchange
 from .errors import (
     APIConnectionError,
     APIError,
@@ -24,7 +23,6 @@ from .errors import (
     Cancelled,
     ConfigurationError,
     OpenAICompatError,
-    Phase,
     ResponseParseError,
 )
 from .wire.error_body import status_error
@@ -125,65 +123,6 @@ class Endpoint(NamedTuple):
         """The URL of a path below the base."""
         joined = "&".join(part for part in (self.query, urlencode(query or {})) if part)
         return f"{self.base}{path}" + (f"?{joined}" if joined else "")
-
-
-class Exchange(AnyExchange):
-    """An exchange of this process, for a forked child has its parent's sockets too; it may tell how silence goes on."""
-
-    def __init__(self, deadline: Deadline) -> None:
-        super().__init__(deadline)
-        self._process = os.getpid()
-        self.wire: _Wire | None = None
-        self._beat_every: float | None = None
-        self._next_beat = self._armed_until = 0.0
-
-    def shut_down(self) -> None:
-        if self._process == os.getpid():
-            super().shut_down()
-
-    def arm(self) -> None:
-        if self._process != os.getpid():
-            raise APIConnectionError("this reply belongs to the parent process; a forked child has to ask anew")
-        if self._beat_every is None:
-            super().arm()
-            return
-        now = time.monotonic()
-        if now < self._armed_until:
-            return
-        super().arm()
-        left = self._next_beat - now
-        if left <= 0:
-            raise TimeoutError
-        if self._set is not None and self._set < left:
-            left = self._set
-        with contextlib.suppress(OSError):
-            self._sock.settimeout(left)
-        self._set = None  # what it was set to is no longer so
-        # As exact as without beats, and not a system call for each token.
-        self._armed_until = now + left * 0.02
-
-    def enter(self, phase: Phase, seconds: float | None) -> None:
-        super().enter(phase, seconds)
-        self._armed_until = 0.0
-
-    def beat_every(self, seconds: float) -> None:
-        """From now on a read ends when ``seconds`` have passed since the last piece of the answer, or the last beat."""
-        self._beat_every = seconds
-        self._next_beat = time.monotonic() + seconds
-        self._armed_until = 0.0
-
-    def hold_beat(self) -> None:
-        """A piece of the answer has come."""
-        if self._beat_every is not None:
-            self._next_beat = time.monotonic() + self._beat_every
-
-    def beat(self) -> bool:
-        """Whether a read that has timed out was only to give a beat, and may be tried again."""
-        if self._beat_every is None:
-            return False
-        super().arm()  # raises where a limit was reached
-        self.beat_every(self._beat_every)
-        return True
 
 
 # Not a threading.local, which greenlets share where gevent came after this module.
