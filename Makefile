@@ -1,4 +1,4 @@
-# `make chat` and `make test` are complete on a fresh machine with Python 3.10+ and make.
+# `make chat` and `make test` are complete on a fresh machine with Python 3.11+ and make.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin

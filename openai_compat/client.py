@@ -32,8 +32,9 @@ from .wire.retry import RetryPolicy
 from .wire.sse import MAX_EVENT_BYTES
 
 if TYPE_CHECKING:
+    from typing import Unpack
+
     import requests
-    from typing_extensions import Unpack
 
     from .conversation import Conversation
     from .fields import ChatOptions, LoopFields, LoopOptions, StreamOptions

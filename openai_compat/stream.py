@@ -17,7 +17,7 @@ from .wire.retry import RetryPolicy
 from .wire.sse import MAX_EVENT_BYTES
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import Self
 
     from .wire.output import Output
     from .wire.partial_json import PartialJSON

@@ -45,7 +45,7 @@ def parameters_of(function: Any) -> Iterator[tuple[inspect.Parameter, Any]]:
         hint = of_fields[parameter.name] if parameter.name in of_fields else _annotation(parameter, names)
         if isinstance(hint, dataclasses.InitVar):
             hint = hint.type
-        # Python before 3.11 took it for granted.
+        # ``= None`` allows it, said or not.
         if parameter.default is None and not mentions(hint, type(None)) and hint is not Any:
             hint = Union[hint, None]  # noqa: UP007 - also where | is not defined
         yield parameter, hint

@@ -61,13 +61,13 @@ def parse_duration(text: str) -> float | None:
 
 
 def _http_date(text: str, now: float) -> float | None:
-    from datetime import timezone
+    from datetime import UTC
     from email.utils import parsedate_to_datetime
 
     try:
         moment = parsedate_to_datetime(text)
         # A date of HTTP is in UTC, said or not.
-        seconds = (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp() - now
+        seconds = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() - now
     except (TypeError, ValueError, OverflowError):
         return None
     return seconds if 0 < seconds < 1e9 else None

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from enum import Enum
-from typing import Annotated, Any, Literal, TypedDict
+from typing import Annotated, Any, Literal, TypedDict, assert_type
 
 import attrs
-from typing_extensions import assert_type
 
 from openai_compat import (
     APIStatusError,
