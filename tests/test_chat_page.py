@@ -70,8 +70,8 @@ class Turn:
     def end(self) -> None:
         self.pieces.put(None)
 
-    def done(self, finish_reason: str = "stop") -> None:
-        self.send("done", finish_reason=finish_reason, model="tiny-1").end()
+    def done(self, finish_reason: str = "stop", *, truncated: bool = False) -> None:
+        self.send("done", finish_reason=finish_reason, model="tiny-1", truncated=truncated).end()
 
     def reply(self, status: str, body: bytes, content_type: str = "application/json") -> None:
         self.start.put((status, [("Content-Type", content_type)]))
@@ -307,15 +307,21 @@ def classes(locator: Locator) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("reason", "remark"),
+    ("reason", "truncated", "remarks"),
     [
-        ("length", "The answer reached its length limit."),
-        ("content_filter", "The answer was cut off by the content filter."),
+        ("stop", False, []),
+        ("length", False, ["The answer reached its length limit."]),
+        ("length", True, ["The answer reached its length limit."]),
+        ("content_filter", False, ["The answer was cut off by the content filter."]),
+        ("unknown", True, ["The answer broke off here."]),
     ],
 )
-def test_an_answer_that_was_cut_short_says_so(page: Page, server: ChatServer, reason: str, remark: str) -> None:
-    ask(page, server).stream().text("Half").done(reason)
-    expect(answer(page).locator(".note")).to_have_text(remark)
+def test_an_answer_that_was_cut_short_says_so(
+    page: Page, server: ChatServer, reason: str, truncated: bool, remarks: list[str]
+) -> None:
+    ask(page, server).stream().text("Half").done(reason, truncated=truncated)
+    expect(page.locator("#send")).to_be_visible()
+    expect(answer(page).locator(".note")).to_have_text(remarks)
 
 
 def test_a_second_question_waits_for_the_first_answer(page: Page, server: ChatServer) -> None:
