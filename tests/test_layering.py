@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import json
 import subprocess
 import sys
@@ -71,6 +72,7 @@ def allowed(source: str, target: str) -> bool:
     return room(target) in permitted or target in permitted
 
 
+@functools.cache
 def modules() -> dict[str, ast.Module]:
     found = {}
     for path in sorted(PACKAGE.rglob("*.py")):
@@ -105,6 +107,7 @@ def imports(name: str, tree: ast.Module, names: set[str]) -> Iterator[tuple[str,
                 yield f"openai_compat.{inside}" if inside in names else base, node not in skipped
 
 
+@functools.cache
 def arrows(*, run: bool = True) -> set[Arrow]:
     """The arrows inside the package; with ``run``, only those of code that is run."""
     trees = modules()
