@@ -209,6 +209,15 @@ class Exchange:
         """Something has come: the phase begins anew."""
         self._since = time.monotonic()
 
+    def heard(self, *, token: bool) -> None:
+        """A payload of a stream has come, with a piece of the answer in it or not: the idle limit starts anew."""
+        if self.phase == "idle":
+            self.progress()
+        elif token and self.phase == "first_token":
+            self.enter("idle", self.deadline.timeout.idle)
+        if token and self._beat_every is not None:
+            self._next_beat = self._since + self._beat_every
+
     def use(self, sock: Any) -> None:
         """The connection's socket, from before it is connected."""
         self._sock = sock
@@ -284,11 +293,6 @@ class Exchange:
         self._beat_every = seconds
         self._next_beat = time.monotonic() + seconds
         self._armed_until = 0.0
-
-    def hold_beat(self) -> None:
-        """A piece of the answer has come."""
-        if self._beat_every is not None:
-            self._next_beat = time.monotonic() + self._beat_every
 
     def beat(self) -> bool:
         """Whether a read that has timed out was only to give a beat, and may be tried again."""

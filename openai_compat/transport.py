@@ -141,6 +141,7 @@ class Reply:
         self.status = response.status_code
         self.headers = {name.lower(): value for name, value in response.headers.items()}
         self.url = url
+        self.heard = exchange.heard
         self._response = response
         self._exchange = exchange
         self._transport = transport
@@ -210,15 +211,6 @@ class Reply:
             total += len(chunk)
             self._check_inflation(total)
             yield chunk
-
-    def heard(self, *, token: bool) -> None:
-        """A payload of a stream has come, with a piece of the answer in it or not: the idle limit starts anew."""
-        if token and self._exchange.phase == "first_token":
-            self._exchange.enter("idle", self._exchange.deadline.timeout.idle)
-        elif self._exchange.phase == "idle":
-            self._exchange.progress()
-        if token:
-            self._exchange.hold_beat()
 
     def beat_every(self, seconds: float) -> bool:
         """Whether ``chunks`` now gives ``BEAT`` whenever ``seconds`` pass without a piece of the answer.

@@ -227,10 +227,10 @@ class TestExchange:
         exchange, sock = reading(Timeout(idle=100))
         exchange.beat_every(10)
         clock.now += 6
-        exchange.hold_beat()
+        exchange.heard(token=True)
         exchange.arm()
         clock.now += 6
-        exchange.progress()
+        exchange.heard(token=False)
         exchange.arm()
         assert sock.limits == [10, 4]
 
@@ -240,9 +240,21 @@ class TestExchange:
         for _ in range(500):
             exchange.arm()
             clock.now += 0.02
-            exchange.progress()
-            exchange.hold_beat()
+            exchange.heard(token=True)
         assert sock.limits == [10]
+
+    def test_the_first_token_begins_the_idle_limit_and_other_payloads_do_not(self, clock: Clock) -> None:
+        exchange, sock = reading(Timeout(first_token=100, idle=10))
+        exchange.enter("first_token", 100)
+        clock.now += 40
+        exchange.heard(token=False)
+        exchange.arm()
+        exchange.heard(token=True)
+        clock.now += 4
+        exchange.arm()
+        exchange.heard(token=False)
+        exchange.arm()
+        assert (exchange.phase, sock.limits) == ("idle", [60, 6, 10])
 
     def test_a_forked_child_may_neither_read_nor_end_it(self, pair: tuple[socket.socket, socket.socket]) -> None:
         ours, theirs = pair

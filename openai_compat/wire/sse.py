@@ -56,7 +56,7 @@ def iter_payloads(chunks: Iterable[bytes], *, max_event_bytes: int = MAX_EVENT_B
         lines = block.count(b"\n") if block.startswith(b"data:") else 0
         if lines == 2 or (lines and block.count(b"\n\ndata:") * 2 + 2 == lines):
             # Nothing but events of one "data:" line, as nearly always: sseclient-py would make the same of it.
-            payloads = _of_lines(block[5:-2].split(b"\n\ndata:") if lines > 2 else [block[5:-2]])
+            payloads: Iterable[Any] = _of_lines(block[5:-2].split(b"\n\ndata:"))
         else:
             payloads = _of_any(block)
         for payload in payloads:
@@ -68,14 +68,16 @@ def iter_payloads(chunks: Iterable[bytes], *, max_event_bytes: int = MAX_EVENT_B
                     return
 
 
-def _of_lines(lines: list[bytes]) -> Iterator[Any]:
+def _of_lines(lines: list[bytes]) -> list[Any]:
+    payloads: list[Any] = []
     for data in lines:
         try:
-            yield decode_json(data)
+            payloads.append(decode_json(data))
         except NotJSONError:
             if data.lstrip().startswith(b"[DONE]"):
-                yield DONE
-                return
+                payloads.append(DONE)
+                break
+    return payloads
 
 
 def _of_any(block: bytes) -> Iterator[Any]:
