@@ -102,7 +102,7 @@ class ChatStream(Iterator[StreamEvent]):
 
     @property
     def response(self) -> ChatResponse:
-        """The answer, complete or as far as it has come."""
+        """The answer, complete or as far as it has come, and then ``truncated``."""
         return self._response or self._so_far()
 
     @property
@@ -136,7 +136,7 @@ class ChatStream(Iterator[StreamEvent]):
             pass
         return self.response
 
-    def _so_far(self, *, truncated: bool = False) -> ChatResponse:
+    def _so_far(self, *, truncated: bool = True) -> ChatResponse:
         reply = self._reply
         return self._accumulator.response(
             truncated=truncated,
@@ -156,7 +156,7 @@ class ChatStream(Iterator[StreamEvent]):
             if not self._left:
                 yield self._failed(error)
                 raise
-            self._response = self._so_far(truncated=True)
+            self._response = self._so_far()
             yield StreamEvent("done", self._response, 0, self.call)
         except OpenAICompatError as error:
             yield from self._accumulator.flush()

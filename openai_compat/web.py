@@ -69,11 +69,15 @@ log = logging.getLogger("openai_compat")
 Format = Literal["sse", "text", "openai"]
 Run = Callable[..., ChatResponse]
 """Asks with the keyword arguments ``sink`` and ``cancel``, and returns the answer: ``partial(client.chat, "hi")``."""
+Handler = Callable[[ChatResponse], object]
+"""Gets an answer, for instance to store it."""
 
 RETRY_MS = 24 * 60 * 60 * 1000
 """After how long a browser that did not close its ``EventSource`` connects again."""
 LOOK_EVERY = 0.25
 """Seconds between two looks at the sockets of the browsers."""
+ENDING_SECONDS = 5.0
+"""How long what is cancelled may take until it says what had come."""
 SAFE_HEADERS = (
     # nginx would hold the answer back, and a proxy that compresses would too.
     ("Cache-Control", "no-cache, no-transform"),
@@ -89,16 +93,17 @@ def wsgi_response(
     *,
     format: Format = "sse",
     heartbeat: float = 15.0,
-    on_done: Callable[[ChatResponse], object] | None = None,
+    on_done: Handler | None = None,
+    on_left: Handler | None = None,
     headers: Iterable[tuple[str, str]] = (),
 ) -> EventStream:
     """What a WSGI application returns to stream an answer.
 
     Args:
         headers: sent too, for instance for CORS.
-        source, environ, format, heartbeat, on_done: as for ``EventStream``.
+        source, environ, format, heartbeat, on_done, on_left: as for ``EventStream``.
     """
-    body = EventStream(source, format=format, environ=environ, heartbeat=heartbeat, on_done=on_done)
+    body = EventStream(source, format=format, environ=environ, heartbeat=heartbeat, on_done=on_done, on_left=on_left)
     try:
         start_response(body.status, [*body.headers, *headers])
     except BaseException:
@@ -221,6 +226,9 @@ class EventStream(Iterator[bytes]):
         on_done: called with the whole answer before the browser learns that it is complete, for instance to store it;
             on the thread that writes the response. Not called when the answer fails or the browser leaves; what it
             raises is an error of the stream.
+        on_left: called with the answer as far as it had come, ``truncated``, when the browser leaves before its end,
+            for instance because the visitor has pressed stop; on the thread that closes the response. Not called where
+            nothing had come, nor when the answer fails; what it raises is logged.
 
     Raises:
         ConfigurationError: an unknown format, or a number of seconds that is not positive.
@@ -234,7 +242,8 @@ class EventStream(Iterator[bytes]):
         environ: Mapping[str, Any] | None = None,
         heartbeat: float = 15.0,
         first_wait: float | None = None,
-        on_done: Callable[[ChatResponse], object] | None = None,
+        on_done: Handler | None = None,
+        on_left: Handler | None = None,
     ) -> None:
         if format not in _FORMATS:
             raise ConfigurationError(f"format must be 'sse', 'text' or 'openai', not {format!r}")
@@ -247,6 +256,7 @@ class EventStream(Iterator[bytes]):
         self._format = _FORMATS[format](answered_here=callable(source))
         self._heartbeat = heartbeat
         self._on_done = on_done
+        self._on_left = on_left
         self._over = False
         self._left = False
         self._released = threading.Event()
@@ -254,6 +264,7 @@ class EventStream(Iterator[bytes]):
         # Looked up here and not imported: gevent replaces it.
         self._read: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._body: Iterator[bytes] = iter(())
+        self._reader: threading.Thread | None = None
         if environ is not None and is_reconnect(environ):
             self.status_code = 204
             self._release()
@@ -285,7 +296,8 @@ class EventStream(Iterator[bytes]):
 
     def __del__(self) -> None:
         if hasattr(self, "_released") and not self._released.is_set():
-            self.close()
+            self._left = True
+            self._release()
 
     def close(self) -> None:
         """End the response, and the call to the model where it is not over. May be called twice, and on any thread."""
@@ -293,12 +305,29 @@ class EventStream(Iterator[bytes]):
         self._release()
         if isinstance(self._body, Generator):
             _close(self._body)
+        on_left, self._on_left = self._on_left, None
+        if on_left is not None and self._reader is not None:
+            self._tell_what_came(on_left, self._reader)
+
+    def _tell_what_came(self, on_left: Handler, reader: threading.Thread) -> None:
+        """Call ``on_left``, whose failure must not reach the server."""
+        reader.join(ENDING_SECONDS)
+        if reader.is_alive():
+            log.warning("a stream to a browser did not end when it was cancelled: what had come of its answer is lost")
+            return
+        try:
+            came = self._stream.response
+            if came is not None and came.choices:
+                on_left(came)
+        except Exception:
+            log.exception("what had come of a stream to a browser could not be kept")
 
     def _start(self, seconds: float) -> None:
         """Send the request on a thread of its own, and decide on the status by what comes first."""
         reading = (_read_ahead, self._stream, self._read, self._heartbeat, self._released)
         context = contextvars.copy_context()
-        threading.Thread(target=context.run, args=reading, name="openai_compat web", daemon=True).start()
+        self._reader = threading.Thread(target=context.run, args=reading, name="openai_compat web", daemon=True)
+        self._reader.start()
         try:
             first = self._read.get(timeout=seconds)
         except queue.Empty:
@@ -323,6 +352,7 @@ class EventStream(Iterator[bytes]):
         if shown.retry_after is not None:
             self.headers.append(("Retry-After", str(shown.retry_after)))
         self._body = iter((body,))
+        self._on_left = None
         self._release()
 
     def _run(self, first: Any) -> Generator[bytes, None, None]:
@@ -336,6 +366,7 @@ class EventStream(Iterator[bytes]):
         except Exception as error:
             self._over = True
             if not self._left:
+                self._on_left = None
                 yield self._format.failed(self._shown(error))
         finally:
             self._release()
@@ -366,8 +397,10 @@ class EventStream(Iterator[bytes]):
             elif event.kind == "error":
                 raise event.data
             else:
-                if self._on_done is not None and event.kind == "done":
-                    self._on_done(event.data)
+                if event.kind == "done":
+                    self._on_left = None
+                    if self._on_done is not None:
+                        self._on_done(event.data)
                 if data := encode(event):
                     yield data
 
@@ -392,6 +425,7 @@ class _Function:
     """A function that reports to a sink, as far as an ``EventStream`` treats it like a stream."""
 
     def __init__(self, run: Run) -> None:
+        self.response: ChatResponse | None = None
         self._run = run
         self._token = CancelToken()
 
@@ -406,9 +440,14 @@ class _Function:
             if event.kind not in ("usage", "done", "error"):
                 put(event)
 
-        answer = self._run(sink=hear, cancel=self._token)
+        try:
+            answer = self._run(sink=hear, cancel=self._token)
+        except Cancelled as error:
+            self.response = error.partial
+            raise
         if not isinstance(answer, ChatResponse):
             raise ConfigurationError(f"a function that is streamed returns its answer, not {type(answer).__name__}")
+        self.response = answer
         if answer.usage is not None:
             put(StreamEvent("usage", answer.usage, 0, call))
         put(StreamEvent("done", answer, 0, call))

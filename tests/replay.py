@@ -85,11 +85,13 @@ class Reply:
     head: bytes | None = None
 
 
-Replies = Sequence[Reply] | Callable[[Request], Reply]
+Replies = Sequence[Reply | Callable[[Request], Reply]] | Callable[[Request], Reply]
 
 
 class ReplayServer:
     """Serves ``replies`` in the order of the requests; the last one repeats. A callable picks them itself.
+
+    One of the replies may be a callable too, to which its request is given.
 
     Waits inside a callable or a body have to end once ``request.closed`` is set, or else by themselves.
     """
@@ -166,7 +168,8 @@ class ReplayServer:
             return self._replies(request)
         if not self._replies:
             raise RuntimeError(f"no reply was planned for {request.method} {request.path}")
-        return self._replies[min(request.number, len(self._replies) - 1)]
+        reply = self._replies[min(request.number, len(self._replies) - 1)]
+        return reply(request) if callable(reply) else reply
 
 
 class _Connection:

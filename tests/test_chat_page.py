@@ -108,7 +108,7 @@ class ChatServer:
     """Serves the page as a framework would. ``next_turn`` is the next question, ``history`` what a reload shows."""
 
     def __init__(self) -> None:
-        self.history: list[dict[str, str]] = []
+        self.history: list[dict[str, object]] = []
         self.turns: Queue[Turn] = Queue()
         self.all_turns: list[Turn] = []
         self.resets: list[str | None] = []
@@ -515,6 +515,16 @@ def test_a_reload_shows_the_history(page: Page, server: ChatServer) -> None:
     expect(page.locator("#welcome")).to_be_hidden()
     expect(log(page)).to_have_attribute("aria-live", "polite")
     expect(page.get_by_role("status")).to_have_text("")
+
+
+def test_a_reload_shows_what_was_stopped(page: Page, server: ChatServer) -> None:
+    server.history = [
+        {"role": "user", "content": "Why?", "reasoning": "", "stopped": False},
+        {"role": "assistant", "content": "Because", "reasoning": "", "stopped": True},
+    ]
+    page.reload()
+    expect(answer(page).locator(".markdown")).to_have_text("Because")
+    expect(answer(page).locator(".note")).to_have_text("Stopped.")
 
 
 def test_a_history_that_does_not_load_is_shown(page: Page, server: ChatServer) -> None:

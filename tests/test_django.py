@@ -7,7 +7,7 @@ import io
 import json
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -302,16 +302,41 @@ def test_a_turn_that_fails_leaves_the_history_as_it_was(failure: str) -> None:
         assert contents(browser) == ["2", "b", "4", "d"]
 
 
-def test_a_turn_that_the_visitor_stops_leaves_the_history_as_it_was_and_frees_the_model() -> None:
-    with model(then_silence) as server:
+def stop(browser: Browser, message: str, before: Callable[[], object] = lambda: None) -> None:
+    """Ask, and leave when the first word has come."""
+    response = browser.post(reverse("openai_compat:ask"), {"message": message}, content_type="application/json")
+    pieces = iter(response)
+    while b'"a"' not in next(pieces):
+        pass
+    before()
+    response.close()
+
+
+def test_a_turn_that_the_visitor_stops_is_kept_as_far_as_it_came_and_frees_the_model() -> None:
+    with model([then_silence, stream_reply("b")]) as server:
         browser = Browser()
-        response = browser.post(reverse("openai_compat:ask"), {"message": "1"}, content_type="application/json")
-        pieces = iter(response)
-        while b'"a"' not in next(pieces):
-            pass
-        response.close()
+        stop(browser, "1")
         assert server.wait_closed()
+        say(browser, "2")
+        sent = [message["content"] for message in json.loads(server.requests[1].body)["messages"]]
+        shown = browser.get(reverse("openai_compat:history")).json()["messages"]
+    assert sent == ["Be brief.", "1", "a", "2"]
+    assert [(message["content"], message["stopped"]) for message in shown] == [
+        ("1", False), ("a", True), ("2", False), ("b", False)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("earlier", [0, 1])
+def test_a_conversation_that_is_reset_while_its_turn_is_stopped_leaves_nothing(earlier: int) -> None:
+    with model([stream_reply("b")] * earlier + [then_silence, stream_reply("c")]):
+        browser = Browser()
+        for _ in range(earlier):
+            say(browser, "0")
+        stop(browser, "1", before=lambda: browser.post(reverse("openai_compat:reset")))
         assert contents(browser) == []
+        assert not Conversation.objects.exists()
+        say(browser, "2")
+        assert contents(browser) == ["2", "c"]
 
 
 def test_a_conversation_that_is_deleted_meanwhile_stays_deleted() -> None:

@@ -269,16 +269,39 @@ def test_a_turn_that_fails_leaves_the_history_as_it_was(failure: str, tmp_path: 
         assert contents(browser) == ["1", "a", "3", "c"]
 
 
-def test_a_turn_that_the_visitor_stops_leaves_the_history_as_it_was_and_frees_the_model(tmp_path: Path) -> None:
-    with chat(then_silence, tmp_path) as (app, server):
+def stop(browser: FlaskClient, message: str, before: Callable[[], object] = lambda: None) -> None:
+    """Ask, and leave when the first word has come."""
+    response = browser.post("/chat/ask", json={"message": message}, buffered=False)
+    got = response.iter_encoded()
+    while b'"a"' not in next(got):
+        pass
+    before()
+    response.close()
+
+
+def test_a_turn_that_the_visitor_stops_is_kept_as_far_as_it_came_and_frees_the_model(tmp_path: Path) -> None:
+    with chat([then_silence, stream_reply("b")], tmp_path) as (app, server):
         browser = app.test_client()
-        response = browser.post("/chat/ask", json={"message": "1"}, buffered=False)
-        got = response.iter_encoded()
-        while b'"a"' not in next(got):
-            pass
-        response.close()
+        stop(browser, "1")
         assert server.wait_closed()
+        say(browser, "2")
+        sent = [message["content"] for message in json.loads(server.requests[1].body)["messages"]]
+        with browser.get("/chat/history") as response:
+            shown = [(message["content"], message["stopped"]) for message in response.json["messages"]]  # type: ignore[index]
+    assert sent == ["1", "a", "2"]
+    assert shown == [("1", False), ("a", True), ("2", False), ("b", False)]
+
+
+@pytest.mark.parametrize("earlier", [0, 1])
+def test_a_conversation_that_is_reset_meanwhile_stays_empty(earlier: int, tmp_path: Path) -> None:
+    with chat([stream_reply("b")] * earlier + [then_silence, stream_reply("c")], tmp_path) as (app, _):
+        browser = app.test_client()
+        for _ in range(earlier):
+            say(browser, "0")
+        stop(browser, "1", before=lambda: browser.post("/chat/reset"))
         assert contents(browser) == []
+        say(browser, "2")
+        assert contents(browser) == ["2", "c"]
 
 
 def test_two_turns_at_once_are_both_kept(tmp_path: Path) -> None:

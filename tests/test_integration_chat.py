@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from replay import EVENT_STREAM, ReplayServer, Reply
+from replay import EVENT_STREAM, ReplayServer, Reply, Request
 from wire_bodies import chunk, stream_pieces, stream_reply, tool_call
 
 from openai_compat import Client, ConfigurationError, Message
@@ -117,10 +119,10 @@ def test_a_turn_asks_with_its_history_and_adds_to_it() -> None:
     assert [body["max_tokens"] for body in sent] == [5, 5]
     assert page_history(history) == {
         "messages": [
-            {"role": "user", "content": "1", "reasoning": ""},
-            {"role": "assistant", "content": "a", "reasoning": ""},
-            {"role": "user", "content": "2", "reasoning": ""},
-            {"role": "assistant", "content": "b", "reasoning": "hm"},
+            {"role": "user", "content": "1", "reasoning": "", "stopped": False},
+            {"role": "assistant", "content": "a", "reasoning": "", "stopped": False},
+            {"role": "user", "content": "2", "reasoning": "", "stopped": False},
+            {"role": "assistant", "content": "b", "reasoning": "hm", "stopped": False},
         ]
     }
     assert [KeptMessage.from_json(json.loads(json.dumps(kept.to_json()))) for kept in history] == history
@@ -136,6 +138,63 @@ def test_tools_run_and_the_page_shows_only_what_was_said() -> None:
         history = talk(ChatEndpoint(tools=[add]), client, [], "1 + 2?")
     assert [kept.message.role for kept in history] == ["user", "assistant", "tool", "assistant"]
     assert [message["content"] for message in page_history(history)["messages"]] == ["1 + 2?", "three"]
+
+
+def leave(endpoint: ChatEndpoint, client: Client, question: str, until: bytes) -> list[KeptMessage]:
+    """What is kept of a turn whose browser leaves as soon as ``until`` has come."""
+    turn = endpoint.turn(client, [], question)
+    kept: list[KeptMessage] = []
+    with EventStream(turn.run, on_left=lambda answer: kept.extend(turn.kept(answer))) as body:
+        while until not in next(body):
+            pass
+    return kept
+
+
+def then_silence(*pieces: bytes) -> Any:
+    def reply(request: Request) -> Reply:
+        def body() -> Iterator[bytes]:
+            yield from pieces
+            request.closed.wait(30)
+
+        return Reply(headers=EVENT_STREAM, body=body())
+
+    return reply
+
+
+def test_a_turn_that_is_left_is_kept_as_far_as_its_text_came() -> None:
+    thought, said = chunk({"reasoning_content": "hm"}), chunk({"content": "a"})
+    begun = chunk({"tool_calls": [{"index": 0, **tool_call("add", '{"a": 1')}]})
+    with ReplayServer(then_silence(thought, begun, said)) as server, Client(server.url, model="m") as client:
+        kept = leave(ChatEndpoint(), client, "1", b'"a"')
+    question, answer = kept
+    assert (question.message, question.stopped) == (Message(role="user", content="1"), False)
+    assert (answer.message, answer.reasoning, answer.stopped) == (Message(role="assistant", content="a"), "hm", True)
+    assert KeptMessage.from_json(json.loads(json.dumps(answer.to_json()))) == answer
+    with ReplayServer(then_silence(thought)) as server, Client(server.url, model="m") as client:
+        assert leave(ChatEndpoint(), client, "1", b'"hm"') == []
+
+
+def test_a_turn_that_is_left_while_its_tool_runs_keeps_no_call_without_its_result() -> None:
+    running, go_on = threading.Event(), threading.Event()
+
+    def slow() -> str:
+        running.set()
+        go_on.wait(30)
+        return "x"
+
+    call = [
+        chunk({"content": "Wait."}),
+        chunk({"tool_calls": [{"index": 0, **tool_call("slow", "{}")}]}),
+        *stream_pieces(),
+    ]
+    with ReplayServer([Reply(headers=EVENT_STREAM, body=call)]) as server, Client(server.url, model="m") as client:
+        turn = ChatEndpoint(tools=[slow]).turn(client, [], "1")
+        kept: list[KeptMessage] = []
+        with EventStream(turn.run, on_left=lambda answer: kept.extend(turn.kept(answer))) as body:
+            next(body)
+            assert running.wait(10)
+        go_on.set()
+    assert kept == []
 
 
 def test_old_turns_are_kept_but_not_sent() -> None:

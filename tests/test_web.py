@@ -622,6 +622,95 @@ def test_an_answer_that_fails_or_is_left_is_not_handed_over(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["stream", "function"])
+@pytest.mark.parametrize("read", [1, 2])
+def test_what_had_come_is_handed_over_when_the_response_is_closed(kind: str, read: int) -> None:
+    left: list[Any] = []
+    with model(then_silence("a", "b")) as (server, client):
+        body = EventStream(source_of(client, kind), on_left=lambda answer: left.append((answer, threading.get_ident())))
+        for _ in range(read):
+            next(body)
+        body.close()
+        body.close()
+        assert server.wait_closed()
+    ((answer, thread),) = left
+    assert (answer.text[:1], answer.truncated, thread) == ("a", True, threading.get_ident())
+
+
+@pytest.mark.parametrize("kind", ["stream", "function"])
+def test_what_had_come_is_handed_over_when_the_browser_goes(kind: str) -> None:
+    left: list[ChatResponse] = []
+    server_side, browser = socket.socketpair()
+    with model(then_silence("a", "b")) as (_, client), server_side:
+        body = EventStream(source_of(client, kind), environ={"gunicorn.socket": server_side}, on_left=left.append)
+        for piece in body:
+            if b'"b"' in piece:
+                browser.close()
+        assert left == []
+        body.close()
+    assert [(answer.text, answer.truncated) for answer in left] == [("ab", True)]
+
+
+@pytest.mark.parametrize("kind", ["stream", "function"])
+@pytest.mark.parametrize("reply", ["complete", "fails", "refused", "no-headers", "silent", "head", "reconnect"])
+def test_only_who_leaves_in_the_midst_leaves_something(kind: str, reply: str) -> None:
+    replies: Any = {
+        "fails": [Reply(headers=EVENT_STREAM, body=IN_THE_MIDDLE)],
+        "refused": [error_reply(500, "no")],
+        "no-headers": no_headers,
+        "silent": then_silence(),
+    }.get(reply, [stream_reply("a")])
+    environ = {"head": {"REQUEST_METHOD": "HEAD"}, "reconnect": {"HTTP_LAST_EVENT_ID": "1"}}.get(reply)
+    left: list[ChatResponse] = []
+    with model(replies) as (_, client):
+        with EventStream(source_of(client, kind), environ=environ, heartbeat=0.05, on_left=left.append) as body:
+            for piece in body:
+                if piece == BEAT:
+                    break
+    assert left == []
+
+
+def test_a_function_that_is_complete_when_its_browser_leaves_hands_over_all_of_it() -> None:
+    left: list[ChatResponse] = []
+    with model([stream_reply("a")]) as (_, client):
+        body = EventStream(partial(client.chat, "hi"), on_left=left.append)
+        next(body)
+        assert body._reader is not None
+        body._reader.join(10)
+        body.close()
+    assert [(answer.text, answer.truncated) for answer in left] == [("a", False)]
+
+
+def test_what_cannot_be_kept_is_logged_and_does_not_reach_the_server(caplog: pytest.LogCaptureFixture) -> None:
+    def store(answer: ChatResponse) -> None:
+        raise OSError("disk full")
+
+    with model(then_silence("a")) as (_, client):
+        body = EventStream(client.stream("hi"), on_left=store)
+        next(body)
+        body.close()
+    assert "disk full" in caplog.text
+
+
+def test_a_function_that_cannot_be_cancelled_does_not_hold_up_the_server(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(web, "ENDING_SECONDS", 0.05)
+    go_on = threading.Event()
+    left: list[ChatResponse] = []
+
+    def turn(sink: Any, cancel: Any) -> ChatResponse:
+        sink(StreamEvent("text", "a"))
+        go_on.wait(30)
+        raise Cancelled
+
+    body = EventStream(turn, on_left=left.append)
+    next(body)
+    body.close()
+    go_on.set()
+    assert (left, "is lost" in caplog.text) == ([], True)
+
+
+@pytest.mark.parametrize("kind", ["stream", "function"])
 def test_an_answer_that_cannot_be_stored_is_an_error(kind: str, caplog: pytest.LogCaptureFixture) -> None:
     def store(answer: ChatResponse) -> None:
         raise OSError("disk full: secret")

@@ -35,14 +35,18 @@ class RefusedError(Exception):
 
 @attrs.frozen
 class KeptMessage:
-    """A message as a store keeps it; the reasoning is for the page, for no server wants it back."""
+    """A message as a store keeps it.
+
+    What is beside it is for the page: the reasoning, which no server wants back, and whether the visitor stopped it.
+    """
 
     message: Message
     reasoning: str = ""
+    stopped: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
-        return {**saved_message(self.message), "reasoning": self.reasoning}
+        return {**saved_message(self.message), "reasoning": self.reasoning, "stopped": self.stopped}
 
     @classmethod
     def of_turn(cls, messages: Iterable[Message], answer: ChatResponse) -> list[KeptMessage]:
@@ -57,13 +61,18 @@ class KeptMessage:
         Raises:
             ConfigurationError: something else.
         """
-        return cls(loaded_message(value), str(value.get("reasoning", "")))
+        return cls(loaded_message(value), str(value.get("reasoning", "")), value.get("stopped") is True)
 
 
 def page_history(kept: Iterable[KeptMessage]) -> dict[str, Any]:
     """What a page shows after a reload: what was said and answered, and not what passed between model and tools."""
     shown = [
-        {"role": one.message.role, "content": one.message.content or "", "reasoning": one.reasoning}
+        {
+            "role": one.message.role,
+            "content": one.message.content or "",
+            "reasoning": one.reasoning,
+            "stopped": one.stopped,
+        }
         for one in kept
         if one.message.role in ("user", "assistant") and isinstance(one.message.content, (str, type(None)))
     ]
@@ -76,7 +85,7 @@ class _Question(msgspec.Struct):
 
 @attrs.frozen
 class Turn:
-    """A question that may be asked: ``run`` is for an ``EventStream``, and ``kept`` for its ``on_done``."""
+    """A question that may be asked: ``run`` is for an ``EventStream``, and ``kept`` for what it hands over."""
 
     conversation: Conversation
     question: str
@@ -88,8 +97,21 @@ class Turn:
         return partial(self.conversation.say, self.question)
 
     def kept(self, answer: ChatResponse) -> list[KeptMessage]:
-        """What the turn added to the history."""
-        return KeptMessage.of_turn(self.conversation.messages[self._sent :], answer)
+        """What the turn adds to the history.
+
+        Of one that the visitor stopped, the question and the text until then; nothing where no text had come.
+        """
+        added = self.conversation.messages[self._sent :]
+        if added:
+            return KeptMessage.of_turn(added, answer)
+        if not answer.text:
+            return []
+        # Not the calls, which have no results, nor what the server wants back with them.
+        said = Message(role="assistant", content=answer.text)
+        return [
+            KeptMessage(Message(role="user", content=self.question)),
+            KeptMessage(said, answer.reasoning, stopped=True),
+        ]
 
 
 class ChatEndpoint:

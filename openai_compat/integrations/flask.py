@@ -22,9 +22,11 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
+import attrs
+
 from ..client import Client
 from ..errors import ConfigurationError
-from ..web import EventStream, Format, Run
+from ..web import EventStream, Format, Handler, Run
 from ..wire.response import ChatResponse
 from ._chat import HISTORY_TOKENS, MAX_QUESTION, ChatEndpoint, KeptMessage, RefusedError, page_history
 from ._settings import LazyClient, client_options
@@ -100,7 +102,8 @@ def stream_response(
     *,
     format: Format = "sse",
     heartbeat: float = 15.0,
-    on_done: Callable[[ChatResponse], object] | None = None,
+    on_done: Handler | None = None,
+    on_left: Handler | None = None,
     headers: Iterable[tuple[str, str]] = (),
 ) -> flask.Response:
     """What a view returns to stream an answer.
@@ -114,14 +117,20 @@ def stream_response(
         heartbeat: seconds without an event after which a comment is sent.
         on_done: called with the whole answer before the browser learns that it is complete. ``request``, ``session``
             and ``current_app`` are there, ``g`` is a new one; a change to ``session`` comes too late for its cookie.
+        on_left: likewise, with what had come when the browser left before the end.
         headers: sent too.
 
     Raises:
         ConfigurationError: an unknown format, or a heartbeat that is not positive.
     """
-    if on_done is not None:
-        on_done = flask.copy_current_request_context(on_done)
-    body = EventStream(source, format=format, environ=flask.request.environ, heartbeat=heartbeat, on_done=on_done)
+    body = EventStream(
+        source,
+        format=format,
+        environ=flask.request.environ,
+        heartbeat=heartbeat,
+        on_done=on_done and flask.copy_current_request_context(on_done),
+        on_left=on_left and flask.copy_current_request_context(on_left),
+    )
     return flask.Response(body, body.status_code, [*body.headers, *headers])
 
 
@@ -139,12 +148,12 @@ def chat_blueprint(
     ::
 
         POST ask      {"message": "..."}: the answer, as the events of ``EventStream``
-        GET  history  {"messages": [{"role", "content", "reasoning"}]}
+        GET  history  {"messages": [{"role", "content", "reasoning", "stopped"}]}
         POST reset    forgets the conversation
 
-    Visitors send their message and nothing else. A turn is stored when it is complete; one that fails, or that the
-    visitor stops, leaves the history as it was. Requests from other sites are refused. Who may ask is yours to decide,
-    in the blueprint's ``before_request``.
+    Visitors send their message and nothing else. A turn is stored when it is complete, or as far as it had come when
+    the visitor stops it; one that fails leaves the history as it was. Requests from other sites are refused. Who may
+    ask is yours to decide, in the blueprint's ``before_request``.
 
     Args:
         name: of the blueprint: ``url_for("openai_compat.ask")``.
@@ -183,12 +192,18 @@ def chat_blueprint(
         request = flask.request
         question = endpoint.question(request.content_type or "", request.content_length, request.get_data)
         owner = whose()
-        turn = endpoint.turn(_client(), store.load(owner), question)
-        return stream_response(turn.run, on_done=lambda answer: store.add(owner, turn.kept(answer)))
+        history = store.load(owner)
+        turn = endpoint.turn(_client(), history.messages, question)
+
+        def keep(answer: ChatResponse) -> None:
+            if kept := turn.kept(answer):
+                store.add(owner, history.id, kept)
+
+        return stream_response(turn.run, on_done=keep, on_left=keep)
 
     @blueprint.get("/history", endpoint="history")
     def show() -> dict[str, Any]:
-        return page_history(store.load(whose()))
+        return page_history(store.load(whose()).messages)
 
     @blueprint.post("/reset")
     def reset() -> tuple[str, int]:
@@ -215,6 +230,14 @@ def _from_another_site() -> bool:
     return origin is not None and origin.partition("://")[2] != flask.request.host
 
 
+@attrs.frozen
+class _History:
+    """A visitor's conversation; the next one, after a reset, has another ``id``."""
+
+    id: str = ""
+    messages: list[KeptMessage] = attrs.field(factory=list)
+
+
 class _Store:
     """The conversations of all visitors, each a JSON text in a cache."""
 
@@ -222,20 +245,29 @@ class _Store:
         self._cache = cache
         self._lock = threading.Lock()
 
-    def load(self, owner: str) -> list[KeptMessage]:
+    def load(self, owner: str) -> _History:
         text = self._kept_in.get(_key(owner))
-        return [KeptMessage.from_json(value) for value in json.loads(text)] if text else []
+        if not text:
+            return _History()
+        saved = json.loads(text)
+        return _History(saved["id"], [KeptMessage.from_json(value) for value in saved["messages"]])
 
-    def add(self, owner: str, messages: Iterable[KeptMessage]) -> None:
-        """Add to what is there now: the visitor may have asked in two windows."""
+    def add(self, owner: str, id: str, messages: Iterable[KeptMessage]) -> None:
+        """Add to what is there now, for the visitor may have asked in two windows; nothing to another conversation."""
         with self._lock:
-            kept = [*self.load(owner), *messages]
-            text = json.dumps([one.to_json() for one in kept])
-            if not self._kept_in.set(_key(owner), text, timeout=KEPT_SECONDS):
-                raise OSError("the history's cache did not take the conversation")
+            history = self.load(owner)
+            if history.id == id:
+                self._save(owner, id, [*history.messages, *messages])
 
     def forget(self, owner: str) -> None:
-        self._kept_in.delete(_key(owner))
+        """Begin another conversation: a turn of the old one that is still under way is not for this one."""
+        with self._lock:
+            self._save(owner, secrets.token_hex(8), [])
+
+    def _save(self, owner: str, id: str, messages: Iterable[KeptMessage]) -> None:
+        text = json.dumps({"id": id, "messages": [one.to_json() for one in messages]})
+        if not self._kept_in.set(_key(owner), text, timeout=KEPT_SECONDS):
+            raise OSError("the history's cache did not take the conversation")
 
     @property
     def _kept_in(self) -> BaseCache:

@@ -770,7 +770,7 @@ class Chat {
       const options = { signal: AbortSignal.timeout(20000) };
       const response = await request(this.urls.historyUrl, options, "The server could not be reached.");
       const { messages } = await response.json();
-      for (const { role, content, reasoning } of messages) this.show(role, content ?? "", reasoning ?? "");
+      for (const message of messages) this.show(message);
     } catch (error) {
       const why = error instanceof Failure ? ` ${error.message}` : "";
       this.fail(`The conversation so far could not be loaded.${why}`, () => location.reload());
@@ -818,7 +818,7 @@ class Chat {
     this.clearProblem();
     this.refresh();
     await this.loaded;
-    const bubble = this.show("user", question, "");
+    const bubble = this.show({ role: "user", content: question });
     const answer = new Answer(this.log);
     answer.streaming();
     this.log.setAttribute("aria-busy", "true");
@@ -902,7 +902,7 @@ class Chat {
 
   // --- what the reader sees
 
-  show(role, content, reasoning) {
+  show({ role, content = "", reasoning = "", stopped = false }) {
     if (role === "user") {
       const bubble = message("user", "You");
       bubble.append(element("p", {}, content));
@@ -912,6 +912,7 @@ class Chat {
     const answer = new Answer(this.log);
     if (reasoning) answer.think(reasoning);
     if (content) answer.write(content);
+    if (stopped) answer.note("Stopped.");
     answer.finish();
     return answer.article;
   }

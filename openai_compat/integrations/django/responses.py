@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 
-from ...web import EventStream, Format, Run
-from ...wire.response import ChatResponse
+from ...web import EventStream, Format, Handler, Run
 
 if TYPE_CHECKING:
     from ...stream import ChatStream
@@ -21,7 +20,8 @@ def stream_response(
     *,
     format: Format = "sse",
     heartbeat: float = 15.0,
-    on_done: Callable[[ChatResponse], object] | None = None,
+    on_done: Handler | None = None,
+    on_left: Handler | None = None,
     headers: Iterable[tuple[str, str]] = (),
 ) -> HttpResponseBase:
     """What a view returns to stream an answer.
@@ -37,12 +37,15 @@ def stream_response(
         on_done: called with the whole answer before the browser learns that it is complete, on the thread of the
             request and after its view: a transaction of ``ATOMIC_REQUESTS`` has ended, and a change to the session has
             to be saved by ``request.session.save()``.
+        on_left: likewise, with what had come when the browser left before the end.
         headers: sent too.
 
     Raises:
         ConfigurationError: an unknown format, or a heartbeat that is not positive.
     """
-    body = EventStream(source, format=format, environ=request.META, heartbeat=heartbeat, on_done=on_done)
+    body = EventStream(
+        source, format=format, environ=request.META, heartbeat=heartbeat, on_done=on_done, on_left=on_left
+    )
     sent = dict([*body.headers, *headers])
     if body.status_code == 200:
         return StreamingHttpResponse(body, headers=sent)

@@ -13,6 +13,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_POST
 
 from ...errors import ConfigurationError
+from ...wire.response import ChatResponse
 from .._chat import HISTORY_TOKENS, MAX_QUESTION, ChatEndpoint, RefusedError, page_history
 from .clients import DEFAULT, get_client
 from .responses import stream_response
@@ -36,12 +37,12 @@ def chat_urls(
     ::
 
         POST ask      {"message": "..."}: the answer, as the events of ``EventStream``
-        GET  history  {"messages": [{"role", "content", "reasoning"}]}
+        GET  history  {"messages": [{"role", "content", "reasoning", "stopped"}]}
         POST reset    deletes the conversation
 
     Visitors send their message and nothing else, and Django's CSRF token as everywhere. A turn is stored when it is
-    complete; one that fails, or that the visitor stops, leaves the history as it was. The visitor's session knows the
-    conversation; who logs in elsewhere goes on with their latest one.
+    complete, or as far as it had come when the visitor stops it; one that fails leaves the history as it was. The
+    visitor's session knows the conversation; who logs in elsewhere goes on with their latest one.
 
     Args:
         name: of the chat, and the namespace of its URLs: ``reverse("openai_compat:ask")``.
@@ -67,7 +68,13 @@ def chat_urls(
             return JsonResponse(error.shown.to_wire(), status=error.shown.status)
         row = _current(request, name)
         turn = endpoint.turn(get_client(client), row.kept(), question)
-        return stream_response(request, turn.run, on_done=lambda answer: row.add(turn.kept(answer), answer))
+
+        def keep(answer: ChatResponse) -> None:
+            kept = turn.kept(answer)
+            if kept and not _left_behind(request, name, row):
+                row.add(kept, answer)
+
+        return stream_response(request, turn.run, on_done=keep, on_left=keep)
 
     @never_cache
     @require_GET
@@ -113,6 +120,14 @@ def _current(request: HttpRequest, chat: str) -> Conversation:
         key = uuid.uuid4()
         _remember(request, chat, key)
     return Conversation(pk=key, user=user, chat=chat)
+
+
+def _left_behind(request: HttpRequest, chat: str, row: Conversation) -> bool:
+    """Whether the visitor began another conversation while the first turn of this one was under way."""
+    if not row._state.adding:
+        return False
+    now = type(request.session)(request.session.session_key).get(_session_key(chat))
+    return now is not None and now != str(row.pk)
 
 
 def _remember(request: HttpRequest, chat: str, key: uuid.UUID) -> None:
