@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import contextvars
 import math
 import os
 import socket
@@ -14,6 +13,7 @@ from typing import Any, TypeVar
 
 import attrs
 
+from ._threads import spawn
 from .errors import APIConnectionError, APITimeoutError, Cancelled, ConfigurationError, Phase
 
 T = TypeVar("T")
@@ -121,10 +121,9 @@ def interruptible(function: Callable[[], T], cancel: CancelToken | None) -> T:
         finally:
             over.set()
 
-    context = contextvars.copy_context()
     cancel.subscribe(over.set)
     try:
-        threading.Thread(target=context.run, args=(work,), name="openai_compat tool", daemon=True).start()
+        spawn(work, name="openai_compat tool")
         over.wait()
     finally:
         cancel.unsubscribe(over.set)

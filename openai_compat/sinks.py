@@ -17,6 +17,7 @@ from typing import Any, Literal, Protocol, TextIO
 
 import attrs
 
+from ._threads import spawn
 from .errors import ConfigurationError
 from .wire.messages import ToolCall
 from .wire.response import ChatResponse, StreamEvent
@@ -228,8 +229,7 @@ class ThreadSink:
         """Take an event; the last one waits until the sink has heard it."""
         if self._thread is None:
             self._broken = False
-            self._thread = threading.Thread(target=self._work, name="openai_compat sink", daemon=True)
-            self._thread.start()
+            self._thread = spawn(self._work, name="openai_compat sink")
         last = event.done or event.error is not None
         if self._when_full == "wait" or last:
             self._queue.put(event)

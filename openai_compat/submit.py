@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextvars
-import threading
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
 from typing import Any, TypeVar
 
+from ._threads import spawn
 from .deadline import CancelToken
 
 T = TypeVar("T")
@@ -25,11 +24,7 @@ class CallFuture(Future[T]):
         super().__init__()
         self._token = CancelToken()
         self._outer = cancel
-        context = contextvars.copy_context()
-        self._thread = threading.Thread(
-            target=context.run, args=(self._work, call), name="openai_compat call", daemon=True
-        )
-        self._thread.start()
+        self._thread = spawn(self._work, call, name="openai_compat call")
 
     def cancel(self) -> bool:
         """End the call, in whatever phase it is; False if it is over."""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextvars
 import logging
-import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -12,6 +10,7 @@ from queue import Empty, SimpleQueue
 
 import attrs
 
+from ._threads import spawn
 from .deadline import CancelToken
 from .errors import Cancelled, ToolError
 from .tools import Toolbox
@@ -159,10 +158,7 @@ class _Round:
     def _start(self, number: int) -> None:
         token = CancelToken()
         self._running[number] = _Running(token, time.monotonic(), self._limits[number])
-        context = contextvars.copy_context()
-        threading.Thread(
-            target=context.run, args=(self._work, number, token), name="openai_compat tool", daemon=True
-        ).start()
+        spawn(self._work, number, token, name="openai_compat tool")
 
     def _work(self, number: int, token: CancelToken) -> None:
         try:

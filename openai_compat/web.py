@@ -27,7 +27,6 @@ and where it is forgotten, the server answers 204, after which a browser gives u
 from __future__ import annotations
 
 import _socket
-import contextvars
 import json
 import logging
 import math
@@ -35,15 +34,17 @@ import os
 import queue
 import select
 import socket
+import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from http import HTTPStatus
-from types import BuiltinFunctionType
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import attrs
 
+from ._threads import spawn
 from .deadline import CancelToken
 from .errors import (
     APIConnectionError,
@@ -69,6 +70,8 @@ log = logging.getLogger("openai_compat")
 Format = Literal["sse", "text", "openai"]
 Run = Callable[..., ChatResponse]
 """Asks with the keyword arguments ``sink`` and ``cancel``, and returns the answer: ``partial(client.chat, "hi")``."""
+Leave = Callable[[], Callable[[], None] | None]
+"""A weak reference to what ends a stream."""
 Handler = Callable[[ChatResponse], object]
 """Gets an answer, for instance to store it."""
 
@@ -161,6 +164,7 @@ def public_error(error: BaseException) -> PublicError:
     return _server_error(500, "Something went wrong on this server.", "internal_error")
 
 
+_OF_THE_VISITOR = "invalid_request_error"
 _TOLD = frozenset({"context_length_exceeded", "content_filter", "content_policy_violation"})
 """Codes that say something about the visitor's question, and nothing about the server."""
 
@@ -171,7 +175,7 @@ def _refusal(status: int, code: object) -> PublicError:
         return PublicError(
             status=413 if status == 413 else 400,
             message="The model does not accept this question.",
-            type="invalid_request_error",
+            type=_OF_THE_VISITOR,
             code=told,
         )
     if status == 429:
@@ -273,9 +277,13 @@ class EventStream(Iterator[bytes]):
         if environ is not None and environ.get("REQUEST_METHOD") == "HEAD":
             self._release()
             return
-        if environ is not None:
-            self._unwatch = _watch_browser(environ, self._leave)
-        self._start(heartbeat if first_wait is None else first_wait)
+        try:
+            if environ is not None:
+                self._unwatch = _watch_browser(environ, self._leave)
+            self._start(heartbeat if first_wait is None else first_wait)
+        except BaseException:
+            self._release()
+            raise
 
     @property
     def status(self) -> str:
@@ -283,7 +291,7 @@ class EventStream(Iterator[bytes]):
         return f"{self.status_code} {HTTPStatus(self.status_code).phrase}"
 
     def __iter__(self) -> Iterator[bytes]:
-        return self._body
+        return self
 
     def __next__(self) -> bytes:
         return next(self._body)
@@ -324,10 +332,8 @@ class EventStream(Iterator[bytes]):
 
     def _start(self, seconds: float) -> None:
         """Send the request on a thread of its own, and decide on the status by what comes first."""
-        reading = (_read_ahead, self._stream, self._read, self._heartbeat, self._released)
-        context = contextvars.copy_context()
-        self._reader = threading.Thread(target=context.run, args=reading, name="openai_compat web", daemon=True)
-        self._reader.start()
+        reading = (self._stream, self._read, self._heartbeat, self._released)
+        self._reader = spawn(_read_ahead, *reading, name="openai_compat web")
         try:
             first = self._read.get(timeout=seconds)
         except queue.Empty:
@@ -405,8 +411,14 @@ class EventStream(Iterator[bytes]):
                     yield data
 
     def _shown(self, error: BaseException) -> PublicError:
-        log.error("a stream to a browser failed: %s", type(error).__name__, exc_info=error)
-        return public_error(error)
+        shown = public_error(error)
+        if self._left and isinstance(error, Cancelled):
+            log.info("a browser left before its answer began")
+        elif shown.type == _OF_THE_VISITOR or shown.status == 429:
+            log.warning("a stream to a browser was refused (%d): %s", shown.status, error)
+        else:
+            log.error("a stream to a browser failed: %s", type(error).__name__, exc_info=error)
+        return shown
 
     def _leave(self) -> None:
         self._left = True
@@ -593,7 +605,7 @@ class _Text:
 
 class _Chunks:
     content_type = "text/event-stream; charset=utf-8"
-    begin = b""
+    begin = b"retry: %d\nid: 0\n\n" % RETRY_MS
     beat = b": \n\n"
 
     def __init__(self, *, answered_here: bool) -> None:
@@ -693,16 +705,17 @@ def _json(fields: dict[str, Any] | str) -> bytes:
 
 
 def _watch_browser(environ: Mapping[str, Any], leave: Callable[[], None]) -> Callable[[], None]:
-    """Call ``leave`` when the browser goes away, where its socket is known; what is returned ends that."""
+    """Call ``leave`` when the browser goes away, where its socket is known; what is returned ends that.
+
+    Its stream is not kept alive for it.
+    """
     sock = environ.get("gunicorn.socket") or environ.get("werkzeug.socket")
     if sock is None or not hasattr(socket, "MSG_DONTWAIT"):
         return _nothing
     global _lookout
     if _lookout.process != os.getpid():
         _lookout = _Lookout()
-    lookout = _lookout
-    lookout.add(leave, sock)
-    return lambda: lookout.remove(leave)
+    return _lookout.add(weakref.WeakMethod(leave), sock)
 
 
 class _Lookout:
@@ -712,17 +725,19 @@ class _Lookout:
         self.process = os.getpid()
         # Taken again where the lock's holder drops the last reference to a stream, which is then closed.
         self._lock = threading.RLock()
-        self._sockets: dict[Callable[[], None], Any] = {}
+        self._sockets: dict[Leave, Any] = {}
         self._looking = False
 
-    def add(self, leave: Callable[[], None], sock: Any) -> None:
+    def add(self, leave: Leave, sock: Any) -> Callable[[], None]:
+        """Look after a browser; what is returned ends that."""
         with self._lock:
             self._sockets[leave] = sock
             if not self._looking:
-                self._looking = True
                 threading.Thread(target=self._look, name="openai_compat lookout", daemon=True).start()
+                self._looking = True
+        return lambda: self._remove(leave)
 
-    def remove(self, leave: Callable[[], None]) -> None:
+    def _remove(self, leave: Leave) -> None:
         with self._lock:
             self._sockets.pop(leave, None)
 
@@ -737,7 +752,8 @@ class _Lookout:
                 last = not self._looking
             for leave in gone:
                 try:
-                    leave()
+                    if (call := leave()) is not None:
+                        call()
                 except Exception:
                     log.exception("a stream whose browser has left could not be cancelled")
             if last:
@@ -747,18 +763,26 @@ class _Lookout:
 _lookout = _Lookout()
 
 
-def _gone(sockets: Mapping[Callable[[], None], Any]) -> list[Callable[[], None]]:
+def _gone(sockets: Mapping[Leave, Any]) -> list[Leave]:
     """Whose browser has closed its connection."""
-    # gevent takes poll away, or puts one in its place that knows no POLLRDHUP.
-    if not isinstance(getattr(select, "poll", None), BuiltinFunctionType) or not hasattr(select, "POLLRDHUP"):
+    if (new_poll := _system_poll()) is None:
         return [leave for leave, sock in sockets.items() if _has_ended(sock)]
-    poll = select.poll()
+    poll = new_poll()
     numbers = {leave: sock.fileno() for leave, sock in sockets.items()}
     for number in numbers.values():
         if number >= 0:
             poll.register(number, select.POLLRDHUP)
     hung_up = {-1, *(number for number, _ in poll.poll(0))}
     return [leave for leave, number in numbers.items() if number in hung_up]
+
+
+def _system_poll() -> Callable[[], Any] | None:
+    """The operating system's own ``poll``, where it tells of a peer that has closed its side."""
+    if not hasattr(select, "POLLRDHUP"):
+        return None
+    # gevent takes poll away, or puts one in its place that knows no POLLRDHUP.
+    gevent = sys.modules.get("gevent.monkey")
+    return gevent.get_original("select", "poll") if gevent is not None else select.poll
 
 
 def _has_ended(sock: Any) -> bool:

@@ -35,21 +35,23 @@ OWN_RULES = {
     "local": {"errors"},
     "_pool": {"transport", "deadline"},
     "fields": {"wire", "errors", "deadline", "sinks", "tool_loop", "tools"},
-    "deadline": {"errors"},
-    "submit": {"deadline"},
+    "_threads": set[str](),
+    "deadline": {"_threads", "errors"},
+    "submit": {"_threads", "deadline"},
 }
 ALSO = {
     "client": {"", "providers", "fields", "deadline", "submit"},
     "stream": {"deadline"},
     "tool_loop": {"deadline"},
-    "tool_pool": {"deadline"},
+    "tool_pool": {"_threads", "deadline"},
+    "sinks": {"_threads"},
     "tools": {"deadline"},
     "transport": {"_pool", "deadline"},
-    "web": {"deadline"},
+    "web": {"_threads", "deadline"},
     "cli": {"", "providers", "local", "integrations"},
     "__main__": {"cli"},
     "conversation": {"_html"},
-    "integrations": {"integrations", "local", "providers", "_html", "deadline"},
+    "integrations": {"integrations", "local", "providers", "_html", "_threads", "deadline"},
     "testing": {"testing", "local", "providers"},
 }
 NOT_IN_WIRE = {"requests", "urllib3", "socket", "ssl", "threading", "time", "os", "random", "http"}
@@ -239,7 +241,7 @@ HEAVY = {
 }
 OPTIONAL = {
     *("click", "rich", "xllamacpp", "numpy", "hypothesis", "pytest", "PIL", "matplotlib", "pydantic"),
-    *("docstring_parser", "jsonschema", "mcp", "anyio", "IPython", "flask", "cachelib", "django", "markdown_it"),
+    *("docstring_parser", "jsonschema", "mcp", "anyio", "IPython", "flask", "django", "markdown_it"),
 }
 
 

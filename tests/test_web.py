@@ -23,6 +23,7 @@ from functools import partial
 from pathlib import Path
 from socketserver import ThreadingMixIn
 from typing import Any
+from unittest import mock
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import pytest
@@ -247,7 +248,9 @@ def test_an_error_before_the_first_byte_is_a_status_and_a_body(
     assert "10.0.0.7" not in raw.decode()
     assert (headers["Content-Type"], headers["Content-Length"]) == ("application/json", str(len(raw)))
     assert headers.get("Retry-After") == "2"
-    assert [record.exc_info is not None for record in caplog.records if record.levelno == logging.ERROR] == [True]
+    ours = public in (500, 502, 503, 504)
+    level = logging.ERROR if ours else logging.WARNING
+    assert [(record.levelno, record.exc_info is not None) for record in caplog.records] == [(level, ours)]
 
 
 @pytest.mark.parametrize(
@@ -514,9 +517,11 @@ def test_an_application_that_stops_the_stream_ends_it_with_what_has_come() -> No
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # the collector may come to the socket first, and says so
-def test_a_stream_that_is_forgotten_is_closed_at_last() -> None:
-    with model(then_silence("a")) as (server, client):
-        body = EventStream(client.stream("hi"))
+@pytest.mark.parametrize("watched", [False, True])
+def test_a_stream_that_is_forgotten_is_closed_at_last(watched: bool) -> None:
+    ours, browser = socket.socketpair()
+    with model(then_silence("a")) as (server, client), ours, browser:
+        body = EventStream(client.stream("hi"), environ={"gunicorn.socket": ours} if watched else None)
         next(body)
         gone = weakref.ref(body)
         del body
@@ -790,6 +795,12 @@ def test_a_complete_stream_leaves_its_connection_in_the_pool() -> None:
         assert server.connections == 1
 
 
+@pytest.mark.parametrize("format", ["sse", "openai"])
+def test_an_event_source_is_given_an_id_to_come_back_with(format: Any) -> None:
+    with model([stream_reply("a")]) as (_, client):
+        assert next(EventStream(client.stream("hi"), format=format)) == b"retry: 86400000\nid: 0\n\n"
+
+
 def test_a_reconnect_is_told_to_stop_and_asks_nothing() -> None:
     environ = {"HTTP_LAST_EVENT_ID": "7"}
     assert is_reconnect(environ)
@@ -813,7 +824,7 @@ def test_a_start_response_that_fails_ends_the_call() -> None:
 @pytest.fixture(params=["poll", "peek"])
 def way_to_look(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     if request.param == "peek":
-        monkeypatch.delattr(select, "poll")
+        monkeypatch.delattr(select, "POLLRDHUP")
     elif not hasattr(select, "POLLRDHUP"):
         pytest.skip("this system has no POLLRDHUP")
     return str(request.param)
@@ -827,7 +838,7 @@ def test_a_browser_that_has_gone_is_told_from_one_that_waits(way_to_look: str) -
     reset.close()
     ours[3].close()
     sent.send(b"GET")
-    callbacks = {(lambda: None): sock for sock in ours}
+    callbacks: dict[web.Leave, Any] = {(lambda: None): sock for sock in ours}
     gone = web._gone(callbacks)
     assert [callbacks[leave] for leave in gone] == [ours[1], ours[2], ours[3]]
     for sock in (*ours, waits, left, closed, sent):
@@ -849,6 +860,52 @@ def test_a_browser_that_leaves_frees_the_model_at_once(reply: Any, name: str, wa
     assert not any(b"done" in piece or b"error" in piece for piece in raw)
 
 
+GEVENT = """
+from gevent import monkey
+monkey.patch_all()
+import socket
+from openai_compat import web
+pairs = [socket.socketpair() for _ in range(4)]
+ours = [pair[0] for pair in pairs]
+pairs[1][1].close()
+ours[2].close()
+pairs[3][1].send(b"unread")
+pairs[3][1].close()
+sockets = {(lambda: None): sock for sock in ours}
+print([ours.index(sockets[leave]) for leave in web._gone(sockets)])
+"""
+
+
+def test_gevents_sockets_are_looked_at_by_the_systems_own_poll() -> None:
+    pytest.importorskip("gevent")
+    told = subprocess.run([sys.executable, "-c", GEVENT], capture_output=True, text=True, check=True)
+    assert told.stdout == "[1, 2, 3]\n"
+
+
+def test_a_browser_that_leaves_before_the_answer_begins_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    server_side, browser = socket.socketpair()
+    with model(no_headers) as (server, client), server_side:
+        leaving = threading.Timer(0.1, browser.close)
+        leaving.start()
+        list(EventStream(partial(client.chat, "hi"), environ={"gunicorn.socket": server_side}, heartbeat=60))
+        leaving.join()
+        assert server.wait_closed()
+    assert [record.levelname for record in caplog.records if record.levelno > logging.INFO] == []
+
+
+def test_a_browser_is_watched_although_a_thread_could_not_be_started_before() -> None:
+    told = threading.Event()
+    ours, browser = socket.socketpair()
+    lookout = web._Lookout()
+    with mock.patch.object(threading.Thread, "start", side_effect=RuntimeError("can't start new thread")):
+        with pytest.raises(RuntimeError):
+            lookout.add(lambda: None, ours)
+    lookout.add(lambda: told.set, ours)
+    browser.close()
+    assert told.wait(10)
+    ours.close()
+
+
 def test_the_lookout_outlives_a_stream_that_cannot_be_cancelled(caplog: pytest.LogCaptureFixture) -> None:
     def fails() -> None:
         raise RuntimeError("mine")
@@ -856,8 +913,8 @@ def test_the_lookout_outlives_a_stream_that_cannot_be_cancelled(caplog: pytest.L
     told = threading.Event()
     first, second = socket.socketpair(), socket.socketpair()
     lookout = web._Lookout()
-    lookout.add(fails, first[0])
-    lookout.add(told.set, second[0])
+    lookout.add(lambda: fails, first[0])
+    lookout.add(lambda: told.set, second[0])
     first[1].close()
     second[1].close()
     assert told.wait(10)
