@@ -148,7 +148,7 @@ ENVIRONMENT = Entry(
     "web",
     "streams to browsers",
     "",
-    (*ENTRIES[0].requirements, "cachelib", "flask", "gunicorn", "openai", "sseclient-py"),
+    (*ENTRIES[0].requirements, "flask", "gunicorn", "openai", "sseclient-py"),
     from_tree=True,
 )
 

@@ -13,15 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cachelib import SimpleCache
-from flask import Flask, current_app, request, session
+from flask import Flask, current_app, g, request, session
 from flask.testing import FlaskClient
 from replay import EVENT_STREAM, ReplayServer, Reply
 from replay import Request as Received
-from wire_bodies import chunk, error_reply, stream_reply
+from wire_bodies import chunk, error_reply, stream_pieces, stream_reply, tool_call
 
 from openai_compat import ChatResponse, Client, ConfigurationError, Timeout
-from openai_compat.integrations.flask import OpenAICompat, chat_blueprint, stream_response
+from openai_compat.integrations.flask import OpenAICompat, SQLiteHistory, chat_blueprint, stream_response
 
 URL = "http://localhost:9/v1"
 
@@ -161,11 +160,15 @@ def test_a_head_request_asks_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # the collector may come to the socket first, and says so
-@pytest.mark.parametrize("way", ["closed", "an after_request that fails"])
+@pytest.mark.parametrize("way", ["closed", "a header that fails", "an after_request that fails"])
 def test_a_response_that_is_dropped_ends_the_call(way: str, tmp_path: Path) -> None:
     with application(then_silence, tmp_path) as (app, server, llm):
-        app.add_url_rule("/", view_func=lambda: stream_response(llm.client.stream("hi")))
-        if way == "closed":
+        headers: Any = [("X-Mine", "a\nb")] if way == "a header that fails" else []
+        app.add_url_rule("/", view_func=lambda: stream_response(llm.client.stream("hi"), headers=headers))
+        if headers:
+            with pytest.raises(ValueError, match="newline"):
+                app.test_client().get("/")
+        elif way == "closed":
             response = app.test_client().get("/", buffered=False)
             assert b"retry" in next(response.iter_encoded())
             response.close()
@@ -240,14 +243,57 @@ def test_two_applications_may_have_the_same_blueprint(tmp_path: Path) -> None:
 
 
 def test_the_application_may_say_who_the_visitor_is_and_where_the_history_goes(tmp_path: Path) -> None:
-    cache = SimpleCache()
-    with chat([stream_reply("a")], tmp_path, visitor=lambda: request.headers["X-User"], history=cache) as (app, _):
+    store = SQLiteHistory(tmp_path / "elsewhere.sqlite3")
+    visitor = lambda: request.headers.get("X-User")  # noqa: E731
+    with chat([stream_reply("a")], tmp_path / "instance", visitor=visitor, history=store) as (app, server):
         say(app.test_client(), "1", headers={"X-User": "ann"})
         with app.test_client().get("/chat/history", headers={"X-User": "ben"}) as response:
             assert response.json == {"messages": []}
         with app.test_client().get("/chat/history", headers={"X-User": "ann"}) as response:
             assert len(response.json["messages"]) == 2  # type: ignore[index]
-    assert not list(tmp_path.iterdir())
+        for method, path in (("POST", "ask"), ("GET", "history"), ("POST", "reset")):
+            with app.test_client().open(f"/chat/{path}", method=method, json={"message": "hi"}) as response:
+                assert (response.status_code, response.json["error"]["message"]) == (401, "Please log in first.")  # type: ignore[index]
+        assert len(server.requests) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["elsewhere.sqlite3"]
+
+
+def test_two_chats_of_an_application_have_nothing_to_do_with_each_other(tmp_path: Path) -> None:
+    with application([stream_reply("a")], tmp_path) as (app, _, _):
+        for name in ("chat", "other"):
+            app.register_blueprint(chat_blueprint(name), url_prefix=f"/{name}")
+        browser = app.test_client()
+        say(browser, "1")
+        assert contents(browser) == ["1", "a"]
+        with browser.get("/other/history") as response:
+            assert response.json == {"messages": []}
+
+
+def test_tools_have_an_application_context_that_is_torn_down_after_them(tmp_path: Path) -> None:
+    opened: list[Any] = []
+    closed: list[Any] = []
+
+    def look_up() -> str:
+        if "connection" not in g:
+            g.connection = object()
+            opened.append(g.connection)
+        assert g.connection not in closed
+        return f"{current_app.name} {request.path}"
+
+    call = [chunk({"tool_calls": [{"index": i, **tool_call("look_up", "{}", f"c{i}")} for i in range(2)]})]
+    asks = Reply(headers=EVENT_STREAM, body=[*call, *stream_pieces()])
+    with chat([asks, stream_reply("a")], tmp_path, tools=[look_up]) as (app, server):
+
+        @app.teardown_appcontext
+        def close(error: BaseException | None) -> None:
+            if "connection" in g:
+                closed.append(g.connection)
+
+        say(app.test_client(), "1")
+        told = [m["content"] for m in json.loads(server.requests[1].body)["messages"] if m["role"] == "tool"]
+    assert told == ["chat /chat/ask"] * 2
+    assert closed == opened
+    assert opened
 
 
 FAILURES: dict[str, Callable[[], Any]] = {
@@ -353,6 +399,7 @@ def test_other_sites_may_not_ask_in_a_visitors_name(
         ({"data": b'{"message": "hi"}', "content_type": "text/plain"}, 415),
         ({"data": {"message": "hi"}}, 415),
         ({"data": b"{", "content_type": "application/json"}, 400),
+        ({"data": b'{"message": ' + b"[" * 100, "content_type": "application/json"}, 400),
         ({"json": {"message": "x" * 11}}, 413),
         ({"json": {"message": "x" * 1000}}, 413),
     ],
@@ -386,13 +433,20 @@ def test_without_a_secret_key_the_error_says_what_to_do(tmp_path: Path) -> None:
 def test_a_history_that_cannot_be_stored_is_an_error_that_the_visitor_sees(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    class Full(SimpleCache):
-        def set(self, *arguments: Any, **options: Any) -> bool:
-            return False
+    class Full(SQLiteHistory):
+        def add(self, *arguments: Any) -> None:
+            raise OSError("disk full")
 
-    with chat([stream_reply("a")], tmp_path, history=Full()) as (app, _):
+    with chat([stream_reply("a")], tmp_path, history=Full(tmp_path / "h.sqlite3")) as (app, _):
         assert [name for name, _ in say(app.test_client(), "1")] == ["text", "error"]
-    assert "did not take the conversation" in caplog.text
+    assert "disk full" in caplog.text
+
+
+def test_an_instance_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with chat([], tmp_path / "file") as (app, _):
+        with pytest.raises(ConfigurationError, match="conversations cannot be kept in"):
+            app.test_client().get("/chat/history")
 
 
 def test_a_wrong_field_of_the_blueprint_is_told_at_once() -> None:

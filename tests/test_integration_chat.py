@@ -57,6 +57,7 @@ def test_a_visitor_sends_a_message_and_nothing_else(body: bytes, question: str) 
         (b'{"message": "\xff"}', {}, 400),
         (b'{"message": "\\ud83d"}', {}, 400),
         (b"[" * 100_000, {"max_question": 100_000}, 400),
+        (b'{"message": "hi", "x": ' + b"[" * 20_000 + b"]" * 20_000 + b"}", {}, 400),
         (b'{"message": "123456"}', {"max_question": 5}, 413),
     ],
 )

@@ -16,7 +16,7 @@ import os
 import secrets
 from pathlib import Path
 
-from flask import Flask, render_template, url_for
+from flask import Flask, render_template, session, url_for
 
 from openai_compat import Client, ConfigurationError, LocalServer
 from openai_compat.integrations.flask import OpenAICompat, chat_blueprint
@@ -39,6 +39,7 @@ def create_app(**config: object) -> Flask:
 
     @app.get("/")
     def page() -> str:
+        session.permanent = True  # who comes back finds their conversation
         return render_template(
             "chat.html",
             title="Flask chat",

@@ -158,7 +158,7 @@ class ChatEndpoint:
             raise RefusedError(413, f"The message is longer than {self.max_question:,} characters.")
         try:
             question = msgspec.json.decode(read(), type=_Question).message.strip()
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             raise RefusedError(400, 'The message must be sent as {"message": "..."}.') from None
         if not question:
             raise RefusedError(400, "There is nothing in the message.")

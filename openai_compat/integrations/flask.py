@@ -15,39 +15,32 @@ Needs ``pip install 'openai-compat[flask]'``.
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
-import threading
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
-
-import attrs
 
 from ..client import Client
 from ..errors import ConfigurationError
 from ..web import EventStream, Format, Handler, Run
 from ..wire.response import ChatResponse
 from ._chat import HISTORY_TOKENS, MAX_QUESTION, ChatEndpoint, KeptMessage, RefusedError, page_history
+from ._history import History, SQLiteHistory
 from ._settings import LazyClient, client_options
 
 try:
     import flask
-    from cachelib import BaseCache, FileSystemCache
 except ImportError as error:
     raise ConfigurationError("Flask is not installed: pip install 'openai-compat[flask]'") from error
 
 if TYPE_CHECKING:
     from ..stream import ChatStream
 
-__all__ = ["OpenAICompat", "chat_blueprint", "stream_response"]
+__all__ = ["History", "OpenAICompat", "SQLiteHistory", "chat_blueprint", "stream_response"]
 
 PREFIX = "OPENAI_COMPAT_"
 EXTENSION = "openai_compat"
-HISTORY = "openai_compat.history"
 SESSION_KEY = "openai_compat_visitor"
-KEPT_SECONDS = 30 * 24 * 60 * 60
-KEPT_CONVERSATIONS = 100_000
 
 
 class OpenAICompat:
@@ -124,21 +117,37 @@ def stream_response(
         ConfigurationError: an unknown format, or a heartbeat that is not positive.
     """
     body = EventStream(
-        source,
+        _in_context(source) if callable(source) else source,
         format=format,
         environ=flask.request.environ,
         heartbeat=heartbeat,
         on_done=on_done and flask.copy_current_request_context(on_done),
         on_left=on_left and flask.copy_current_request_context(on_left),
     )
-    return flask.Response(body, body.status_code, [*body.headers, *headers])
+    try:
+        return flask.Response(body, body.status_code, [*body.headers, *headers])
+    except BaseException:
+        body.close()
+        raise
+
+
+def _in_context(run: Run) -> Run:
+    """The same, with an application context of its own: the request's may be torn down long before it ends."""
+    app = flask.current_app._get_current_object()  # type: ignore[attr-defined]
+    within_request = flask.copy_current_request_context(run)
+
+    def run_in_context(**options: Any) -> ChatResponse:
+        with app.app_context():
+            return within_request(**options)
+
+    return run_in_context
 
 
 def chat_blueprint(
     name: str = "openai_compat",
     *,
-    history: BaseCache | None = None,
-    visitor: Callable[[], str] | None = None,
+    history: History | None = None,
+    visitor: Callable[[], str | None] | None = None,
     max_question: int = MAX_QUESTION,
     history_tokens: int = HISTORY_TOKENS,
     **fields: Any,
@@ -157,10 +166,10 @@ def chat_blueprint(
 
     Args:
         name: of the blueprint: ``url_for("openai_compat.ask")``.
-        history: where conversations are kept, any cache of cachelib; by default files in the application's instance
-            folder, for 30 days, which all processes of one machine share.
-        visitor: whose conversation it is, such as ``lambda: str(current_user.id)``; by default the browser's, told by
-            Flask's session, which needs a ``SECRET_KEY``.
+        history: where conversations are kept; by default the file ``openai_compat.sqlite3`` in the application's
+            instance folder, for 30 days, which all processes of one machine share.
+        visitor: whose conversation it is, such as ``lambda: session.get("user")``; who is nobody (None) is refused with
+            401. By default the browser's, told by Flask's session, which needs a ``SECRET_KEY``.
         max_question: characters of a message.
         history_tokens: most of the history that goes with a question; older turns are kept, but not sent.
         fields: what ``Client.conversation`` takes: ``system``, ``tools``, ``model``, ``max_tokens`` and so on.
@@ -169,8 +178,6 @@ def chat_blueprint(
         ConfigurationError, TypeError: what ``Client.conversation`` does not take.
     """
     endpoint = ChatEndpoint(max_question=max_question, history_tokens=history_tokens, **fields)
-    store = _Store(history)
-    whose = visitor or _browser
     blueprint = flask.Blueprint(name, __name__)
 
     @blueprint.before_request
@@ -191,26 +198,37 @@ def chat_blueprint(
     def ask() -> flask.Response:
         request = flask.request
         question = endpoint.question(request.content_type or "", request.content_length, request.get_data)
-        owner = whose()
-        history = store.load(owner)
-        turn = endpoint.turn(_client(), history.messages, question)
+        store, owner = history or _default_history(), whose()
+        conversation, messages = store.load(owner)
+        turn = endpoint.turn(_client(), map(KeptMessage.from_json, messages), question)
 
         def keep(answer: ChatResponse) -> None:
             if kept := turn.kept(answer):
-                store.add(owner, history.id, kept)
+                store.add(owner, conversation, [one.to_json() for one in kept])
 
         return stream_response(turn.run, on_done=keep, on_left=keep)
 
     @blueprint.get("/history", endpoint="history")
     def show() -> dict[str, Any]:
-        return page_history(store.load(whose()).messages)
+        _, messages = (history or _default_history()).load(whose())
+        return page_history(map(KeptMessage.from_json, messages))
 
     @blueprint.post("/reset")
     def reset() -> tuple[str, int]:
-        store.forget(whose())
+        (history or _default_history()).forget(whose())
         return "", 204
 
+    def whose() -> str:
+        owner = (visitor or _browser)()
+        if not owner:
+            raise RefusedError(401, "Please log in first.")
+        return f"{name}:{owner}"
+
     return blueprint
+
+
+def _default_history() -> SQLiteHistory:
+    return SQLiteHistory(os.path.join(flask.current_app.instance_path, "openai_compat.sqlite3"))
 
 
 def _browser() -> str:
@@ -228,59 +246,3 @@ def _from_another_site() -> bool:
         return site not in ("same-origin", "none")
     origin = flask.request.headers.get("Origin")
     return origin is not None and origin.partition("://")[2] != flask.request.host
-
-
-@attrs.frozen
-class _History:
-    """A visitor's conversation; the next one, after a reset, has another ``id``."""
-
-    id: str = ""
-    messages: list[KeptMessage] = attrs.field(factory=list)
-
-
-class _Store:
-    """The conversations of all visitors, each a JSON text in a cache."""
-
-    def __init__(self, cache: BaseCache | None) -> None:
-        self._cache = cache
-        self._lock = threading.Lock()
-
-    def load(self, owner: str) -> _History:
-        text = self._kept_in.get(_key(owner))
-        if not text:
-            return _History()
-        saved = json.loads(text)
-        return _History(saved["id"], [KeptMessage.from_json(value) for value in saved["messages"]])
-
-    def add(self, owner: str, id: str, messages: Iterable[KeptMessage]) -> None:
-        """Add to what is there now, for the visitor may have asked in two windows; nothing to another conversation."""
-        with self._lock:
-            history = self.load(owner)
-            if history.id == id:
-                self._save(owner, id, [*history.messages, *messages])
-
-    def forget(self, owner: str) -> None:
-        """Begin another conversation: a turn of the old one that is still under way is not for this one."""
-        with self._lock:
-            self._save(owner, secrets.token_hex(8), [])
-
-    def _save(self, owner: str, id: str, messages: Iterable[KeptMessage]) -> None:
-        text = json.dumps({"id": id, "messages": [one.to_json() for one in messages]})
-        if not self._kept_in.set(_key(owner), text, timeout=KEPT_SECONDS):
-            raise OSError("the history's cache did not take the conversation")
-
-    @property
-    def _kept_in(self) -> BaseCache:
-        if self._cache is not None:
-            return self._cache
-        # Each application has its own: a blueprint may be registered with several.
-        caches = flask.current_app.extensions
-        if HISTORY not in caches:
-            folder = os.path.join(flask.current_app.instance_path, "openai_compat")
-            caches[HISTORY] = FileSystemCache(folder, threshold=KEPT_CONVERSATIONS, default_timeout=KEPT_SECONDS)
-        cache: BaseCache = caches[HISTORY]
-        return cache
-
-
-def _key(owner: str) -> str:
-    return f"openai_compat.conversation.{owner}"

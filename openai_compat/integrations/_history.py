@@ -1,0 +1,106 @@
+"""Where the chat of an application keeps its visitors' conversations."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import sqlite3
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+from ..errors import ConfigurationError
+
+DAY = 24 * 60 * 60
+WAIT_SECONDS = 30.0
+"""How long one process waits for another that is writing."""
+
+
+class History(Protocol):
+    """A store of conversations, one for each owner. Messages are plain JSON values.
+
+    A conversation has an id, which changes with ``forget``, and is empty before anything was stored.
+    """
+
+    def load(self, owner: str) -> tuple[str, list[dict[str, Any]]]:
+        """The id of the owner's conversation, and its messages, oldest first."""
+
+    def add(self, owner: str, id: str, messages: Sequence[Mapping[str, Any]]) -> None:
+        """Add messages at the end, all or none; nothing where the owner's conversation has another id by now."""
+
+    def forget(self, owner: str) -> None:
+        """Delete the messages, and give the conversation a new id."""
+
+
+class SQLiteHistory:
+    """Conversations in one SQLite file, which all processes of a machine may share.
+
+    Args:
+        path: of the file, made readable for its owner alone.
+        days: after which a conversation that nobody goes on with is deleted.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, days: float = 30) -> None:
+        self._path = path
+        self._seconds = days * DAY
+
+    def load(self, owner: str) -> tuple[str, list[dict[str, Any]]]:
+        with self._database() as database:
+            found = database.execute(
+                "SELECT id FROM conversation WHERE owner = ? AND updated > ?", (owner, self._oldest())
+            ).fetchone()
+            if found is None:
+                return "", []
+            rows = database.execute("SELECT message FROM message WHERE owner = ? ORDER BY number", (owner,))
+            return found[0], [json.loads(message) for (message,) in rows]
+
+    def add(self, owner: str, id: str, messages: Sequence[Mapping[str, Any]]) -> None:
+        with self._database() as database:
+            self._delete_old(database)
+            found = database.execute("SELECT id FROM conversation WHERE owner = ?", (owner,)).fetchone()
+            if (found[0] if found else "") != id:
+                return
+            self._touch(database, owner, id)
+            texts = [(owner, json.dumps(message)) for message in messages]
+            database.executemany("INSERT INTO message (owner, message) VALUES (?, ?)", texts)
+
+    def forget(self, owner: str) -> None:
+        with self._database() as database:
+            self._delete_old(database)
+            database.execute("DELETE FROM message WHERE owner = ?", (owner,))
+            self._touch(database, owner, secrets.token_hex(8))
+
+    def _oldest(self) -> float:
+        return time.time() - self._seconds
+
+    def _touch(self, database: sqlite3.Connection, owner: str, id: str) -> None:
+        database.execute("INSERT OR REPLACE INTO conversation VALUES (?, ?, ?)", (owner, id, time.time()))
+
+    def _delete_old(self, database: sqlite3.Connection) -> None:
+        """Also begins to write: from here on nobody else does."""
+        database.execute("BEGIN IMMEDIATE")
+        old = (self._oldest(),)
+        database.execute("DELETE FROM message WHERE owner IN (SELECT owner FROM conversation WHERE updated <= ?)", old)
+        database.execute("DELETE FROM conversation WHERE updated <= ?", old)
+
+    @contextlib.contextmanager
+    def _database(self) -> Iterator[sqlite3.Connection]:
+        """A connection of its own for each use, for none may pass from thread to thread or over a fork."""
+        try:
+            os.makedirs(os.path.dirname(os.path.abspath(self._path)), exist_ok=True)
+            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
+        except OSError as error:
+            raise ConfigurationError(f"conversations cannot be kept in {self._path}: {error.strerror}") from error
+        with contextlib.closing(sqlite3.connect(self._path, timeout=WAIT_SECONDS)) as database, database:
+            database.executescript(_TABLES)
+            yield database
+
+
+_TABLES = """
+CREATE TABLE IF NOT EXISTS conversation (owner TEXT PRIMARY KEY, id TEXT NOT NULL, updated REAL NOT NULL);
+CREATE INDEX IF NOT EXISTS conversation_updated ON conversation (updated);
+CREATE TABLE IF NOT EXISTS message (number INTEGER PRIMARY KEY, owner TEXT NOT NULL, message TEXT NOT NULL);
+CREATE INDEX IF NOT EXISTS message_owner ON message (owner, number);
+"""
