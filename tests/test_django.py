@@ -6,6 +6,7 @@ import gc
 import io
 import json
 import os
+import threading
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,11 +26,13 @@ from openai_compat.integrations._chat import KeptMessage
 with mock.patch.dict(os.environ, {"DJANGO_SETTINGS_MODULE": "django_project.settings"}):
     django.setup()
 
-from django.contrib.auth.models import User
+from django.contrib.auth.decorators import login_required
+from django.contrib.auth.models import AnonymousUser, User
 from django.core.checks import run_checks
 from django.core.management import CommandError, call_command
-from django.db import connection
-from django.http import HttpRequest
+from django.db import connection, connections, transaction
+from django.http import BadHeaderError, HttpRequest
+from django.middleware.gzip import GZipMiddleware
 from django.test import Client as Browser
 from django.test import RequestFactory, override_settings
 from django.test.utils import setup_test_environment, teardown_test_environment
@@ -100,6 +103,8 @@ def test_without_the_setting_the_environment_names_the_server(monkeypatch: pytes
         ({"BASE_URL": "localhost:80"}, "E003", "must begin with http://"),
         ({"BASE_URL": URL, "MAX_RETRIES": -1}, "E003", "max_retries"),
         ({"PROVIDER": "nobody"}, "E003", "unknown provider 'nobody'"),
+        ({"PROVIDER": 5}, "E002", "OPENAI_COMPAT.PROVIDER is a string, not 5"),
+        ({"HEADERS": {"X-A": "b"}, "TIMEOUT": {"total": 60}}, "W001", "the environment names no server"),
         ({"PROVIDER": "openai"}, "W001", "set OPENAI_API_KEY"),
         ({}, "W001", "the environment names no server"),
     ],
@@ -180,6 +185,24 @@ def test_a_head_request_and_a_reconnect_ask_nothing() -> None:
         again: Any = stream_response(get(HTTP_LAST_EVENT_ID="3"), get_client().stream("hi"))
         assert (again.status_code, again.content) == (204, b"")
         assert not server.requests
+
+
+def test_gzip_holds_nothing_back() -> None:
+    with model([stream_reply("a", "b")]):
+        answer = lambda request: stream_response(request, get_client().stream("hi"))  # noqa: E731
+        response: Any = GZipMiddleware(answer)(get(HTTP_ACCEPT_ENCODING="gzip"))
+        pieces = list(response)
+        response.close()
+    assert response["Content-Encoding"] == "identity"
+    assert [b"event: text" in piece for piece in pieces].count(True) == 2
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # the collector may come to the socket first, and says so
+def test_a_response_that_cannot_be_made_ends_the_call() -> None:
+    with model(then_silence) as server:
+        with pytest.raises(BadHeaderError):
+            stream_response(get(), get_client().stream("hi"), headers=[("X-Mine", "a\nb")])
+        assert server.wait_closed()
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # the collector may come to the socket first, and says so
@@ -272,13 +295,71 @@ def test_nobody_gets_at_a_conversation_of_somebody_else() -> None:
     assert Conversation.objects.filter(pk=row.pk).exists()
 
 
-def test_a_conversation_that_began_before_the_login_goes_on() -> None:
+def test_a_conversation_that_began_before_the_login_goes_on_and_is_the_users() -> None:
+    ann = User.objects.create_user("ann")
     with model([stream_reply("a"), stream_reply("b")]):
         browser = Browser()
         say(browser, "1")
-        browser.force_login(User.objects.create_user("ann"))
+        browser.force_login(ann)
         say(browser, "2")
         assert contents(browser) == ["1", "a", "2", "b"]
+        elsewhere = Browser()
+        elsewhere.force_login(ann)
+        assert contents(elsewhere) == ["1", "a", "2", "b"]
+    assert [row.user for row in Conversation.objects.all()] == [ann]
+
+
+def test_who_only_looks_gets_no_session_and_finds_their_conversation_after_the_login() -> None:
+    ann = User.objects.create_user("ann")
+    with model([stream_reply("a")]):
+        here, there = Browser(), Browser()
+        here.force_login(ann)
+        say(here, "1")
+        assert contents(there) == []
+        assert "sessionid" not in there.cookies
+        there.force_login(ann)
+        assert contents(there) == ["1", "a"]
+
+
+def test_a_decorator_says_who_may_ask() -> None:
+    patterns, _ = chat_urls("members", decorator=login_required)
+    with model([]) as server:
+        for pattern in patterns:
+            for method in ("get", "post"):
+                request = getattr(RequestFactory(), method)("/")
+                request.user = AnonymousUser()
+                assert pattern.callback(request).status_code == 302
+        assert not server.requests
+    with pytest.raises(TypeError, match="decorater"):
+        chat_urls(decorater=login_required)
+
+
+def test_no_transaction_is_open_while_the_model_is_asked() -> None:
+    callbacks = {pattern.name: pattern.callback for pattern in chat_urls()[0]}
+    assert getattr(callbacks["ask"], "_non_atomic_requests", None) == {"default"}
+
+
+def test_a_thread_of_the_library_leaves_no_connection_to_the_database_open() -> None:
+    seen: list[Any] = []
+
+    def look_up() -> str:
+        seen.append(connections["default"])
+        return str(Conversation.objects.count())
+
+    call = [chunk({"tool_calls": [{"index": i, **tool_call("look_up", "{}", f"c{i}")} for i in range(2)]})]
+    asks = Reply(headers=EVENT_STREAM, body=[*call, *stream_pieces()])
+    closed: list[Any] = []
+    with model([asks, stream_reply("a")]):
+        talk = get_client().conversation(tools=[look_up])
+        with mock.patch.object(type(connections["default"]), "close", lambda self: closed.append(self)):
+            response: Any = stream_response(get(), partial(talk.say, "hi"))
+            b"".join(response)
+            response.close()
+            for thread in threading.enumerate():
+                if thread.name.startswith("openai_compat"):
+                    thread.join(10)
+    assert len(seen) == 2
+    assert {id(one) for one in seen} <= {id(one) for one in closed}
 
 
 FAILURES: dict[str, Any] = {
@@ -361,6 +442,27 @@ def test_two_first_turns_at_once_are_both_kept() -> None:
             assert b"".join(response)
         assert contents(browser) == ["1", "a", "2", "b"]
     assert Conversation.objects.count() == 1
+
+
+class _Elsewhere:
+    """Writes go to another database than the default one."""
+
+    def db_for_write(self, model: Any, **hints: Any) -> str:
+        return "other"
+
+
+def test_a_turn_is_stored_in_one_transaction_of_the_database_that_it_goes_to() -> None:
+    using: list[Any] = []
+
+    def atomic(**options: Any) -> Any:
+        using.append(options)
+        raise RuntimeError("stop here")
+
+    row = Conversation.objects.create()
+    with override_settings(DATABASE_ROUTERS=[_Elsewhere()]), mock.patch.object(transaction, "atomic", atomic):
+        with pytest.raises(RuntimeError):
+            row.add([], ChatResponse(choices=()))
+    assert using == [{"using": "other"}]
 
 
 def test_a_turn_that_cannot_be_stored_whole_is_not_stored_at_all() -> None:

@@ -41,7 +41,7 @@ def test_settings_are_the_arguments_of_a_client_in_capitals(settings: Any, optio
         ({"BASE_URL": URL, "MAX_RETRIES": "3"}, "max_retries must be a whole number"),
         ({"BASE_URL": URL, "TIMEOUT": "soon"}, "must be"),
         ({"BASE_URL": "localhost"}, "localhost"),
-        ({"BASE_URL": 80}, "no base URL"),
+        ({"BASE_URL": 80}, "LLM_BASE_URL is a string, not 80"),
         ({"BASE_URL": URL, "MODEL": "m", "API_KEY": 12}, "key"),
         ({"BASE_URL": URL, "HEADERS": "x"}, "headers"),
         ({"PROVIDER": "nobody"}, "unknown provider 'nobody'"),

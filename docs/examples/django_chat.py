@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import sys
 from pathlib import Path
 
@@ -33,8 +34,8 @@ PAGE = Path(__file__).resolve().parent / "chat_page"
 
 if not settings.configured:
     settings.configure(
-        # One of your own in production: whoever knows it can forge sessions.
-        SECRET_KEY=os.environ.get("SECRET_KEY", "not a secret"),
+        # One of your own keeps visitors' sessions over a restart, and is needed where several workers share them.
+        SECRET_KEY=os.environ.get("SECRET_KEY") or secrets.token_hex(),
         ALLOWED_HOSTS=["127.0.0.1", "localhost"],
         ROOT_URLCONF=__name__,
         INSTALLED_APPS=[

@@ -23,7 +23,7 @@ def client_options(settings: Mapping[str, Any], *, prefix: str = "") -> dict[str
         prefix: what the framework has in front of each name, for the errors.
 
     Raises:
-        ConfigurationError: an unknown name, or a time limit that makes no sense.
+        ConfigurationError: an unknown name, a name that is no string, or a time limit that makes no sense.
     """
     options = {}
     for name, value in settings.items():
@@ -31,6 +31,8 @@ def client_options(settings: Mapping[str, Any], *, prefix: str = "") -> dict[str
             alike = difflib.get_close_matches(str(name).upper(), NAMES, 1)
             known = f"did you mean {prefix}{alike[0]}?" if alike else f"there are {', '.join(NAMES)}"
             raise ConfigurationError(f"there is no setting {prefix}{name}; {known}")
+        if name in ("BASE_URL", "MODEL", "PROVIDER") and not isinstance(value, (str, type(None))):
+            raise ConfigurationError(f"{prefix}{name} is a string, not {value!r}")
         options[NAMES[name]] = value
     if isinstance(limits := options.get("timeout"), Mapping):
         try:

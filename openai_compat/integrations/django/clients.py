@@ -8,10 +8,12 @@ from typing import Any
 
 from django.conf import settings
 from django.core.signals import setting_changed
+from django.db import connections
 
+from ..._threads import at_thread_end
 from ...client import Client
 from ...errors import ConfigurationError
-from .._settings import LazyClient
+from .._settings import NAMES, LazyClient
 
 SETTING = "OPENAI_COMPAT"
 DEFAULT = "default"
@@ -47,7 +49,7 @@ def configured() -> dict[str, Mapping[str, Any]]:
     if not isinstance(value, Mapping):
         raise ConfigurationError(f"settings.{SETTING} is a dict, not {type(value).__name__}")
     if DEFAULT not in value:
-        if value and all(isinstance(one, Mapping) for one in value.values()):
+        if value and not NAMES.keys() & value.keys() and all(isinstance(one, Mapping) for one in value.values()):
             raise ConfigurationError(f"settings.{SETTING} has several clients, and none of them is {DEFAULT!r}")
         return {DEFAULT: value}
     for name, one in value.items():
@@ -76,3 +78,5 @@ def _forget(*, setting: str, **signal: Any) -> None:
 
 
 setting_changed.connect(_forget)
+# A tool may ask the database, in a thread that Django knows nothing of.
+at_thread_end(connections.close_all)

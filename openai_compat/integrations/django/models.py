@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from django.conf import settings
-from django.db import models, transaction
+from django.db import models, router, transaction
 from django.utils import timezone
 
 from ...client import Client
@@ -83,7 +83,7 @@ class Conversation(models.Model):
             # Its first turns may come from two windows at once.
             Conversation.objects.get_or_create(pk=self.pk, defaults={name: getattr(self, name) for name in fields})
         title = next((_text(kept.message.content) for kept in turn if kept.message.role == "user"), "")
-        with transaction.atomic():
+        with transaction.atomic(using=router.db_for_write(Conversation, instance=self)):
             # First, for it takes the lock: SQLite refuses one to a transaction that has read what another changed.
             found = Conversation.objects.filter(pk=self.pk).update(
                 updated=timezone.now(),
@@ -93,6 +93,9 @@ class Conversation(models.Model):
             if not found:
                 return
             Conversation.objects.filter(pk=self.pk, title="").update(title=title[:200])
+            if self.user_id is not None:
+                # Begun before the login.
+                Conversation.objects.filter(pk=self.pk, user=None).update(user=self.user_id)
             Message.objects.bulk_create([Message.of(self, kept) for kept in turn])
         self.refresh_from_db()
 

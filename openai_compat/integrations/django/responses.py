@@ -46,7 +46,12 @@ def stream_response(
     body = EventStream(
         source, format=format, environ=request.META, heartbeat=heartbeat, on_done=on_done, on_left=on_left
     )
-    sent = dict([*body.headers, *headers])
-    if body.status_code == 200:
-        return StreamingHttpResponse(body, headers=sent)
-    return HttpResponse(b"".join(body), status=body.status_code, headers=sent)
+    try:
+        sent = dict([*body.headers, *headers])
+        if body.status_code != 200:
+            return HttpResponse(b"".join(body), status=body.status_code, headers=sent)
+        # GZipMiddleware would hold all of it back, heartbeats included.
+        return StreamingHttpResponse(body, headers={"Content-Encoding": "identity", **sent})
+    except BaseException:
+        body.close()
+        raise

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from django.apps import apps
+from django.db import transaction
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.http.response import HttpResponseBase
 from django.urls import URLPattern, path
@@ -21,6 +23,8 @@ from .responses import stream_response
 if TYPE_CHECKING:
     from .models import Conversation
 
+View = Callable[..., HttpResponseBase]
+
 APP = "openai_compat.integrations.django"
 
 
@@ -30,6 +34,7 @@ def chat_urls(
     client: str = DEFAULT,
     max_question: int = MAX_QUESTION,
     history_tokens: int = HISTORY_TOKENS,
+    decorator: Callable[[View], View] | None = None,
     **fields: Any,
 ) -> tuple[list[URLPattern], str]:
     """A chat with a history for each visitor, for ``path("chat/", include(chat_urls()))``.
@@ -49,6 +54,7 @@ def chat_urls(
         client: which one of ``settings.OPENAI_COMPAT`` answers.
         max_question: characters of a message.
         history_tokens: most of the history that goes with a question; older turns are kept, but not sent.
+        decorator: for each view, such as ``login_required``: who may ask.
         fields: what ``Client.conversation`` takes: ``system``, ``tools``, ``model``, ``max_tokens`` and so on.
 
     Raises:
@@ -59,7 +65,6 @@ def chat_urls(
         raise ConfigurationError(f"chat_urls keeps conversations in the database: add {APP!r} to INSTALLED_APPS")
     endpoint = ChatEndpoint(max_question=max_question, history_tokens=history_tokens, **fields)
 
-    @never_cache
     @require_POST
     def ask(request: HttpRequest) -> HttpResponseBase:
         try:
@@ -67,6 +72,7 @@ def chat_urls(
         except RefusedError as error:
             return JsonResponse(error.shown.to_wire(), status=error.shown.status)
         row = _current(request, name)
+        _remember(request, name, row.pk)
         turn = endpoint.turn(get_client(client), row.kept(), question)
 
         def keep(answer: ChatResponse) -> None:
@@ -76,12 +82,10 @@ def chat_urls(
 
         return stream_response(request, turn.run, on_done=keep, on_left=keep)
 
-    @never_cache
     @require_GET
     def history(request: HttpRequest) -> HttpResponse:
         return JsonResponse(page_history(_current(request, name).kept()))
 
-    @never_cache
     @require_POST
     def reset(request: HttpRequest) -> HttpResponse:
         row = _current(request, name)
@@ -90,7 +94,12 @@ def chat_urls(
         _remember(request, name, uuid.uuid4())
         return HttpResponse(status=204)
 
-    return [path(view.__name__, view, name=view.__name__) for view in (ask, history, reset)], name
+    def guarded(view: View) -> View:
+        view = never_cache(view if decorator is None else decorator(view))
+        # Else a transaction would be open while the first word is awaited.
+        return transaction.non_atomic_requests(view) if view.__name__ == "ask" else view
+
+    return [path(view.__name__, guarded(view), name=view.__name__) for view in (ask, history, reset)], name
 
 
 def _length(request: HttpRequest) -> int | None:
@@ -107,19 +116,17 @@ def _current(request: HttpRequest, chat: str) -> Conversation:
     user = getattr(request, "user", None)
     user = user if user is not None and user.is_authenticated else None
     known = request.session.get(_session_key(chat))
-    if known is None and user is not None:
-        latest: Conversation | None = Conversation.objects.filter(user=user, chat=chat).first()
-        if latest is not None:
-            _remember(request, chat, latest.pk)
-            return latest
-    key = uuid.uuid4() if known is None else uuid.UUID(known)
-    row: Conversation | None = Conversation.objects.filter(pk=key, chat=chat).first()
-    if row is not None and row.user_id in (None, user and user.pk):
-        return row
-    if row is not None or known is None:
-        key = uuid.uuid4()
-        _remember(request, chat, key)
-    return Conversation(pk=key, user=user, chat=chat)
+    row: Conversation | None = None
+    if known is not None:
+        row = Conversation.objects.filter(pk=known, chat=chat).first()
+    elif user is not None:
+        row = Conversation.objects.filter(user=user, chat=chat).first()
+    if row is None:
+        return Conversation(pk=uuid.uuid4() if known is None else uuid.UUID(known), user=user, chat=chat)
+    if row.user_id not in (None, user and user.pk):
+        return Conversation(user=user, chat=chat)
+    row.user = user
+    return row
 
 
 def _left_behind(request: HttpRequest, chat: str, row: Conversation) -> bool:
@@ -131,7 +138,8 @@ def _left_behind(request: HttpRequest, chat: str, row: Conversation) -> bool:
 
 
 def _remember(request: HttpRequest, chat: str, key: uuid.UUID) -> None:
-    request.session[_session_key(chat)] = str(key)
+    if request.session.get(_session_key(chat)) != str(key):
+        request.session[_session_key(chat)] = str(key)
 
 
 def _session_key(chat: str) -> str:

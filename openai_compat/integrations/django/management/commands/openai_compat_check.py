@@ -6,7 +6,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from .....errors import OpenAICompatError
+from .....errors import NotFoundError, OpenAICompatError, ResponseParseError, ResponseShapeError
 from ...clients import configured, get_client
 
 
@@ -35,8 +35,12 @@ class Command(BaseCommand):
         try:
             client = get_client(alias)
             self.stdout.write(f"  server: {client.base_url} ({client.provider})")
-            offered = [model.id for model in client.models(timeout=options["timeout"])]
-            self.stdout.write(f"  models: {', '.join(offered[:5]) or 'none'}{', …' if len(offered) > 5 else ''}")
+            try:
+                offered = [model.id for model in client.models(timeout=options["timeout"])]
+                self.stdout.write(f"  models: {', '.join(offered[:5]) or 'none'}{', …' if len(offered) > 5 else ''}")
+            except (NotFoundError, ResponseParseError, ResponseShapeError):
+                offered = []
+                self.stdout.write("  models: the server does not list them")
             # A model that is the only one needs no setting.
             model = options["model"] or client.model or (offered[0] if len(offered) == 1 else None)
             answer = client.chat(options["prompt"], model=model, max_tokens=50, timeout=options["timeout"])
