@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
@@ -18,7 +19,7 @@ import attrs
 
 from . import __version__
 from .deadline import CancelToken, Deadline, Timeout
-from .errors import APIStatusError, ConfigurationError, ResponseTypeError
+from .errors import APIStatusError, ConfigurationError, Masked, ResponseTypeError
 from .providers import PROVIDERS, Provider, provider_for_url, provider_named
 from .transport import Endpoint, Reply, Transport, retrying
 from .wire.accumulate import Accumulator, InlineThink
@@ -709,14 +710,14 @@ class _Key:
             return {}
         if key not in self._recent:
             self._recent.append(key)
-        return {self._name: f"Bearer {key}" if self._name == "Authorization" else key}
+        return {self._name: Masked(f"Bearer {key}") if self._name == "Authorization" else key}
 
     def secrets(self) -> list[str]:
         """The keys that nothing may show."""
         return list(self._recent)
 
 
-def _checked_key(key: Any) -> str | None:
+def _checked_key(key: Any) -> Masked | None:
     """A key that can be sent; the message of one that cannot does not show it."""
     if key is None or key == "":
         return None
@@ -726,7 +727,7 @@ def _checked_key(key: Any) -> str | None:
         raise ConfigurationError("api_key begins or ends with white space (a newline from a file?): strip it")
     if not key.isascii() or not key.isprintable() or " " in key:
         raise ConfigurationError("api_key has a character that no key has (a space, a control or non-ASCII character)")
-    return key
+    return Masked(key)
 
 
 def _checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
@@ -737,7 +738,10 @@ def _checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
             raise ConfigurationError(f"header {name!r} must be a string")
         if "\n" in name + value or "\r" in name + value:
             raise ConfigurationError(f"header {name!r} has a line break in it")
-    return dict(headers)
+    return {name: Masked(value) if _CREDENTIAL.search(name) else value for name, value in headers.items()}
+
+
+_CREDENTIAL = re.compile("auth|cookie|key|secret|token", re.IGNORECASE)
 
 
 def _known_provider(name: str | None, endpoint: Endpoint) -> Provider | None:

@@ -63,6 +63,17 @@ __all__ = [
 ]
 
 MASK = "***"
+
+
+class Masked(str):
+    """A secret in a variable: error pages and reports that show the variables of a traceback do not show it."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return repr(MASK)
+
+
 MAX_BODY = 2000
 """Characters of an error body that are kept."""
 

@@ -22,6 +22,7 @@ from .errors import (
     APITimeoutError,
     Cancelled,
     ConfigurationError,
+    Masked,
     OpenAICompatError,
     ResponseParseError,
 )
@@ -489,7 +490,7 @@ class _Wire:
 def _basic(user: str, password: str) -> dict[str, str]:
     import base64
 
-    return {"Authorization": "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode("ascii")}
+    return {"Authorization": Masked("Basic " + base64.b64encode(f"{user}:{password}".encode()).decode("ascii"))}
 
 
 def _was_stale(error: BaseException) -> bool:
@@ -515,7 +516,8 @@ def _shown_cause(error: BaseException) -> BaseException | None:
     if isinstance(error, OpenAICompatError) or not isinstance(error, Exception):
         return None
     roots = [item for item in _chain(error) if isinstance(item, (OSError, ssl.SSLError)) and not _of_requests(item)]
-    return roots[-1] if roots else None
+    # Without its frames, whose variables hold the request as it was sent.
+    return roots[-1].with_traceback(None) if roots else None
 
 
 def _of_requests(error: BaseException) -> bool:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import json
 import pickle
 import threading
+import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +21,7 @@ from requests.auth import HTTPBasicAuth, HTTPDigestAuth
 from wire_bodies import chat_body, chat_reply, error_reply, stream_reply, tool_call
 
 from openai_compat import (
+    APIError,
     APIStatusError,
     AuthenticationError,
     Cancelled,
@@ -637,3 +642,39 @@ def test_tools_that_are_none_are_refused_before_anything_is_sent(tools: Any) -> 
         client.chat("hi", tools=tools)
     with pytest.raises(ConfigurationError, match="tool"):
         ChatRequest("hi", tools=tools)
+
+
+KEY = "sk-a-key-that-nobody-may-see"
+
+
+@contextlib.contextmanager
+def failing(way: str) -> Iterator[str]:
+    """The URL of a server that does not answer."""
+    replies = {"resets": Reply(head=b"", abort="rst"), "401": error_reply(401, f"no: {KEY}")}
+    with ReplayServer([replies.get(way, Reply())]) as server:
+        if way == "refuses":
+            server.close()
+        yield server.url
+
+
+@pytest.mark.parametrize("carried", ["api_key", "headers", "userinfo"])
+@pytest.mark.parametrize("way", ["refuses", "resets", "401"])
+def test_variables_in_a_traceback_show_no_key(carried: str, way: str) -> None:
+    with failing(way) as url:
+        if carried == "userinfo":
+            client = Client(url.replace("//", f"//user:{KEY}@"), model="m", max_retries=0)
+        elif carried == "headers":
+            client = Client(url, model="m", max_retries=0, headers={"X-Api-Key": KEY})
+        else:
+            client = Client(url, KEY, model="m", max_retries=0)
+        for ask in (client.chat, lambda prompt: list(client.stream(prompt)), client.embed):
+            with pytest.raises(APIError) as caught:
+                ask("hi")
+            frames = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
+            del caught
+            shown = "".join(frames.format())
+            assert "all_headers" in shown
+            assert KEY not in shown
+            assert base64.b64encode(f"user:{KEY}".encode()).decode() not in shown
+            del frames, shown
+        client.close()
