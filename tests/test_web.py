@@ -993,7 +993,9 @@ class Browser:
 
 
 APP = """
+import json
 import os
+import threading
 from openai_compat import Client
 from openai_compat.web import wsgi_response
 
@@ -1002,12 +1004,16 @@ client = Client(os.environ["UPSTREAM"], model="m", max_retries=0)
 assert client.chat("warm up").text == "warm"
 
 def app(environ, start_response):
+    if environ["PATH_INFO"] == "/state":
+        threads = [thread.name for thread in threading.enumerate() if "openai_compat" in thread.name]
+        start_response("200 OK", [("Content-Type", "application/json")])
+        return [json.dumps([threads, len(os.listdir("/proc/self/fd"))]).encode()]
     stream = client.stream(environ["PATH_INFO"])
     return wsgi_response(stream, environ, start_response, heartbeat=float(os.environ["HEARTBEAT"]))
 """
 WORKERS = {
-    "gthread": ["--worker-class", "gthread", "--threads", "40", "--workers", "1"],
-    "two-processes": ["--worker-class", "gthread", "--threads", "40", "--workers", "2"],
+    "gthread": ["--worker-class", "gthread", "--threads", "60", "--workers", "1"],
+    "two-processes": ["--worker-class", "gthread", "--threads", "60", "--workers", "2"],
     "gevent": ["--worker-class", "gevent", "--workers", "1"],
 }
 
@@ -1073,11 +1079,20 @@ class Upstream:
         request.closed.wait(60)
 
 
+def state(address: tuple[str, int]) -> tuple[list[str], int]:
+    """The library's threads and the open files of a worker."""
+    threads, files = requests.get(f"http://{address[0]}:{address[1]}/state", timeout=30).json()
+    return threads, files
+
+
 @pytest.mark.parametrize("worker", WORKERS)
-def test_browsers_that_leave_are_noticed_and_the_others_get_all(worker: str, tmp_path: Path) -> None:
+def test_of_fifty_browsers_those_that_leave_are_noticed_the_others_get_all_and_nothing_leaks(
+    worker: str, tmp_path: Path
+) -> None:
     talk = Upstream()
     with ReplayServer(talk) as server, gunicorn(worker, server.url, tmp_path, heartbeat=60) as address:
-        paths = [f"/tokens{i}" for i in range(24)]
+        _, files = state(address)
+        paths = [f"/tokens{i}" for i in range(42)]
         browsers = {path: Browser(address, path) for path in paths}
         silent = {path: Browser(address, path) for path in [f"/silent{i}" for i in range(8)]}
         for _ in paths:
@@ -1094,11 +1109,20 @@ def test_browsers_that_leave_are_noticed_and_the_others_get_all(worker: str, tmp
         for path in [*leaving, *silent]:
             assert talk.asked[path].closed.wait(10), path
         talk.go_on.set()
-        for path in set(paths) - set(leaving):
+        staying = set(paths) - set(leaving)
+        for path in staying:
             got = browsers[path].until(b"event: done").decode()
             assert [f"<{path} {number}>" in got for number in range(30)] == [True] * 30
             assert got.count("event: text") == 30
             browsers[path].leave()
+        deadline = time.monotonic() + 10
+        # Of all the connections to the model, those of complete answers are kept.
+        while (
+            time.monotonic() < deadline and (found := state(address)) and (found[0] or found[1] > files + len(staying))
+        ):
+            threading.Event().wait(0.05)
+        assert found[0] == []
+        assert found[1] <= files + len(staying)
 
 
 @pytest.mark.skipif(not hasattr(select, "POLLRDHUP"), reason="this system has no POLLRDHUP")
@@ -1106,8 +1130,8 @@ def test_people_who_left_silent_streams_do_not_keep_out_a_newcomer(tmp_path: Pat
     talk = Upstream()
     talk.go_on.set()
     with ReplayServer(talk) as server, gunicorn("gthread", server.url, tmp_path, heartbeat=60) as address:
-        left = [Browser(address, f"/silent{i}") for i in range(40)]
-        for i in range(40):
+        left = [Browser(address, f"/silent{i}") for i in range(60)]
+        for i in range(60):
             while f"/silent{i}" not in talk.asked:
                 threading.Event().wait(0.01)
         for browser in left:
@@ -1117,7 +1141,7 @@ def test_people_who_left_silent_streams_do_not_keep_out_a_newcomer(tmp_path: Pat
         assert b"event: done" in newcomer.until(b"event: done")
         assert time.monotonic() - began < 8
         newcomer.leave()
-        assert all(talk.asked[f"/silent{i}"].closed.wait(5) for i in range(40))
+        assert all(talk.asked[f"/silent{i}"].closed.wait(5) for i in range(60))
 
 
 def test_a_browsers_reconnect_gets_no_content_from_a_real_server(tmp_path: Path) -> None:
