@@ -937,6 +937,14 @@ def code(text: str, language: str = "") -> str:
     )
 
 
+def math(text: str) -> str:
+    return f'<code class="math">{text}</code>'
+
+
+def formula(text: str) -> str:
+    return f'<pre class="math" tabindex="0" role="group" aria-label="Formula"><code>{text}</code></pre>'
+
+
 def table(html: str) -> str:
     return f'<div class="table" tabindex="0" role="group" aria-label="Table"><table>{html}</table></div>'
 
@@ -988,6 +996,50 @@ MARKDOWN = [
     ("```js", code("", "js")),
     ("```js\n", code("", "js")),
     ("```js\nlet a;\n", code("let a;", "js")),
+    # formulas
+    (
+        r"Area \(\pi r^2\), \[a_1 * b_1 \\ c\] and $$x_{i}*y_{j}*z_k$$.",
+        "<p>Area "
+        + math(r"\(\pi r^2\)")
+        + ", "
+        + math(r"\[a_1 * b_1 \\ c\]")
+        + " and "
+        + math("$$x_{i}*y_{j}*z_k$$")
+        + ".</p>",
+    ),
+    (
+        r"$a_1*b_1*c$ the $n$th, ($\{1, 2\}$) **$x$** $\$5$",
+        "<p>"
+        + math("$a_1*b_1*c$")
+        + " the "
+        + math("$n$")
+        + "th, ("
+        + math(r"$\{1, 2\}$")
+        + ") <strong>"
+        + math("$x$")
+        + "</strong> "
+        + math(r"$\$5$")
+        + "</p>",
+    ),
+    ("$5 and $10, US$5 and US$, 100$/200$, $5-$10", "<p>$5 and $10, US$5 and US$, 100$/200$, $5-$10</p>"),
+    ("A ($$), B ($$), C ($$$) $$, $$$ $$", "<p>A ($$), B ($$), C ($$$) $$, $$$ $$</p>"),
+    (
+        "$HOME/$PATH:${A}/${b} $a$b `$x$` $`c`$ $ d $ \\$e$",
+        "<p>$HOME/$PATH:${A}/${b} $a$b <code>$x$</code> $<code>c</code>$ $ d $ $e$</p>",
+    ),
+    (r"\\(a\\) \(open \[x](y) $$z", r"<p>\(a\) (open [x](y) $$z</p>"),
+    (
+        "so\n$$\nx_{i}*y_{j}\n\n# a < b \\\\\n$$\nthen\n\\[ \\{1\\}\n*2* \\].\nend",
+        "<p>so</p>"
+        + formula("$$\nx_{i}*y_{j}\n\n# a &lt; b \\\\\n$$")
+        + "<p>then</p>"
+        + formula("\\[ \\{1\\}\n*2* \\].")
+        + "<p>end</p>",
+    ),
+    ("$$a_1$$\n$$b_2$$ is *it*", formula("$$a_1$$") + f"<p>{math('$$b_2$$')} is <em>it</em></p>"),
+    ("$$ a\n\n*b*\n\n\\[x] *c*\n\n$$$ d", formula("$$ a") + "<p><em>b</em></p><p>[x] <em>c</em></p><p>$$$ d</p>"),
+    ("1. a\n   \\[\n   x\n     y\n   \\]\n2. b", "<ol><li>a" + formula("\\[\nx\n  y\n\\]") + "</li><li>b</li></ol>"),
+    ("\\[ *x*\ny", formula("\\[ *x*\ny")),
     # lists
     ("- a\n- b\n* c\n+ d", "<ul><li>a</li><li>b</li></ul><ul><li>c</li></ul><ul><li>d</li></ul>"),
     ("1. a\n2. b\n\n3. c\n\n\nd", "<ol><li>a</li><li>b</li><li>c</li></ol><p>d</p>"),
@@ -1107,6 +1159,7 @@ def test_any_markdown_streams_to_the_same_and_stays_harmless(page: Page) -> None
         "\n|a|b|\n|-|-|\n",
         "](",
         "https://x.y",
+        *("$", "$$", "\n$$\n", "\\(", "\\)", "\n\\[", "\\]"),
     ]
     parts += [
         *string.ascii_lowercase[:8],
@@ -1199,6 +1252,10 @@ HOSTILE = [
     "<" * 50_000,
     "\\" * 50_000,
     "~~a" * 20_000,
+    "$a" * 25_000,
+    "$$a " * 12_000,
+    "\\(a" * 15_000,
+    "\\[\n" * 15_000,
     "***a" * 5_000 + "a***" * 5_000,
 ]
 

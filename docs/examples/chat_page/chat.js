@@ -40,7 +40,15 @@ const MAX_DEPTH = 12; // deeper nesting stays text: no answer needs it, and a br
 const SAFE_PROTOCOLS = new Set(["http:", "https:", "mailto:"]);
 const ENTITIES = { amp: "&", lt: "<", gt: ">", quot: '"', nbsp: "\u00a0" };
 
-const PLAIN = /[^\\`*_~[\]!<&\nh]+/y;
+const PLAIN = /[^\\`*_~[\]!<&$\nh]+/y;
+// A single dollar is more often a price or a shell's variable: its formula touches both, and no word or digit follows.
+const MATH = [
+  /\\\([^`]{1,2000}?\\\)/,
+  /\\\[[^`]{1,2000}?\\\]/,
+  /(?<!\$)\$\$(?!\s*[$),.;:!?|])[^`]{1,2000}?\$\$(?!\$)/,
+  /(?<![\w$])\$(?![\s$])(?:\\[^\n`]|[^$\n`\\]){1,500}(?<!\s)\$(?:(?![\w{(])|(?=(?:th|st|nd|rd|s)\b))/,
+];
+const FORMULA = new RegExp(MATH.map(({ source }) => source).join("|"), "y");
 const ESCAPE = /\\([!-/:-@[-`{-~])/y;
 const ENTITY = /&(?:#(\d{1,7})|#[xX]([0-9a-fA-F]{1,6})|(amp|lt|gt|quot|nbsp));/y;
 const BREAK_TAG = /<br *\/?>/iy;
@@ -93,8 +101,10 @@ class Inline {
   /** Reads what starts with a character that may mean something; false where it is just that character. */
   special(character) {
     switch (character) {
+      case "$":
+        return this.math();
       case "\\":
-        return this.escape();
+        return this.math() || this.escape();
       case "`":
         return this.code();
       case "*":
@@ -136,6 +146,12 @@ class Inline {
     this.flush();
     this.out.append(node);
     return true;
+  }
+
+  /** A formula stays as it was written: its backslashes and underscores are no Markdown. */
+  math() {
+    const match = this.take(FORMULA);
+    return match !== null && this.add(element("code", { class: "math" }, match[0]));
   }
 
   escape() {
@@ -328,6 +344,7 @@ const HEADING = /^\s*(#{1,6})(?=\s|$)/;
 const RULE = /^\s*([-*_])(?:\s*\1){2,}\s*$/;
 const QUOTE = /^\s*>/;
 const ITEM = /^(\s*)([-*+]|\d{1,9}[.)])(?=\s|$)/;
+const DISPLAY = /^\s*(\$\$(?!\$)|\\\[)(.*)$/;
 const DELIMITER_ROW = /^[\s|:-]*-[\s|:-]*$/;
 
 /** How many columns the line is indented; a tab reaches the next multiple of four. */
@@ -369,6 +386,7 @@ function* blocks(lines, depth = 0) {
 function block(lines, at, depth) {
   const line = lines[at];
   if (FENCE.test(line)) return fence(lines, at);
+  if (formulaEnd(line)) return formula(lines, at);
   if (HEADING.test(line)) return [heading(line), at + 1];
   if (RULE.test(line)) return [element("hr"), at + 1];
   if (startsTable(lines, at)) return table(lines, at);
@@ -379,7 +397,7 @@ function block(lines, at, depth) {
 
 function startsBlock(lines, at) {
   const line = lines[at];
-  if (FENCE.test(line) || HEADING.test(line) || RULE.test(line) || QUOTE.test(line)) return true;
+  if (FENCE.test(line) || HEADING.test(line) || RULE.test(line) || QUOTE.test(line) || formulaEnd(line)) return true;
   const item = ITEM.exec(line);
   // A line of prose may begin with a year and a full stop: only a list that starts at 1 interrupts a paragraph.
   if (item && line.length > item[0].length + 1 && /^(\D|1[.)]$)/.test(item[2])) return true;
@@ -410,6 +428,33 @@ function fence(lines, at) {
   const closed = end < lines.length;
   const text = lines.slice(at + 1, end).map((line) => outdent(line, columns)).join("\n");
   return [code(closed ? text : text.replace(/\n$/, ""), info.trim().split(/\s/)[0].slice(0, 40)), end + (closed ? 1 : 0)];
+}
+
+/** What ends the formula that this line starts, else null: one that is over before its line is stands in a text. */
+function formulaEnd(line) {
+  const [, mark, rest] = DISPLAY.exec(line) ?? [];
+  if (!mark) return null;
+  const closer = mark === "$$" ? "$$" : "\\]";
+  const at = rest.indexOf(closer);
+  if (at >= 0) return /^[\s.,;:!?]*$/.test(rest.slice(at + 2)) ? closer : null;
+  // In "\[x](address)" it was only meant not to be a link.
+  return mark === "\\[" && /^[^[\]]*\]/.test(rest) ? null : closer;
+}
+
+/** Up to the end of the formula, as far as it came. Where its mark has a line of its own, it may hold empty lines. */
+function formula(lines, at) {
+  const closer = formulaEnd(lines[at]);
+  const [, , rest] = DISPLAY.exec(lines[at]);
+  let end = at + 1;
+  if (!rest.includes(closer)) {
+    const alone = !rest.trim();
+    while (end < lines.length && !lines[end].includes(closer) && (alone || lines[end].trim())) end++;
+    if (lines[end]?.includes(closer)) end++;
+  }
+  const columns = indentation(lines[at]);
+  const text = lines.slice(at, end).map((line) => outdent(line, columns)).join("\n").trimEnd();
+  const attributes = { class: "math", tabindex: "0", role: "group", "aria-label": "Formula" };
+  return [element("pre", attributes, element("code", {}, text)), end];
 }
 
 function code(text, language) {
