@@ -1052,7 +1052,21 @@ MARKDOWN = [
     ("- a\n\n  b\n- c", "<ul><li><p>a</p><p>b</p></li><li>c</li></ul>"),
     ("1. a\n   ```py\n   x\n     y\n   ```\n2. b", f"<ol><li>a{code('x' + chr(10) + '  y', 'py')}</li><li>b</li></ol>"),
     ("1. a\n```\nx\n```\n2. b", f'<ol><li>a</li></ol>{code("x")}<ol start="2"><li>b</li></ol>'),
-    ("text\n- a\n- **b**\nmore", "<p>text</p><ul><li>a</li><li><strong>b</strong></li></ul><p>more</p>"),
+    ("text\n- a\n- **b**\nmore", "<p>text</p><ul><li>a</li><li><strong>b</strong>\nmore</li></ul>"),
+    ("1. a\nmore\n2. b\n\nc", "<ol><li>a\nmore</li><li>b</li></ol><p>c</p>"),
+    ("- a\n  - *b\nc*\n- d\n# e", "<ul><li>a<ul><li><em>b\nc</em></li></ul></li><li>d</li></ul><h3>e</h3>"),
+    ("- a\n\n  b\nc\n\nd", "<ul><li><p>a</p><p>b\nc</p></li></ul><p>d</p>"),
+    ("- a\n7. b", '<ul><li>a</li></ul><ol start="7"><li>b</li></ol>'),
+    ("- # a\nb\n-\nc", "<ul><li><h3>a</h3></li></ul><p>b\n-\nc</p>"),
+    ("- ```\n  x\ny", f"<ul><li>{code('x')}</li></ul><p>y</p>"),
+    ("- ```\n  x\n  ```\ny", f"<ul><li>{code('x')}</li></ul><p>y</p>"),
+    ("- $$\n  x\ny", "<ul><li>" + formula("$$\nx") + "</li></ul><p>y</p>"),
+    ("- $$x$$\ny", "<ul><li>" + formula("$$x$$") + "</li></ul><p>y</p>"),
+    (
+        "- |a|\n  |-|\n  |b|\nc",
+        f"<ul><li>{table('<thead><tr><th>a</th></tr></thead><tbody><tr><td>b</td></tr></tbody>')}</li></ul><p>c</p>",
+    ),
+    ("- a\n===\n> b\n===", "<ul><li>a</li></ul><p>===</p><blockquote><p>b</p></blockquote><p>===</p>"),
     ("In\n1984. was\n-\nend", "<p>In\n1984. was\n-\nend</p>"),
     ("-\ta\n\t- b", "<ul><li>a<ul><li>b</li></ul></li></ul>"),
     ("- \n- a", "<ul><li></li><li>a</li></ul>"),
@@ -1060,7 +1074,15 @@ MARKDOWN = [
     # quotes
     (
         "> a\n> > b\n>\n> - c\nd",
-        "<blockquote><p>a</p><blockquote><p>b</p></blockquote><ul><li>c</li></ul></blockquote><p>d</p>",
+        "<blockquote><p>a</p><blockquote><p>b</p></blockquote><ul><li>c\nd</li></ul></blockquote>",
+    ),
+    (
+        "> a\nb\n> > c\nd\n\ne",
+        "<blockquote><p>a\nb</p><blockquote><p>c\nd</p></blockquote></blockquote><p>e</p>",
+    ),
+    (
+        "> ```\n> x\ny\n> # z\nw",
+        f"<blockquote>{code('x')}</blockquote><p>y</p><blockquote><h3>z</h3></blockquote><p>w</p>",
     ),
     (">a\n> ```\n> x\n> ```", f"<blockquote><p>a</p>{code('x')}</blockquote>"),
     # tables
@@ -1241,6 +1263,8 @@ HOSTILE = [
     "\n".join(" " * (2 * n) + "- a" for n in range(500)),
     "|" * 50_000 + "\n" + "|-" * 50_000,
     "| " * 2000 + "\n" + "|-" * 2000 + "\n" + "|\n" * 5000,
+    "- a\nb\n  c\n" * 10_000,
+    "> " * 12 + "a" + "\nb\n> c" * 10_000,
     "# " + " #" * 20_000 + "x",
     "-" * 50_000 + "x",
     "- " * 3 + " " * 50_000 + "x",

@@ -345,6 +345,8 @@ const RULE = /^\s*([-*_])(?:\s*\1){2,}\s*$/;
 const QUOTE = /^\s*>/;
 const ITEM = /^(\s*)([-*+]|\d{1,9}[.)])(?=\s|$)/;
 const DISPLAY = /^\s*(\$\$(?!\$)|\\\[)(.*)$/;
+const UNDERLINE = /^[\s|:=-]+$/;
+const MARKERS = /^(?:\s*(?:>|(?:[-*+]|\d{1,9}[.)])(?=\s)))*\s*/;
 const DELIMITER_ROW = /^[\s|:-]*-[\s|:-]*$/;
 
 /** How many columns the line is indented; a tab reaches the next multiple of four. */
@@ -404,6 +406,30 @@ function startsBlock(lines, at) {
   return startsTable(lines, at);
 }
 
+/** Reads a quote's or an item's lines one by one, and tells of each whether it is text that the next may continue. */
+function textReader() {
+  let closes = null; // where the line stands in code, a formula or a table: whether it is the last there
+  return (line) => {
+    const text = line.replace(MARKERS, "").trimEnd();
+    if (closes) {
+      if (closes(text)) closes = null;
+      return false;
+    }
+    const [, mark] = FENCE.exec(text) ?? [];
+    const end = formulaEnd(text);
+    if (mark) closes = (next) => closesFence(next, mark);
+    else if (end && !text.slice(2).includes(end)) closes = (next) => next.includes(end);
+    else if (DELIMITER_ROW.test(text) && text.includes("|")) closes = (next) => !next.includes("|");
+    else return text !== "" && !end && !HEADING.test(text) && !UNDERLINE.test(text) && !RULE.test(line);
+    return false;
+  };
+}
+
+/** Whether a line without a quote's mark or an item's indentation still continues its last paragraph. */
+function continues(lines, at) {
+  return !ITEM.test(lines[at]) && !UNDERLINE.test(lines[at]) && !startsBlock(lines, at);
+}
+
 function paragraph(lines, at) {
   let end = at + 1;
   while (end < lines.length && lines[end].trim() && !startsBlock(lines, end)) end++;
@@ -418,13 +444,16 @@ function heading(line) {
   return element(`h${Math.min(6, marks[1].length + 2)}`, {}, inline(text));
 }
 
+function closesFence(line, mark) {
+  return line.length >= mark.length && line === mark[0].repeat(line.length);
+}
+
 /** A fence that is not closed yet, or never, is code up to the end. */
 function fence(lines, at) {
   const [, mark, info] = FENCE.exec(lines[at]);
   const columns = indentation(lines[at]);
-  const closes = (line) => line.length >= mark.length && line === mark[0].repeat(line.length);
   let end = at + 1;
-  while (end < lines.length && !closes(lines[end].trim())) end++;
+  while (end < lines.length && !closesFence(lines[end].trim(), mark)) end++;
   const closed = end < lines.length;
   const text = lines.slice(at + 1, end).map((line) => outdent(line, columns)).join("\n");
   return [code(closed ? text : text.replace(/\n$/, ""), info.trim().split(/\s/)[0].slice(0, 40)), end + (closed ? 1 : 0)];
@@ -475,7 +504,12 @@ function code(text, language) {
 function quote(lines, at, depth) {
   let end = at;
   const inner = [];
-  for (; end < lines.length && QUOTE.test(lines[end]); end++) inner.push(lines[end].replace(/^\s*> ?/, ""));
+  const read = textReader();
+  for (let text = false; end < lines.length; end++) {
+    if (!QUOTE.test(lines[end]) && !(text && lines[end].trim() && continues(lines, end))) break;
+    inner.push(lines[end].replace(/^\s*> ?/, ""));
+    text = read(inner.at(-1));
+  }
   const children = [...blocks(inner, depth + 1)].map(({ node }) => node);
   return [element("blockquote", {}, ...children), end];
 }
@@ -503,11 +537,15 @@ function item(lines, at, [marked, space, marker], depth) {
   const padding = rest.trim() ? indentation(rest) : 1;
   const inner = outer + marker.length + (padding > 4 ? 1 : padding);
   const body = [rest.trimStart()];
+  const read = textReader();
+  let text = read(body[0]);
   let end = at + 1;
   for (let next = end; next < lines.length; next++) {
     // Two columns are enough, also after "1. ": models often indent by less than CommonMark wants.
-    if (lines[next].trim() && indentation(lines[next]) < Math.min(inner, outer + 2)) break;
+    const outside = lines[next].trim() && indentation(lines[next]) < Math.min(inner, outer + 2);
+    if (outside && !(text && continues(lines, next))) break;
     body.push(outdent(lines[next], inner));
+    text = read(body.at(-1));
     if (lines[next].trim()) end = next + 1;
   }
   body.length = end - at;
