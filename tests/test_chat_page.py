@@ -960,6 +960,8 @@ MARKDOWN = [
     ("text\n# C#\n#", "<p>text</p><h3>C#</h3><h3></h3>"),
     ("a\n\n---\n***\n_ _ _\nb", "<p>a</p><hr><hr><hr><p>b</p>"),
     ("--", "<p>--</p>"),
+    ("A *b*\nc\n===\nD\n---\ne", "<h3>A <em>b</em>\nc</h3><h4>D</h4><p>e</p>"),
+    ("a\n-\n\n===\n- b\n---", "<p>a\n-</p><p>===</p><ul><li>b</li></ul><hr>"),
     # emphasis
     (
         "*a* _b_ **c** __d__ ~~e~~ ***f***",
@@ -996,6 +998,9 @@ MARKDOWN = [
     ("```js", code("", "js")),
     ("```js\n", code("", "js")),
     ("```js\nlet a;\n", code("let a;", "js")),
+    ("a\n    b\n\n    # c\n\n\td\n      *e*\n\nf", "<p>a\nb</p>" + code("# c\n\nd\n  *e*") + "<p>f</p>"),
+    ("    - a\n\n    ```\n    b\n    ```", f"<ul><li>a</li></ul>{code('b')}"),
+    ("- a\n\n      b\n- c", f"<ul><li>a{code('b')}</li><li>c</li></ul>"),
     # formulas
     (
         r"Area \(\pi r^2\), \[a_1 * b_1 \\ c\] and $$x_{i}*y_{j}*z_k$$.",
@@ -1070,6 +1075,11 @@ MARKDOWN = [
     ("In\n1984. was\n-\nend", "<p>In\n1984. was\n-\nend</p>"),
     ("-\ta\n\t- b", "<ul><li>a<ul><li>b</li></ul></li></ul>"),
     ("- \n- a", "<ul><li></li><li>a</li></ul>"),
+    (
+        "- [ ] a\n- [x] **b**\n- [X](c)\n1. [ ]",
+        '<ul><li class="task">☐ a</li><li class="task">☑ <strong>b</strong></li><li>[X](c)</li></ul>'
+        "<ol><li>[ ]</li></ol>",
+    ),
     ("-a\n1.b", "<p>-a\n1.b</p>"),
     # quotes
     (
@@ -1128,6 +1138,10 @@ MARKDOWN = [
     # breaks, entities, HTML
     ("a  \nb\\\nc<br/>d<BR>e", "<p>a<br>\nb<br>\nc<br>d<br>e</p>"),
     ("&lt;b&gt; &amp;lt; &#65;&#x42; &nbsp; &bogus; &#0;", "<p>&lt;b&gt; &amp;lt; AB &nbsp; &amp;bogus; \ufffd</p>"),
+    (
+        "&copy;&mdash;&apos;&rArr; &rarr &constructor; &toString;",
+        "<p>©—'⇒ &amp;rarr &amp;constructor; &amp;toString;</p>",
+    ),
     ("<div>\n<b>x</b>\n</div>", "<p>&lt;div&gt;\n&lt;b&gt;x&lt;/b&gt;\n&lt;/div&gt;</p>"),
     ("constructor __proto__ toString", "<p>constructor <strong>proto</strong> toString</p>"),
 ]

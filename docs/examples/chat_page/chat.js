@@ -38,7 +38,14 @@ function patch(old, fresh) {
 
 const MAX_DEPTH = 12; // deeper nesting stays text: no answer needs it, and a browser's own stack is limited
 const SAFE_PROTOCOLS = new Set(["http:", "https:", "mailto:"]);
-const ENTITIES = { amp: "&", lt: "<", gt: ">", quot: '"', nbsp: "\u00a0" };
+const ENTITIES = {
+  ...{ amp: "&", lt: "<", gt: ">", quot: '"', apos: "'", nbsp: "\u00a0", shy: "\u00ad" },
+  ...{ ndash: "–", mdash: "—", hellip: "…", bull: "•", middot: "·", laquo: "«", raquo: "»", para: "¶", sect: "§" },
+  ...{ lsquo: "‘", rsquo: "’", sbquo: "‚", ldquo: "“", rdquo: "”", bdquo: "„", copy: "©", reg: "®", trade: "™" },
+  ...{ larr: "←", uarr: "↑", rarr: "→", darr: "↓", harr: "↔", rArr: "⇒", check: "✓", deg: "°", micro: "µ" },
+  ...{ times: "×", divide: "÷", plusmn: "±", minus: "−", le: "≤", ge: "≥", ne: "≠", asymp: "≈", infin: "∞" },
+  ...{ cent: "¢", pound: "£", yen: "¥", euro: "€", frac12: "½", frac14: "¼", frac34: "¾", sup2: "²", sup3: "³" },
+};
 
 const PLAIN = /[^\\`*_~[\]!<&$\nh]+/y;
 // A single dollar is more often a price or a shell's variable: its formula touches both, and no word or digit follows.
@@ -50,7 +57,7 @@ const MATH = [
 ];
 const FORMULA = new RegExp(MATH.map(({ source }) => source).join("|"), "y");
 const ESCAPE = /\\([!-/:-@[-`{-~])/y;
-const ENTITY = /&(?:#(\d{1,7})|#[xX]([0-9a-fA-F]{1,6})|(amp|lt|gt|quot|nbsp));/y;
+const ENTITY = /&(?:#(\d{1,7})|#[xX]([0-9a-fA-F]{1,6})|(\w{2,8}));/y;
 const BREAK_TAG = /<br *\/?>/iy;
 const ANGLE_LINK = /<((?:https?:\/\/|mailto:)[^\s<>]*)>/iy;
 const BARE_LINK = /https?:\/\/(?:[^\s<>()[\]]+|\([^\s<>()[\]]*\))+/y;
@@ -166,9 +173,14 @@ class Inline {
   }
 
   entity() {
+    const start = this.at;
     const match = this.take(ENTITY);
     if (!match) return false;
     const [, decimal, hexadecimal, name] = match;
+    if (name && !Object.hasOwn(ENTITIES, name)) {
+      this.at = start;
+      return false;
+    }
     const point = decimal ? Number(decimal) : parseInt(hexadecimal, 16);
     this.plain += name ? ENTITIES[name] : point > 0 && point <= 0x10ffff ? String.fromCodePoint(point) : "\ufffd";
     return true;
@@ -342,6 +354,7 @@ const inline = (source) => new Inline(source).parse();
 const FENCE = /^\s*(`{3,}|~{3,})([^`]*)$/;
 const HEADING = /^\s*(#{1,6})(?=\s|$)/;
 const RULE = /^\s*([-*_])(?:\s*\1){2,}\s*$/;
+const SETEXT = /^\s*(={2,}|-{3,})\s*$/;
 const QUOTE = /^\s*>/;
 const ITEM = /^(\s*)([-*+]|\d{1,9}[.)])(?=\s|$)/;
 const DISPLAY = /^\s*(\$\$(?!\$)|\\\[)(.*)$/;
@@ -389,6 +402,8 @@ function block(lines, at, depth) {
   const line = lines[at];
   if (FENCE.test(line)) return fence(lines, at);
   if (formulaEnd(line)) return formula(lines, at);
+  // Models indent lists and fences too far more often than they mean such code.
+  if (indentation(line) >= 4 && !ITEM.test(line) && !startsTable(lines, at)) return indentedCode(lines, at);
   if (HEADING.test(line)) return [heading(line), at + 1];
   if (RULE.test(line)) return [element("hr"), at + 1];
   if (startsTable(lines, at)) return table(lines, at);
@@ -432,9 +447,15 @@ function continues(lines, at) {
 
 function paragraph(lines, at) {
   let end = at + 1;
-  while (end < lines.length && lines[end].trim() && !startsBlock(lines, end)) end++;
+  let underline = null;
+  while (end < lines.length && lines[end].trim()) {
+    underline = SETEXT.exec(lines[end]);
+    if (underline || startsBlock(lines, end)) break;
+    end++;
+  }
   const text = lines.slice(at, end).map((line) => line.trimStart()).join("\n");
-  return [element("p", {}, inline(text.trimEnd())), end];
+  const name = underline ? (underline[1][0] === "=" ? "h3" : "h4") : "p";
+  return [element(name, {}, inline(text.trimEnd())), underline ? end + 1 : end];
 }
 
 /** Headings start at h3: the page's own are h1 and h2. */
@@ -457,6 +478,16 @@ function fence(lines, at) {
   const closed = end < lines.length;
   const text = lines.slice(at + 1, end).map((line) => outdent(line, columns)).join("\n");
   return [code(closed ? text : text.replace(/\n$/, ""), info.trim().split(/\s/)[0].slice(0, 40)), end + (closed ? 1 : 0)];
+}
+
+function indentedCode(lines, at) {
+  let end = at + 1;
+  for (let next = end; next < lines.length; next++) {
+    if (!lines[next].trim()) continue;
+    if (indentation(lines[next]) < 4) break;
+    end = next + 1;
+  }
+  return [code(lines.slice(at, end).map((line) => outdent(line, 4)).join("\n"), ""), end];
 }
 
 /** What ends the formula that this line starts, else null: one that is over before its line is stands in a text. */
@@ -536,7 +567,8 @@ function item(lines, at, [marked, space, marker], depth) {
   const outer = indentation(space);
   const padding = rest.trim() ? indentation(rest) : 1;
   const inner = outer + marker.length + (padding > 4 ? 1 : padding);
-  const body = [rest.trimStart()];
+  const task = /^\s+\[([ xX])\](?=\s)/.exec(rest);
+  const body = [task ? (task[1] === " " ? "☐" : "☑") + rest.slice(task[0].length) : rest.trimStart()];
   const read = textReader();
   let text = read(body[0]);
   let end = at + 1;
@@ -549,7 +581,7 @@ function item(lines, at, [marked, space, marker], depth) {
     if (lines[next].trim()) end = next + 1;
   }
   body.length = end - at;
-  const node = element("li", {}, ...[...blocks(body, depth + 1)].map((each) => each.node));
+  const node = element("li", task ? { class: "task" } : {}, ...[...blocks(body, depth + 1)].map((each) => each.node));
   const paragraphs = [...node.children].filter((child) => child.tagName === "P");
   if (paragraphs.length === 1) paragraphs[0].replaceWith(...paragraphs[0].childNodes);
   return [node, end];
