@@ -510,7 +510,7 @@ def test_a_reload_shows_the_history(page: Page, server: ChatServer) -> None:
     page.reload()
     expect(page.locator("article")).to_have_count(2)
     assert page.locator("article.user p").inner_text() == "*Why*\n<b>blue</b>?"
-    assert answer(page).locator(".markdown").last.inner_html() == "<p>Because of <strong>light</strong>.</p>"
+    assert answer(page).locator(".markdown").last.inner_html() == '<p dir="auto">Because of <strong>light</strong>.</p>'
     expect(answer(page).locator("summary")).to_have_text("Reasoning")
     expect(page.locator("#welcome")).to_be_hidden()
     expect(log(page)).to_have_attribute("aria-live", "polite")
@@ -622,6 +622,45 @@ def test_the_keyboard_is_enough(page: Page, server: ChatServer) -> None:
     expect(page.get_by_role("group", name="Code, py")).to_be_focused()
     page.keyboard.press("Shift+Tab")
     expect(page.get_by_role("button", name="Copy code")).to_be_focused()
+
+
+RIGHT_TO_LEFT = """`code` שלום
+
+# כותרת
+
+- אחת
+- two
+
+> > ציטוט
+
+| שם | name |
+|---|---|
+| א | b |
+
+```py
+שלום = 1
+```
+
+$$שלום$$
+"""
+
+
+def test_text_from_right_to_left(page: Page, server: ChatServer) -> None:
+    box(page).fill("שלום")
+    direction = "node => getComputedStyle(node).direction"
+    assert box(page).evaluate(direction) == "rtl"
+    ask(page, server, "שלום").stream().text(RIGHT_TO_LEFT).done()
+    idle(page)
+    assert page.locator("article.user p").evaluate(direction) == "rtl"
+    for selector in ["p:has(> code)", "h3", "ul", "li >> nth=0", "blockquote >> nth=0", ".table", "td >> nth=0"]:
+        assert answer(page).locator(selector).evaluate(direction) == "rtl", selector
+    for selector in ["p > code", ".code", ".code pre", "pre.math", ".facts"]:
+        assert answer(page).locator(selector).evaluate(direction) == "ltr", selector
+    # Within the list the other way round, an English item still reads from left to right.
+    assert answer(page).locator("li").last.evaluate("node => getComputedStyle(node).unicodeBidi") == "plaintext"
+    for selector, side in [("ul", "paddingRight"), ("blockquote >> nth=0", "borderRightWidth")]:
+        size = f"node => parseFloat(getComputedStyle(node).{side})"
+        assert answer(page).locator(selector).evaluate(size) > 1, selector
 
 
 def test_what_has_the_focus_shows_it(page: Page) -> None:
@@ -877,7 +916,7 @@ def assert_harmless(page: Page) -> None:
     addresses = {name.removeprefix("a.href=") for name in found if name.startswith("a.href=")}
     attributes = {name.split(".")[1] for name in found if "." in name and not name.startswith("a.href=")}
     assert {name for name in found if "." not in name} <= ALLOWED
-    assert attributes <= {"class", "target", "rel", "title", "tabindex", "role", "aria-label", "type", "start"}
+    assert attributes <= {"class", "target", "rel", "title", "tabindex", "role", "aria-label", "type", "start", "dir"}
     assert all(address.startswith(("https://", "http://", "mailto:")) for address in addresses)
     assert page.evaluate("() => [window.hacked, window.violations]") == [None, None]
 
@@ -1153,7 +1192,7 @@ RENDER = """async sources => {
         const markdown = new Markdown(root);
         markdown.append(source);
         markdown.flush();
-        return root.innerHTML;
+        return root.innerHTML.replace(/ dir="(?:auto|ltr)"/g, "");
     });
 }"""
 STREAM = """async sources => {
@@ -1165,7 +1204,7 @@ STREAM = """async sources => {
             markdown.append(piece);
             markdown.flush();
         }
-        return root.innerHTML;
+        return root.innerHTML.replace(/ dir="(?:auto|ltr)"/g, "");
     });
 }"""
 

@@ -158,7 +158,7 @@ class Inline {
   /** A formula stays as it was written: its backslashes and underscores are no Markdown. */
   math() {
     const match = this.take(FORMULA);
-    return match !== null && this.add(element("code", { class: "math" }, match[0]));
+    return match !== null && this.add(element("code", { class: "math", dir: "ltr" }, match[0]));
   }
 
   escape() {
@@ -206,7 +206,7 @@ class Inline {
         let text = this.source.slice(this.at, run.index).replaceAll("\n", " ");
         if (text.startsWith(" ") && text.endsWith(" ") && text.trim()) text = text.slice(1, -1);
         this.at = runs.lastIndex;
-        return this.add(element("code", {}, text));
+        return this.add(element("code", { dir: "ltr" }, text));
       }
       this.unclosed.add(mark.length);
     }
@@ -392,6 +392,8 @@ function* blocks(lines, depth = 0) {
       continue;
     }
     const [node, end] = block(lines, at, depth);
+    // The outermost block only: what has a direction of its own says nothing of that of the list or quote around it.
+    if (depth === 0) node.dir ||= "auto";
     yield { start: at, node };
     at = end;
   }
@@ -513,7 +515,7 @@ function formula(lines, at) {
   }
   const columns = indentation(lines[at]);
   const text = lines.slice(at, end).map((line) => outdent(line, columns)).join("\n").trimEnd();
-  const attributes = { class: "math", tabindex: "0", role: "group", "aria-label": "Formula" };
+  const attributes = { class: "math", dir: "ltr", tabindex: "0", role: "group", "aria-label": "Formula" };
   return [element("pre", attributes, element("code", {}, text)), end];
 }
 
@@ -521,7 +523,7 @@ function code(text, language) {
   const label = language ? `Code, ${language}` : "Code";
   return element(
     "div",
-    { class: "code" },
+    { class: "code", dir: "ltr" },
     element(
       "div",
       { class: "code-head" },
@@ -744,7 +746,8 @@ class Answer {
     this.kind = "tool";
     const text = typeof given === "string" ? given : JSON.stringify(given ?? {}, null, 2);
     const summary = element("summary", {}, "Used ", element("code", {}, String(name)));
-    const code = element("pre", { tabindex: "0", role: "group", "aria-label": "Arguments" }, element("code", {}, text));
+    const attributes = { dir: "ltr", tabindex: "0", role: "group", "aria-label": "Arguments" };
+    const code = element("pre", attributes, element("code", {}, text));
     this.article.append(element("details", { class: "tool" }, summary, code));
   }
 
@@ -1020,7 +1023,7 @@ class Chat {
   show({ role, content = "", reasoning = "", stopped = false }) {
     if (role === "user") {
       const bubble = message("user", "You");
-      bubble.append(element("p", {}, content));
+      bubble.append(element("p", { dir: "auto" }, content));
       this.log.append(bubble);
       return bubble;
     }
