@@ -714,6 +714,30 @@ def test_a_screen_reader_hears_the_whole_answer_once(page: Page, server: ChatSer
     expect(page.get_by_role("article").first.get_by_role("heading", level=2)).to_have_text("You")
 
 
+def test_what_is_read_out_keeps_words_apart(page: Page, server: ChatServer) -> None:
+    text = "Look:\n\n- a\n  - b\n- c\n\n> d\n\n| Name | Age |\n|---|---|\n| Ann<br>Lee | 7 |\n\n$$\nx\n$$"
+    ask(page, server).stream().text(text).send("tool_call", name="clock", arguments={}).text("End.").done()
+    expect(page.get_by_role("status")).to_contain_text("complete")
+    read = page.get_by_role("status").text_content()
+    assert read == "Answer complete. Look:\na\nb\nc\nd\nName, Age\nAnn\nLee, 7\n$$\nx\n$$\nEnd."
+
+
+def test_what_was_read_out_is_gone_soon(browser: Browser, server: ChatServer) -> None:
+    with watched_page(browser) as page:
+        page.clock.install()
+        page.goto(server.url)
+        turn = ask(page, server).stream().text("Once.")
+        expect(answer(page)).to_contain_text("Once.")
+        page.clock.fast_forward(4000)
+        turn.done()
+        status = page.get_by_role("status")
+        expect(status).to_have_text("Answer complete. Once.")
+        page.clock.fast_forward(3000)
+        expect(status).to_have_text("Answer complete. Once.")
+        page.clock.fast_forward(2500)
+        expect(status).to_have_text("")
+
+
 def test_code_can_be_copied(browser: Browser, server: ChatServer) -> None:
     server.history = [{"role": "assistant", "content": "```py\nprint('<hi>')\n\n\tx\n```"}]
     with opened(browser, server, permissions=["clipboard-read", "clipboard-write"]) as page:
@@ -827,6 +851,17 @@ def test_motion_stops_for_those_who_ask(browser: Browser, server: ChatServer) ->
             assert answer(page).evaluate(moves) == name
             turn.done()
             idle(page)
+
+
+def test_the_dot_of_a_streaming_answer_stays_in_forced_colours(browser: Browser, server: ChatServer) -> None:
+    with opened(browser, server, forced_colors="active") as page:
+        turn = ask(page, server).stream().text("a")
+        expect(answer(page)).to_contain_text("a")
+        colour = "node => getComputedStyle(node, '::after').backgroundColor"
+        paper = page.locator("html").evaluate("node => getComputedStyle(node).backgroundColor")
+        assert answer(page).evaluate(colour) not in {paper, "rgba(0, 0, 0, 0)"}
+        turn.done()
+        idle(page)
 
 
 # --- the template

@@ -721,11 +721,17 @@ class Answer {
     return this.kind === null;
   }
 
-  /** What was answered, as plain text. */
+  /** What was answered, to be read out: a pause after each cell, item and block. */
   get text() {
     const copy = this.article.cloneNode(true);
     copy.querySelectorAll("button, .code-head").forEach((node) => node.remove());
-    return [...copy.querySelectorAll(":scope > .markdown > *")].map((node) => node.textContent).join("\n");
+    copy.querySelectorAll("th + th, td + td").forEach((node) => node.before(", "));
+    copy.querySelectorAll("br, p, h3, h4, h5, h6, li, tr, pre").forEach((node) => {
+      node.before("\n");
+      node.after("\n");
+    });
+    const parts = [...copy.querySelectorAll(":scope > .markdown")].map((node) => node.textContent);
+    return parts.join("\n").replace(/\n\s+/g, "\n").trim();
   }
 
   write(delta) {
@@ -1055,8 +1061,11 @@ class Chat {
     this.alert.textContent = "";
   }
 
+  /** Has it read out, once: whoever reads through the page later does not come upon it again. */
   say(text) {
+    clearTimeout(this.said);
     this.status.textContent = text;
+    this.said = setTimeout(() => (this.status.textContent = ""), 5000);
   }
 
   draft(text) {
