@@ -418,16 +418,21 @@ def test_leaving_the_page_ends_the_request(page: Page, server: ChatServer) -> No
 def test_an_error_status_is_shown(page: Page, server: ChatServer, status: str, body: bytes, shown: str) -> None:
     ask(page, server, "Why?\nHow?").reply(status, body)
     expect(page.get_by_role("alert")).to_have_text(shown)
-    expect(page.locator("article.assistant")).to_have_count(0)
+    expect(answer(page).locator(".note")).to_have_text("No answer came.")
     idle(page)
-    box(page).fill("and a draft")
+    box(page).fill("a draft")
     page.get_by_role("button", name="Try again").click()
-    expect(box(page)).to_have_value("Why?\nHow?\n\nand a draft")
-    expect(box(page)).to_be_focused()
-    expect(page.locator("article")).to_have_count(0)
+    turn = server.next_turn()
+    assert turn.question == "Why?\nHow?"
     expect(page.get_by_role("alert")).to_be_hidden()
-    expect(page.get_by_role("heading", name="What would you like to know?")).to_be_visible()
-    assert len(server.all_turns) == 1
+    expect(box(page)).to_be_focused()
+    turn.stream().text("So.").done()
+    idle(page)
+    expect(page.locator("article")).to_have_count(2)
+    expect(page.locator("article.user p")).to_have_text("Why?\nHow?")
+    expect(answer(page).locator(".markdown")).to_have_text("So.")
+    expect(box(page)).to_have_value("a draft")
+    assert len(server.all_turns) == 2
 
 
 LOST = "The connection was lost before the answer was complete."
@@ -452,11 +457,11 @@ def test_an_answer_that_breaks_off_is_kept_and_marked(
     expect(answer(page).locator(".note")).to_have_text("The answer broke off here.")
     idle(page)
     page.get_by_role("button", name="Try again").click()
-    expect(box(page)).to_have_value("Why?")
-    expect(page.locator("article")).to_have_count(2)
-    box(page).press("Enter")
-    server.next_turn().stream().text("Whole").done()
+    turn = server.next_turn()
+    assert turn.question == "Why?"
+    turn.stream().text("Whole").done()
     expect(answer(page).locator(".markdown")).to_have_text("Whole")
+    expect(page.locator("article")).to_have_count(2)
     assert len(server.all_turns) == 2
 
 
@@ -483,9 +488,32 @@ def test_a_server_that_cannot_be_reached_is_shown(page: Page, server: ChatServer
     box(page).fill("Why?")
     box(page).press("Enter")
     expect(page.get_by_role("alert")).to_have_text("The server could not be reached.")
+
+
+@pytest.mark.parametrize("draft", ["", "a draft"])
+def test_a_failure_that_is_dismissed_loses_no_question(page: Page, server: ChatServer, draft: str) -> None:
+    ask(page, server).reply("500 Oops", b"{}")
+    expect(page.get_by_role("alert")).to_be_visible()
+    box(page).fill(draft)
     page.get_by_role("button", name="Dismiss").click()
     expect(page.get_by_role("alert")).to_be_hidden()
     expect(box(page)).to_be_focused()
+    if draft:
+        expect(box(page)).to_have_value(draft)
+        expect(page.locator("article.user p")).to_have_text("Why?")
+        expect(answer(page).locator(".note")).to_have_text("No answer came.")
+    else:
+        expect(box(page)).to_have_value("Why?")
+        expect(page.locator("article")).to_have_count(0)
+        expect(page.get_by_role("heading", name="What would you like to know?")).to_be_visible()
+
+
+def test_a_broken_off_answer_stays_where_its_failure_is_dismissed(page: Page, server: ChatServer) -> None:
+    ask(page, server).stream().text("Half").end()
+    page.get_by_role("button", name="Dismiss").click()
+    expect(answer(page).locator(".note")).to_have_text("The answer broke off here.")
+    expect(page.locator("article")).to_have_count(2)
+    expect(box(page)).to_have_value("")
 
 
 def test_the_page_asks_once_only(page: Page, server: ChatServer) -> None:

@@ -860,6 +860,7 @@ class Chat {
     });
     this.dismiss.addEventListener("click", () => {
       this.clearProblem();
+      this.giveUp();
       this.question.focus();
     });
     document.getElementById("new-chat").addEventListener("click", () => {
@@ -958,18 +959,29 @@ class Chat {
     this.turn = null;
     const stopped = turn.signal.aborted && failure !== null;
     if (stopped) answer.note(answer.empty ? "Stopped before the answer began." : "Stopped.");
-    else if (failure && !answer.empty) answer.note("The answer broke off here.");
+    else if (failure) answer.note(answer.empty ? "No answer came." : "The answer broke off here.");
     answer.finish();
     this.log.setAttribute("aria-busy", "false");
     if (failure && !stopped) {
       this.say("");
-      if (answer.empty) answer.article.remove();
       const message = failure instanceof Failure ? failure.message : "The page could not show the answer.";
-      this.fail(message, () => {
-        if (answer.empty) bubble.remove();
-        this.draft([question, this.question.value].filter(Boolean).join("\n\n"));
+      // The server keeps nothing of a turn that failed: neither does the page, where it is asked anew.
+      const forget = () => {
+        bubble.remove();
+        answer.article.remove();
+      };
+      const again = () => {
+        forget();
+        this.question.focus();
+        this.settled = this.ask(question);
+      };
+      const giveUp = () => {
+        if (!answer.empty || this.question.value) return;
+        forget();
+        this.draft(question);
         this.refresh();
-      });
+      };
+      this.fail(message, again, giveUp);
     } else {
       this.say(stopped ? "Stopped." : `Answer complete. ${answer.text}`);
     }
@@ -1050,8 +1062,9 @@ class Chat {
     if (hadFocus) this.question.focus();
   }
 
-  fail(message, again) {
+  fail(message, again, giveUp = () => {}) {
     this.again = again;
+    this.giveUp = giveUp;
     this.problem.hidden = false;
     this.alert.textContent = message;
   }
