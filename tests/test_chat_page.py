@@ -794,6 +794,29 @@ def test_the_message_box_grows_and_shrinks(page: Page) -> None:
     assert box(page).evaluate(height) == one
 
 
+def test_a_draft_outlives_a_reload_until_it_is_sent(page: Page, server: ChatServer) -> None:
+    height = "node => node.clientHeight"
+    box(page).fill("a\nb\nc\nd")
+    tall = box(page).evaluate(height)
+    page.reload()
+    expect(box(page)).to_have_value("a\nb\nc\nd")
+    assert box(page).evaluate(height) == tall
+    box(page).press("Enter")
+    server.next_turn().stream().done()
+    idle(page)
+    page.reload()
+    expect(box(page)).to_have_value("")
+
+
+def test_a_browser_that_keeps_nothing_is_enough(browser: Browser, server: ChatServer) -> None:
+    with watched_page(browser) as page:
+        refuse = "get: () => { throw new DOMException('no', 'SecurityError'); }"
+        page.add_init_script(f"Object.defineProperty(window, 'sessionStorage', {{ {refuse} }});")
+        page.goto(server.url)
+        ask(page, server).stream().text("Yes.").done()
+        expect(answer(page).locator(".markdown")).to_have_text("Yes.")
+
+
 AT_END = "() => document.documentElement.scrollHeight - innerHeight - scrollY < 2"
 
 

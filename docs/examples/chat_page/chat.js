@@ -812,6 +812,28 @@ async function request(url, options, unreachable) {
   throw new Failure(typeof said === "string" && said ? said : `The server answered with an error (${response.status}).`);
 }
 
+/** A text that outlives a reload of this tab; where the browser keeps nothing, it does not. */
+class Kept {
+  constructor(name) {
+    this.name = name;
+  }
+
+  get text() {
+    try {
+      return sessionStorage.getItem(this.name) ?? "";
+    } catch {
+      return "";
+    }
+  }
+
+  set text(text) {
+    try {
+      if (text) sessionStorage.setItem(this.name, text);
+      else sessionStorage.removeItem(this.name);
+    } catch {}
+  }
+}
+
 class Chat {
   constructor(main) {
     this.urls = main.dataset;
@@ -821,10 +843,13 @@ class Chat {
     this.latest = document.getElementById("latest");
     this.dialog = document.getElementById("confirm");
     this.alert = this.problem.querySelector("[role=alert]");
+    this.kept = new Kept(`draft of ${this.urls.chatUrl}`);
     this.turn = null; // the AbortController of the answer that is coming
     this.settled = Promise.resolve();
     this.following = true;
     this.listen();
+    this.question.value ||= this.kept.text;
+    this.grow();
     this.loaded = this.load();
   }
 
@@ -839,7 +864,7 @@ class Chat {
       event.preventDefault();
       this.submit();
     });
-    this.question.addEventListener("input", () => this.grow());
+    this.question.addEventListener("input", () => this.drafted());
     this.stop.addEventListener("click", () => this.abort());
     document.addEventListener("keydown", (event) => {
       if (event.key === "Escape" && !event.isComposing && !this.dialog.open) this.abort();
@@ -1083,8 +1108,13 @@ class Chat {
 
   draft(text) {
     this.question.value = text;
-    this.grow();
+    this.drafted();
     this.question.focus();
+  }
+
+  drafted() {
+    this.kept.text = this.question.value;
+    this.grow();
   }
 
   grow() {
