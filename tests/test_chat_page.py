@@ -555,6 +555,36 @@ def test_a_reload_shows_what_was_stopped(page: Page, server: ChatServer) -> None
     expect(answer(page).locator(".note")).to_have_text("Stopped.")
 
 
+NOT_YET = {"messages": []}
+CUT_OFF = [
+    {"role": "user", "content": "Why?", "reasoning": "", "stopped": False},
+    {"role": "assistant", "content": "Because", "reasoning": "", "stopped": True},
+]
+
+
+def test_a_reload_within_an_answer_waits_until_it_is_kept(page: Page, server: ChatServer) -> None:
+    turn = ask(page, server).stream().text("Because")
+    expect(answer(page)).to_contain_text("Because")
+    server.history = CUT_OFF
+    page.route("**/history", lambda route: route.fulfill(json=NOT_YET), times=1)
+    page.reload()
+    expect(answer(page).locator(".markdown")).to_have_text("Because")
+    expect(box(page)).to_have_value("")
+    assert turn.until_gone()
+    assert len(server.all_turns) == 1
+
+
+def test_a_reload_before_an_answer_gives_the_question_back(page: Page, server: ChatServer) -> None:
+    turn = ask(page, server)
+    page.reload()
+    expect(box(page)).to_have_value("Why?")
+    turn.stream()
+    assert turn.until_gone()
+    page.reload()
+    expect(box(page)).to_have_value("Why?")
+    assert len(server.all_turns) == 1
+
+
 def test_a_history_that_does_not_load_is_shown(page: Page, server: ChatServer) -> None:
     server.broken.add("/history")
     page.reload()

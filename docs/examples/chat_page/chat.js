@@ -844,6 +844,7 @@ class Chat {
     this.dialog = document.getElementById("confirm");
     this.alert = this.problem.querySelector("[role=alert]");
     this.kept = new Kept(`draft of ${this.urls.chatUrl}`);
+    this.asked = new Kept(`question of ${this.urls.chatUrl}`); // while its answer has not come
     this.turn = null; // the AbortController of the answer that is coming
     this.settled = Promise.resolve();
     this.following = true;
@@ -917,10 +918,17 @@ class Chat {
     // What was said before is not news: it is not read out.
     this.log.setAttribute("aria-live", "off");
     try {
-      const options = { signal: AbortSignal.timeout(20000) };
-      const response = await request(this.urls.historyUrl, options, "The server could not be reached.");
-      const { messages } = await response.json();
+      const asked = this.asked.text;
+      const unknown = (all) => asked && all.findLast(({ role }) => role === "user")?.content !== asked;
+      let messages = await this.history();
+      // A reload cut its answer off, and the server may take a moment until it has kept what there was of it.
+      for (let again = 0; again < 2 && unknown(messages); again++) {
+        await new Promise((done) => setTimeout(done, 500));
+        messages = await this.history();
+      }
       for (const message of messages) this.show(message);
+      if (unknown(messages) && !this.question.value) this.draft(asked);
+      this.asked.text = "";
     } catch (error) {
       const why = error instanceof Failure ? ` ${error.message}` : "";
       this.fail(`The conversation so far could not be loaded.${why}`, () => location.reload());
@@ -928,6 +936,12 @@ class Chat {
     this.refresh();
     this.toEnd();
     requestAnimationFrame(() => this.log.setAttribute("aria-live", "polite"));
+  }
+
+  async history() {
+    const options = { signal: AbortSignal.timeout(20000) };
+    const response = await request(this.urls.historyUrl, options, "The server could not be reached.");
+    return (await response.json()).messages;
   }
 
   async reset() {
@@ -941,6 +955,7 @@ class Chat {
       this.fail(`The conversation could not be deleted. ${error.message}`, () => this.reset());
       return;
     }
+    this.asked.text = "";
     this.log.replaceChildren();
     this.refresh();
     this.say("New chat");
@@ -968,6 +983,7 @@ class Chat {
     this.clearProblem();
     this.refresh();
     await this.loaded;
+    this.asked.text = question;
     const bubble = this.show({ role: "user", content: question });
     const answer = new Answer(this.log);
     answer.streaming();
@@ -1001,6 +1017,7 @@ class Chat {
         this.settled = this.ask(question);
       };
       const giveUp = () => {
+        this.asked.text = "";
         if (!answer.empty || this.question.value) return;
         forget();
         this.draft(question);
@@ -1008,6 +1025,7 @@ class Chat {
       };
       this.fail(message, again, giveUp);
     } else {
+      this.asked.text = "";
       this.say(stopped ? "Stopped." : `Answer complete. ${answer.text}`);
     }
     this.refresh();
