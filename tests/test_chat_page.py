@@ -295,7 +295,7 @@ def test_tool_calls_stand_between_the_text_before_and_after(page: Page, server: 
         "tool",
         "tool",
         "markdown",
-        "facts",
+        "foot",
     ]
     tools = answer(page).locator("details.tool")
     assert tools.locator("summary").all_text_contents() == ["Used weather", "Used clock"]
@@ -677,6 +677,8 @@ def test_the_keyboard_is_enough(page: Page, server: ChatServer) -> None:
     assert turn.until_gone()
     expect(box(page)).to_be_focused()
     page.keyboard.press("Shift+Tab")
+    expect(page.get_by_role("button", name="Copy answer")).to_be_focused()
+    page.keyboard.press("Shift+Tab")
     expect(page.get_by_role("group", name="Code, py")).to_be_focused()
     page.keyboard.press("Shift+Tab")
     expect(page.get_by_role("button", name="Copy code")).to_be_focused()
@@ -796,13 +798,49 @@ def test_what_was_read_out_is_gone_soon(browser: Browser, server: ChatServer) ->
         expect(status).to_have_text("")
 
 
-def test_code_can_be_copied(browser: Browser, server: ChatServer) -> None:
-    server.history = [{"role": "assistant", "content": "```py\nprint('<hi>')\n\n\tx\n```"}]
+COPYABLE = """Yes, **so**:
+
+```py
+print('<hi>')
+
+\tx
+```"""
+NO_CLIPBOARD = """
+window.board = navigator.clipboard;
+Object.defineProperty(navigator, "clipboard", { value: undefined });
+"""
+
+
+@pytest.mark.parametrize("clipboard", [True, False])
+def test_code_and_answers_can_be_copied(browser: Browser, server: ChatServer, clipboard: bool) -> None:
+    server.history = [
+        {"role": "user", "content": "Why?"},
+        {"role": "assistant", "content": COPYABLE, "reasoning": "Hm."},
+        {"role": "assistant", "content": "", "reasoning": "Hm."},
+    ]
+    with watched_page(browser, permissions=["clipboard-read", "clipboard-write"]) as page:
+        if not clipboard:
+            page.add_init_script(NO_CLIPBOARD)
+        page.goto(server.url)
+        for name, copied in [("Copy code", "print('<hi>')\n\n\tx"), ("Copy answer", COPYABLE)]:
+            button = page.get_by_role("button", name=name)
+            button.press("Enter")
+            expect(button).to_have_text("Copied")
+            expect(button).to_be_focused()
+            expect(page.get_by_role("status")).to_have_text("Copied")
+            assert page.evaluate("() => (window.board ?? navigator.clipboard).readText()") == copied
+
+
+def test_an_answer_around_a_tool_call_is_copied_whole(browser: Browser, server: ChatServer) -> None:
     with opened(browser, server, permissions=["clipboard-read", "clipboard-write"]) as page:
-        page.get_by_role("button", name="Copy code").click()
-        expect(page.locator(".copy")).to_have_text("Copied")
-        expect(page.get_by_role("status")).to_have_text("Copied")
-        assert page.evaluate("() => navigator.clipboard.readText()") == "print('<hi>')\n\n\tx"
+        turn = ask(page, server).stream().text("One ").text("two.").send("tool_call", name="clock", arguments={})
+        expect(answer(page)).to_contain_text("clock")
+        expect(page.get_by_role("button", name="Copy answer")).to_have_count(0)
+        turn.text("Three.").done()
+        button = page.get_by_role("button", name="Copy answer")
+        button.click()
+        expect(button).to_have_text("Copied")
+        assert page.evaluate("() => navigator.clipboard.readText()") == "One two.\n\nThree."
 
 
 def test_a_suggestion_fills_the_message_box(page: Page) -> None:

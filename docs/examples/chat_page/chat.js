@@ -701,6 +701,8 @@ const CUT_SHORT = {
   content_filter: "The answer was cut off by the content filter.",
 };
 
+const sources = new WeakMap(); // what the button below an answer copies
+
 function message(role, title) {
   return element("article", { class: role }, element("h2", { class: "unseen" }, title));
 }
@@ -712,6 +714,7 @@ class Answer {
     this.kind = null;
     this.markdown = null;
     this.summary = null;
+    this.source = "";
     this.model = "";
     this.tokens = 0;
     log.append(this.article);
@@ -735,6 +738,9 @@ class Answer {
   }
 
   write(delta) {
+    // What a tool call divides are two texts.
+    if (this.source && this.kind !== "text") this.source += "\n\n";
+    this.source += delta;
     this.begin("text", (node) => this.article.append(node));
     this.markdown.append(delta);
   }
@@ -773,7 +779,14 @@ class Answer {
     this.article.classList.remove("streaming");
     this.article.removeAttribute("aria-live");
     const facts = [this.model, this.tokens ? `${this.tokens.toLocaleString("en")} tokens` : ""].filter(Boolean);
-    if (facts.length) this.article.append(element("p", { class: "facts" }, facts.join(" · ")));
+    const foot = element("div", { class: "foot" });
+    if (this.source) {
+      const button = element("button", { type: "button", class: "copy", "aria-label": "Copy answer" }, "Copy");
+      sources.set(button, this.source);
+      foot.append(button);
+    }
+    if (facts.length) foot.append(element("p", { class: "facts" }, facts.join(" · ")));
+    if (foot.firstChild) this.article.append(foot);
   }
 
   begin(kind, place) {
@@ -1156,13 +1169,18 @@ class Chat {
   }
 
   async copy(button) {
-    const code = button.closest(".code").querySelector("code");
+    const text = sources.get(button) ?? button.closest(".code").querySelector("code").textContent;
     try {
-      await navigator.clipboard.writeText(code.textContent);
+      await navigator.clipboard.writeText(text);
     } catch {
-      // Without HTTPS there is no clipboard; the selection can still be copied.
-      getSelection().selectAllChildren(code);
+      // Without HTTPS there is no clipboard; what is selected can still be copied.
+      const area = element("textarea", { class: "unseen", readonly: "" });
+      area.value = text;
+      document.body.append(area);
+      area.select();
       document.execCommand("copy");
+      area.remove();
+      button.focus();
     }
     button.textContent = "Copied";
     this.say("Copied");
