@@ -716,8 +716,10 @@ def test_text_from_right_to_left(page: Page, server: ChatServer) -> None:
         assert answer(page).locator(selector).evaluate(direction) == "rtl", selector
     for selector in ["p > code", ".code", ".code pre", "pre.math", ".facts"]:
         assert answer(page).locator(selector).evaluate(direction) == "ltr", selector
-    # Within the list the other way round, an English item still reads from left to right.
-    assert answer(page).locator("li").last.evaluate("node => getComputedStyle(node).unicodeBidi") == "plaintext"
+    # An English item of that list reads from left to right, but beside its mark.
+    english = answer(page).locator("li").last
+    assert english.evaluate("node => getComputedStyle(node).unicodeBidi") == "plaintext"
+    assert english.evaluate("node => getComputedStyle(node).textAlign") == "right"
     for selector, side in [("ul", "paddingRight"), ("blockquote >> nth=0", "borderRightWidth")]:
         size = f"node => parseFloat(getComputedStyle(node).{side})"
         assert answer(page).locator(selector).evaluate(size) > 1, selector
