@@ -169,15 +169,13 @@ def likeness(value: Any, schema: Mapping[str, Any], definitions: Mapping[str, An
         return fits, fits, len(value)
     properties, required = schema["properties"], schema.get("required", ())
     known = [name for name in value if name in properties]
+    said = [name for name in known if value[name] is not None or name in required]
     fits = (
         fits
         and all(name in value for name in required)
-        and all(
-            _may_be(value[name], properties[name], definitions) or (value[name] is None and name not in required)
-            for name in known
-        )
+        and all(_may_be(value[name], properties[name], definitions) for name in said)
     )
-    listed = all(_is_listed(value[name], properties[name], definitions) for name in known)
+    listed = all(_is_listed(value[name], properties[name], definitions) for name in said)
     return fits, listed, len(known)
 
 

@@ -371,6 +371,21 @@ def test_a_null_belongs_to_the_class_that_the_value_fits() -> None:
     assert schema.convert({"a": 1, "b": None}) == First(1)
 
 
+@dataclass
+class Nothing:
+    pass
+
+
+@dataclass
+class Listed:
+    a: int
+    b: Literal["x", "y"] = "x"
+
+
+def test_a_null_in_place_of_a_listed_value_belongs_to_the_class_that_lists_it() -> None:
+    assert TypeSchema(list[Nothing | Listed], strict=True).convert([{"a": 0, "b": None}]) == [Listed(0)]
+
+
 MISFITS: dict[str, tuple[Any, Any, str]] = {
     "null-for-what-is-required": (of(int), {"x": None}, "$.x: expected int, got null"),
     "missing": (of(int), {}, "$.x: required, but missing"),
