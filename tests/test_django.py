@@ -356,7 +356,7 @@ def test_a_thread_of_the_library_leaves_no_connection_to_the_database_open() -> 
             b"".join(response)
             response.close()
             for thread in threading.enumerate():
-                if thread.name.startswith("openai_compat"):
+                if thread.name in ("openai_compat web", "openai_compat tool"):
                     thread.join(10)
     assert len(seen) == 2
     assert {id(one) for one in seen} <= {id(one) for one in closed}

@@ -262,7 +262,6 @@ def test_an_output_is_made_once() -> None:
         ({"$schema": []}, "no JSON Schema"),
         ({"$schema": 5}, "no JSON Schema"),
     ],
-    ids=str,
 )
 def test_what_is_no_type_is_told(response_type: Any, message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):

@@ -200,7 +200,7 @@ def test_row_04_tools_are_functions() -> None:
     )
 
 
-@pytest.mark.parametrize("tools", [None, (), [], iter(())], ids=str)
+@pytest.mark.parametrize("tools", [None, (), [], iter(())])
 def test_row_04_without_tools_there_is_no_key(tools: Any) -> None:
     assert "tools" not in body(tools=tools)
 
