@@ -25,6 +25,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import CapturedIO, capture_output
 from jupyter_client.manager import KernelManager
 from jupyter_core.utils import ensure_event_loop
+from markdown_it import MarkdownIt
 from nbclient import NotebookClient
 from replay import EVENT_STREAM, ReplayServer, Reply, Request
 from traitlets.config import Config
@@ -162,7 +163,7 @@ def test_an_answer_is_one_output_and_rendered(kernel: Kernel) -> None:
     assert cell.outputs[0]["text/plain"] == "a **b** <i>c"
     assert "<details><summary>Reasoning</summary>" in page
     assert "hm &lt;b&gt;" in page
-    assert "<p>a <strong>b</strong> &lt;i&gt;c</p>" in page
+    assert '<p dir="auto">a <strong>b</strong> &lt;i&gt;c</p>' in page
     assert "m-served · 3 + 70 tokens · " in page
     assert page.endswith(" tokens/s · stop</small></p>")
     assert kernel.run("answer.text").outputs == [{"text/plain": "'a **b** <i>c'"}]
@@ -264,7 +265,7 @@ def test_the_interrupt_button_ends_the_call_and_keeps_what_came(
     if words:
         [output] = cell.outputs
         assert output["text/plain"] == "some words"
-        assert "<p>some words</p>" in output["text/html"]
+        assert '<p dir="auto">some words</p>' in output["text/html"]
         assert "stopped · about 2 tokens" in output["text/html"]
     else:
         assert cell.outputs == []
@@ -344,6 +345,7 @@ ATTRIBUTES = {
     "style": re.compile(r"text-align:(left|right|center)|white-space: pre-wrap"),
     "start": re.compile(r"\d+"),
     "open": re.compile(r""),
+    "dir": re.compile(r"auto"),
 }
 
 
@@ -446,17 +448,100 @@ def test_a_text_that_is_too_long_to_parse_is_shown_as_it_stands() -> None:
     ("text", "page"),
     [
         ("costs $5 and $10", "<p>costs <span>$</span>5 and <span>$</span>10</p>"),
+        ('"$5" "$a"', "<p>&quot;<span>$</span>5&quot; &quot;<span>$</span>a&quot;</p>"),
         (r"so $a_1 * b * c_2 < 3$.", r"<p>so $a_1 * b * c_2 &lt; 3$.</p>"),
-        (r"so \(a_1\) and \[ b*c*d \]", r"<p>so \(a_1\) and \[ b*c*d \]</p>"),
-        ("$$\na_1 \\\\ b_2\n$$", "<p>$$\na_1 \\\\ b_2\n$$</p>"),
+        (r"so \(a_1\) and \[ b*c*d \\[2pt] e*f*g \]", r"<p>so \(a_1\) and \[ b*c*d \\[2pt] e*f*g \]</p>"),
         ("`$HOME` is \\$x", "<p><code>$HOME</code> is <span>$</span>x</p>"),
+        ("$PATH, `$HOME` and `$x`.", "<p><span>$</span>PATH, <code>$HOME</code> and <code>$x</code>.</p>"),
         ("[$a*b*c$](https://x.test)", '<p><a href="https://x.test">$a*b*c$</a></p>'),
-        ("![cat](https://x.test/c.png)", '<p>!<a href="https://x.test/c.png">cat</a></p>'),
         ("~~a~~ **b**", "<p><s>a</s> <strong>b</strong></p>"),
+        # Formulas with lines of their own.
+        ("$$\na_1 \\\\ b_2\n$$", "<p>$$\na_1 \\\\ b_2\n$$</p>"),
+        ("so\n$$\nf = a\n+ b\n- c\n$$\nx", "<p>so</p>\n<p>$$\nf = a\n+ b\n- c\n$$</p>\n<p>x</p>"),
+        ("\\[\na\n> b\n=\n# c\n\\]", "<p>\\[\na\n&gt; b\n=\n# c\n\\]</p>"),
+        ("> $$a\n> - b$$", "<blockquote>\n<p>$$a\n- b$$</p>\n</blockquote>"),
+        ("$$ a $$ or\n- b $$", "<p>$$ a $$ or</p>\n<ul>\n<li>b <span>$</span><span>$</span></li>\n</ul>"),
+        ("\\[ a\n\n- b \\]", "<p>[ a</p>\n<ul>\n<li>b ]</li>\n</ul>"),
+        # Links.
+        ("![cat](https://x.test/c.png)", '<p><a href="https://x.test/c.png">cat</a></p>'),
+        ("![](https://x.test/c.png)", '<p><a href="https://x.test/c.png">https://x.test/c.png</a></p>'),
+        ("[![cat](https://x.test/c.png)](https://y.test)", '<p><a href="https://y.test">cat</a></p>'),
+        (
+            "(https://x.test/a_(b)_c), **https://y.test?**",
+            '<p>(<a href="https://x.test/a_(b)_c">https://x.test/a_(b)_c</a>), '
+            '<strong><a href="https://y.test">https://y.test</a>?</strong></p>',
+        ),
+        ("[https://x.test](https://y.test)", '<p><a href="https://y.test">https://x.test</a></p>'),
+        ("`https://x.test` ftp://x.test", "<p><code>https://x.test</code> ftp://x.test</p>"),
     ],
 )
 def test_markdown_and_formulas(text: str, page: str) -> None:
-    assert _html.markdown_to_html(text).strip() == page
+    assert _html.markdown_to_html(text).strip().replace(' dir="auto"', "") == page
+
+
+def test_each_block_has_a_direction_of_its_own() -> None:
+    page = _html.answer_html("# a\n\nb\n\n- c\n\n> d\n\n| e |\n|---|\n| f |", "g")
+    assert re.findall(r'<(\w+) dir="auto"', page) == ["pre", "h1", "p", "li", "blockquote", "p", "th", "td"]
+
+
+@pytest.mark.parametrize("piece", ["[", "![", "[*", "[a][", "\\(", "\\[\n", "$$\na\n", "[a]: b ["])
+def test_no_text_takes_quadratic_time(piece: str) -> None:
+    text = piece * (_html.MAX_MARKDOWN // len(piece))
+    began = time.process_time()
+    _html.markdown_to_html(text)
+    # What is searched again from each bracket takes six seconds and more.
+    assert time.process_time() - began < 4
+
+
+# Markdown, for exports.
+
+
+@pytest.mark.parametrize("text", EVIL)
+def test_markdown_for_exports_is_no_more_than_text(text: str) -> None:
+    answer = ChatResponse(model=text, choices=(Choice(text=text, finish_reason=text),))
+    check_harmless(MarkdownIt("commonmark", {"html": True}).enable("table").render(answer._repr_markdown_()))
+
+
+@given(
+    st.lists(st.sampled_from([*EVIL, "\n", "\n\n", " ", "$", "\\", "`", "*", "[", "](", ")", "|", "<", ">", "x", '"']))
+)
+def test_no_markdown_for_exports_is_more_than_text(pieces: list[str]) -> None:
+    check_harmless(MarkdownIt("commonmark", {"html": True}).render(_html.tame_markdown("".join(pieces))))
+
+
+@pytest.mark.parametrize(
+    ("text", "markdown"),
+    [
+        ("# a\n\n- **b** `<c>`\n\n```html\n<d>\n```", "# a\n\n- **b** `<c>`\n\n```html\n<d>\n```"),
+        ("a <b> & c", "a &lt;b> & c"),
+        ("![cat](https://x.test) [y](https://y.test)", "[cat](https://x.test) [y](https://y.test)"),
+        ("[x](javascript:1)", "[x\\](javascript:1)"),
+        (r"\(a_1\), \[ b<c \], $d$, $5", r"$a_1$, $$ b< c $$, $d$, \$5"),
+        (r"\input{x} \* \\", r"\\input{x} \* \\"),
+        (r"$\input{x}$", "```text\n$\\input{x}$\n```"),
+        ("`x`{=latex}", "```text\n`x`{=latex}\n```"),
+        ("[a][b]\n\n[b]: javascript:1\n\n```", "````text\n[a][b]\n\n[b]: javascript:1\n\n```\n````"),
+        ("`a\n<script>1</script>`", "```text\n`a\n<script>1</script>`\n```"),
+    ],
+)
+def test_markdown_for_exports(text: str, markdown: str) -> None:
+    assert _html.tame_markdown(text) == markdown
+
+
+def test_values_as_markdown() -> None:
+    usage = Usage(input_tokens=3, total_tokens=2000)
+    assert usage._repr_markdown_() == "|  | tokens |\n| --- | --- |\n| input | 3 |\n| total | 2\\,000 |"
+    answer = ChatResponse(model="m_1", choices=(Choice(text="**a**", reasoning="hm"), Choice(refusal="no")))
+    assert answer._repr_markdown_() == "**a**\n\n---\n\nno\n\nm\\_1 · unknown"
+    parsed = ParsedResponse(choices=(Choice(text="1"),), parsed=7)
+    assert parsed._repr_markdown_() == "```text\n7\n```\n\nunknown"
+    vectors = EmbeddingResponse(vectors=[[1.0]])
+    assert vectors._repr_markdown_().startswith("|  | vector |\n| --- | --- |\n| 0 | 1\\.0000 |\n\n1 × 1 float32")
+    messages = [{"role": "user", "content": "*hi*"}, {"role": "assistant", "content": "*yes*"}]
+    conversation = Conversation(lambda request, **options: ChatResponse(), system="brief", messages=messages)
+    assert conversation._repr_markdown_() == (
+        "**system**\n\n```text\nbrief\n```\n\n**user**\n\n```text\n*hi*\n```\n\n**assistant**\n\n*yes*"
+    )
 
 
 # Values.
