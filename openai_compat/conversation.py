@@ -85,6 +85,11 @@ class Conversation:
 
         return conversation_html(self)
 
+    def _repr_markdown_(self) -> str:
+        from ._html import conversation_markdown
+
+        return conversation_markdown(self)
+
     def __repr__(self) -> str:
         return f"<Conversation of {len(self._messages)} messages>"
 

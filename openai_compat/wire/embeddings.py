@@ -98,6 +98,11 @@ class EmbeddingResponse:
 
         return embeddings_html(self)
 
+    def _repr_markdown_(self) -> str:
+        from .._html import embeddings_markdown
+
+        return embeddings_markdown(self)
+
     @property
     def embedding(self) -> Vector:
         """The first vector."""

@@ -49,6 +49,11 @@ class Usage:
 
         return usage_html(self)
 
+    def _repr_markdown_(self) -> str:
+        from .._html import usage_markdown
+
+        return usage_markdown(self)
+
     def __add__(self, other: Usage | None) -> Usage:
         """The sum of two calls; what neither reported stays None."""
         if other is None:

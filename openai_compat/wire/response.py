@@ -72,6 +72,11 @@ class ChatResponse:
 
         return chat_html(self)
 
+    def _repr_markdown_(self) -> str:
+        from .._html import chat_markdown
+
+        return chat_markdown(self)
+
     @property
     def _first(self) -> Choice:
         return self.choices[0] if self.choices else Choice()
