@@ -268,11 +268,16 @@ def _is_tame(text: str) -> bool:
     # In Pandoc's Markdown, code with this mark is handed to TeX as it is.
     if "{=" in text or any(_TEX_OF_FILES.search(formula[0]) for formula in _MATH.finditer(text)):
         return False
-    env: dict[str, Any] = {}
     try:
-        tokens = _strict_parser().parse(text, env)
+        parsers = _strict_parsers()
     except ImportError:
         return False
+    return all(_is_plain(parser, text) for parser in parsers)
+
+
+def _is_plain(parser: MarkdownIt, text: str) -> bool:
+    env: dict[str, Any] = {}
+    tokens = parser.parse(text, env)
     tokens += [child for token in tokens for child in token.children or ()]
     return env.get("labels", 0) >= 0 and all(
         not token.type.startswith("html_")
@@ -283,10 +288,12 @@ def _is_tame(text: str) -> bool:
 
 
 @functools.cache
-def _strict_parser() -> MarkdownIt:
-    parser = _new_parser(html=True)
-    parser.validateLink = lambda url: True  # type: ignore[method-assign]
-    return parser
+def _strict_parsers() -> list[MarkdownIt]:
+    """One that knows tables and one that does not: what is code to the one may be text to the other."""
+    parsers = [_new_parser(html=True), _new_parser(html=True).disable("table")]
+    for parser in parsers:
+        parser.validateLink = lambda url: True  # type: ignore[method-assign]
+    return parsers
 
 
 def _math(state: StateInline, silent: bool) -> bool:
@@ -350,7 +357,7 @@ def _address(text: str) -> Any:
 
 
 def _finish(state: StateCore) -> None:
-    """Let each block have the direction of its own first letter, and give a link without words its address."""
+    """Give each block the direction of its own first letter, and mend links without words or without an address."""
     from markdown_it.token import Token
 
     for token in state.tokens:
@@ -360,6 +367,9 @@ def _finish(state: StateCore) -> None:
         for at in range(len(children) - 1, 0, -1):
             if children[at].type == "link_close" and children[at - 1].type == "link_open":
                 children.insert(at, Token("text", "", 0, content=str(children[at - 1].attrs["href"])))
+        for child in children:
+            if child.attrs.get("href") == "":
+                del child.attrs["href"]
 
 
 def _prose(text: str) -> str:

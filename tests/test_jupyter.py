@@ -472,6 +472,7 @@ def test_a_text_that_is_too_long_to_parse_is_shown_as_it_stands() -> None:
             '<strong><a href="https://y.test">https://y.test</a>?</strong></p>',
         ),
         ("[https://x.test](https://y.test)", '<p><a href="https://y.test">https://x.test</a></p>'),
+        ("[x]()", "<p><a>x</a></p>"),
         ("`https://x.test` ftp://x.test", "<p><code>https://x.test</code> ftp://x.test</p>"),
     ],
 )
@@ -495,18 +496,23 @@ def test_no_text_takes_quadratic_time(piece: str) -> None:
 
 # Markdown, for exports.
 
+RENDERERS = [MarkdownIt("commonmark", {"html": True}), MarkdownIt("js-default", {"html": True})]
+"""They let HTML through, with tables and without."""
+
 
 @pytest.mark.parametrize("text", EVIL)
 def test_markdown_for_exports_is_no_more_than_text(text: str) -> None:
     answer = ChatResponse(model=text, choices=(Choice(text=text, finish_reason=text),))
-    check_harmless(MarkdownIt("commonmark", {"html": True}).enable("table").render(answer._repr_markdown_()))
+    for renderer in RENDERERS:
+        check_harmless(renderer.render(answer._repr_markdown_()))
 
 
 @given(
     st.lists(st.sampled_from([*EVIL, "\n", "\n\n", " ", "$", "\\", "`", "*", "[", "](", ")", "|", "<", ">", "x", '"']))
 )
 def test_no_markdown_for_exports_is_more_than_text(pieces: list[str]) -> None:
-    check_harmless(MarkdownIt("commonmark", {"html": True}).render(_html.tame_markdown("".join(pieces))))
+    for renderer in RENDERERS:
+        check_harmless(renderer.render(_html.tame_markdown("".join(pieces))))
 
 
 @pytest.mark.parametrize(
@@ -521,6 +527,7 @@ def test_no_markdown_for_exports_is_more_than_text(pieces: list[str]) -> None:
         (r"$\input{x}$", "```text\n$\\input{x}$\n```"),
         ("`x`{=latex}", "```text\n`x`{=latex}\n```"),
         ("[a][b]\n\n[b]: javascript:1\n\n```", "````text\n[a][b]\n\n[b]: javascript:1\n\n```\n````"),
+        ("|a|b|\n|-|-|\n|`|<i>`|", "```text\n|a|b|\n|-|-|\n|`|<i>`|\n```"),
         ("`a\n<script>1</script>`", "```text\n`a\n<script>1</script>`\n```"),
     ],
 )
