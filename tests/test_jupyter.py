@@ -21,6 +21,7 @@ import nbformat
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from IPython.core.displaypub import DisplayPublisher
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import CapturedIO, capture_output
 from jupyter_client.manager import KernelManager
@@ -43,7 +44,7 @@ from openai_compat import (
 )
 from openai_compat.integrations import jupyter
 from openai_compat.integrations.jupyter import NotebookSink
-from openai_compat.wire.response import Choice, ParsedResponse
+from openai_compat.wire.response import CallInfo, Choice, ParsedResponse
 
 ROOT = Path(__file__).parent.parent
 MIB = 1024 * 1024
@@ -311,6 +312,86 @@ def test_a_call_on_another_thread_goes_on_beyond_its_cell(kernel: Kernel) -> Non
         # The update goes with whichever cell runs, to the output that the first one has.
         cell = kernel.run("future.result(10).text")
     assert cell.outputs[-1] == {"text/plain": "'one two'"}
+
+
+def test_a_sink_that_is_used_again_begins_a_new_output(kernel: Kernel) -> None:
+    code = """
+sink = NotebookSink()
+with client.stream('hi') as stream:
+    for event in stream:
+        sink.emit(event)
+        break
+answer = client.chat('hi', sink=sink)
+"""
+    with ReplayServer([stream_reply("one", "two"), stream_reply("three", "four")]) as server:
+        setup(kernel, server)
+        first, second = kernel.run(code).pages
+    assert shown(first).startswith("one stopped")
+    assert shown(second).startswith("threefour m-served")
+
+
+def test_calls_at_once_may_share_a_sink(kernel: Kernel) -> None:
+    begun = threading.Barrier(2)
+
+    def body(request: Request) -> Iterator[bytes]:
+        name = request.json()["messages"][0]["content"]
+        yield chunk({"content": f"{name}1 "})
+        begun.wait(10)
+        yield chunk({"content": f"{name}2 "})
+        begun.wait(10)
+        yield from stream_pieces(f"{name}3")
+
+    with ReplayServer(lambda request: Reply(headers=EVENT_STREAM, body=body(request))) as server:
+        setup(kernel, server)
+        code = "sink = NotebookSink()\nfutures = [client.submit(name, sink=sink) for name in 'ab']\n"
+        cell = kernel.run(code + "print(*(future.result(10).text for future in futures))")
+    texts = [output["text/plain"] for output in cell.outputs]
+    assert sorted(texts) == ["a1 a2 a3", "a1 a2 a3 b1 b2 b3\n", "b1 b2 b3"]
+
+
+def test_an_answer_that_was_shown_is_no_result_of_its_cell_once_more(kernel: Kernel) -> None:
+    replies = [stream_reply("one"), stream_reply("two"), stream_reply("3"), stream_reply("four")]
+    with ReplayServer(replies) as server:
+        setup(kernel, server)
+        once = kernel.run("client.chat('hi', sink=NotebookSink())")
+        later = kernel.run("display(_)\n_")
+        loop = kernel.run("client.run_tools('hi', tools=[], sink=NotebookSink())")
+        value = kernel.run("client.chat('hi', response_type=int, sink=NotebookSink())")
+        asked_for = kernel.run("answer = client.chat('hi', sink=NotebookSink())\ndisplay(answer)")
+    assert [shown(page)[:3] for page in once.pages + loop.pages] == ["one", "two"]
+    assert [shown(page)[:3] for page in later.pages] == ["one", "one"]
+    assert len(value.pages) == 2
+    assert len(asked_for.pages) == 2
+
+
+def test_a_plain_sink_prints_and_displays_nothing(kernel: Kernel) -> None:
+    with ReplayServer([stream_reply("a **b", "**"), stream_reply("c")]) as server:
+        setup(kernel, server)
+        cell = kernel.run("client.chat('hi', sink=NotebookSink(plain=True))")
+        magic = kernel.run("%%chat --plain\nhi")
+    assert "".join(output["text/plain"] for output in cell.outputs + magic.outputs) == "a **b**\nc\n"
+    assert not {"display_data", "execute_result"} & {*cell.kinds, *magic.kinds}
+
+
+REFUSED = "def ask():\n    return Client('http://127.0.0.1:9', model='m', max_retries=0).chat('hi')\n"
+
+
+def test_an_error_shows_the_frames_of_the_user_alone(kernel: Kernel) -> None:
+    with ReplayServer([error_reply(401, "no key"), error_reply(401, "no key")]) as server:
+        setup(kernel, server)
+        cells = [
+            kernel.run("client.chat('hi', sink=NotebookSink())"),
+            kernel.run("client.submit('hi').result()"),
+            kernel.run(REFUSED + "ask()"),
+        ]
+    for cell, name, frames in zip(cells, ["AuthenticationError"] * 2 + ["APIConnectionError"], [1, 1, 2], strict=True):
+        assert cell.error is not None
+        assert cell.error["ename"] == name
+        lines = re.sub(r"\x1b\[[\d;]*m", "", "\n".join(cell.error["traceback"])).splitlines()
+        assert sum(line.startswith("Cell In") for line in lines) == frames
+        assert not any(".py" in line for line in lines)
+    whole = kernel.run("%tb").error or kernel.run("%tb").outputs
+    assert "client.py" in str(whole)
 
 
 def test_what_is_sent_to_the_browser_is_all_text(kernel: Kernel) -> None:
@@ -643,12 +724,21 @@ def last_page(captured: CapturedIO) -> str:
             "-s 'You are \"brief\"'",
             {"messages": [{"role": "system", "content": 'You are "brief"'}, {"role": "user", "content": "hi\nthere"}]},
         ),
-        ("-m $name", {"model": "mine"}),
+        ("-m $name --max-tokens $limits.real", {"model": "mine", "max_tokens": 7}),
+        (
+            "-s 'As JSON: {x} {name}, for $name'",
+            {
+                "messages": [
+                    {"role": "system", "content": "As JSON: {x} {name}, for mine"},
+                    {"role": "user", "content": "hi\nthere"},
+                ]
+            },
+        ),
     ],
 )
 def test_chat_takes_options(shell: Any, options: str, expected: dict[str, Any]) -> None:
     with ReplayServer([stream_reply("a **b**")]) as server, Client(server.url, model="m") as client:
-        shell.user_ns.update(client=client, name="mine")
+        shell.user_ns.update(client=client, name="mine", limits=7)
         captured = run(shell, f"%%chat {options}\n\nhi\nthere\n")
         body = asked(server)
     assert {name: body[name] for name in expected} == expected
@@ -699,6 +789,8 @@ def test_chat_finds_its_server(shell: Any, options: str, monkeypatch: pytest.Mon
         ("What's $name's age? It isn't $number", "What's Ada's age? It isn't 3"),
         ('{"json": {name}} costs $5, $$name', '{"json": {name}} costs $5, $name'),
         ("go on: $earlier", "go on: said"),
+        ("$number.real.imag, $number. $name...", "0, 3. Ada..."),
+        ("${name}.txt", "Ada.txt"),
     ],
 )
 def test_chat_fills_in_variables(shell: Any, cell: str, prompt: str) -> None:
@@ -713,6 +805,7 @@ def test_chat_fills_in_variables(shell: Any, cell: str, prompt: str) -> None:
     ("cell", "message"),
     [
         ("%%chat\nhi $nobody", "$nobody: name 'nobody' is not defined (write $$ for a dollar sign)"),
+        ("%%chat\n$taken.it", "$taken.it: 'int' object has no attribute 'it'"),
         ("%%chat\n${1 / 0}", "${1 / 0}: division by zero"),
         ("%%chat --nonsense\nhi", "unrecognized arguments: --nonsense"),
         ("%%chat --max-tokens many\nhi", "invalid int value: 'many'"),
@@ -739,11 +832,13 @@ def test_chat_has_help(shell: Any) -> None:
     text = shell.find_cell_magic("chat").__doc__
     assert "--conversation" in text
     assert "$name" in text
+    assert run(shell, "%%chat --help\nhi").stdout == text
 
 
 def test_the_extension_can_be_unloaded(shell: Any) -> None:
     shell.run_line_magic("unload_ext", "openai_compat.integrations.jupyter")
     assert shell.find_cell_magic("chat") is None
+    assert shell.custom_exceptions == ()
     shell.run_line_magic("load_ext", "openai_compat.integrations.jupyter")
 
 
@@ -785,7 +880,8 @@ def test_reasoning_is_open_until_the_answer_begins_and_not_sent_again_and_again(
     with capture_output() as captured:
         for event in (StreamEvent("reasoning", "hm " * 5000), StreamEvent("text", "so")):
             sink.emit(event)
-            sink._draft._timer and sink._draft._timer.join()  # type: ignore[union-attr]
+            [draft] = sink._drafts.values()
+            draft._timer and draft._timer.join()
         sink.emit(StreamEvent("done", ChatResponse(choices=(Choice(text="so", reasoning="hm " * 5000),))))
     first, second, last = (output.data["text/html"] for output in captured.outputs)
     assert first.startswith("<details open>")
@@ -800,7 +896,7 @@ def test_a_stream_that_fails_keeps_what_came_and_says_why(shell: Any) -> None:
             shell.user_ns["client"] = client
             captured = run(shell, "%%chat\nhi")
     page = last_page(captured)
-    assert shown(page).startswith("one StreamServerError · about 1 tokens")
+    assert shown(page).endswith("StreamServerError · about 1 token")
 
 
 def test_the_sink_needs_the_extra_in_a_notebook(shell: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -811,9 +907,126 @@ def test_the_sink_needs_the_extra_in_a_notebook(shell: Any, monkeypatch: pytest.
 
 
 def test_an_own_handler_of_interrupts_stays(shell: Any) -> None:
+    shell.run_line_magic("unload_ext", "openai_compat.integrations.jupyter")
     shell.set_custom_exc((ZeroDivisionError,), lambda *args, **options: None)
     NotebookSink()
+    shell.run_line_magic("load_ext", "openai_compat.integrations.jupyter")
+    shell.run_line_magic("unload_ext", "openai_compat.integrations.jupyter")
     assert shell.custom_exceptions == (ZeroDivisionError,)
+    shell.run_line_magic("load_ext", "openai_compat.integrations.jupyter")
+
+
+def of_call(number: int, kind: Any, data: Any) -> StreamEvent:
+    return StreamEvent(kind, data, 0, CallInfo(call_id=str(number)))
+
+
+def test_streams_that_are_read_in_turn_keep_their_outputs(shell: Any) -> None:
+    sink = NotebookSink()
+    with capture_output() as captured:
+        for piece in "abc":
+            sink.emit(of_call(1, "text", piece))
+            sink.emit(of_call(2, "text", piece * 2))
+        sink.emit(of_call(1, "done", ChatResponse(choices=(Choice(text="abc"),))))
+        sink._cell_ended()
+    assert [output.data["text/plain"] for output in captured.outputs if "text/plain" in output.data][-2:] == [
+        "abc",
+        "aabbcc",
+    ]
+    assert not sink._drafts
+    assert sink._cell_ended not in shell.events.callbacks["post_execute"]
+
+
+def test_an_interrupt_of_the_first_drawing_leaves_one_output(shell: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent = []
+
+    def interrupted(**message: Any) -> None:
+        sent.append(message)
+        if len(sent) == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(shell.display_pub, "publish", interrupted)
+    sink = NotebookSink()
+    with pytest.raises(KeyboardInterrupt):
+        sink.emit(StreamEvent("text", "one"))
+    sink._cell_ended()
+    first, second = sent
+    assert second["update"]
+    assert second["transient"] == first["transient"]
+
+
+def test_the_stream_does_not_wait_for_a_drawing(shell: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    sink, drawing, go = NotebookSink(), threading.Event(), threading.Event()
+
+    def slow(*args: Any, **options: Any) -> str:
+        drawing.set()
+        assert go.wait(10)
+        return ""
+
+    with capture_output():
+        sink.emit(StreamEvent("text", "one"))
+        monkeypatch.setattr(_html, "answer_html", slow)
+        sink.emit(StreamEvent("text", "two"))
+        assert drawing.wait(10)
+        reader = threading.Thread(target=sink.emit, args=(StreamEvent("text", "three"),))
+        reader.start()
+        reader.join(5)
+        waits = reader.is_alive()
+        go.set()
+        reader.join()
+        sink._cell_ended()
+    assert not waits
+
+
+def test_a_long_answer_is_redrawn_every_second(shell: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_html, "answer_html", lambda *args, **options: "x" * 80_000)
+    sink = NotebookSink()
+    with capture_output():
+        sink.emit(StreamEvent("text", "one"))
+        [draft] = sink._drafts.values()
+        assert draft._due - time.monotonic() <= 1
+        sink._cell_ended()
+
+
+def test_spyder_gets_plain_text(shell: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shell, "__class__", type("SpyderShell", (InteractiveShell,), {}))
+    with capture_output() as captured:
+        NotebookSink().emit(StreamEvent("text", "one"))
+    assert captured.stdout == "one"
+
+
+class OldPublisher(DisplayPublisher):
+    """As in ipykernel 6: one header for all threads, that of the cell which runs now."""
+
+    def __init__(self, shell: Any) -> None:
+        super().__init__(shell=shell)
+        self.parent_header = {"msg_id": "first"}
+        self.sent: list[dict[str, Any]] = []
+        self._hooks: list[Any] = []
+
+    def register_hook(self, hook: Any) -> None:
+        self._hooks.append(hook)
+
+    def unregister_hook(self, hook: Any) -> None:
+        self._hooks.remove(hook)
+
+    def publish(self, data: Any, *args: Any, **options: Any) -> None:
+        message = {"parent_header": self.parent_header}
+        for hook in self._hooks:
+            message = hook(message)
+        self.sent.append(message)
+
+
+def test_a_call_on_another_thread_is_shown_where_its_sink_was_made(shell: Any) -> None:
+    shell.display_pub = publisher = OldPublisher(shell)
+    sink = NotebookSink()
+    publisher.parent_header = {"msg_id": "second"}
+    thread = threading.Thread(target=sink.emit, args=(StreamEvent("text", "one"),))
+    thread.start()
+    thread.join()
+    sink.emit(of_call(2, "text", "two"))
+    assert [message["parent_header"]["msg_id"] for message in publisher.sent] == ["first", "second"]
+    assert not publisher._hooks
+    sink._cell_ended()
 
 
 # Without a notebook.
