@@ -36,7 +36,7 @@ __all__ = ["NotebookSink", "load_ipython_extension", "unload_ipython_extension"]
 
 REDRAW_SECONDS = 0.1
 """Least time between two redraws."""
-REDRAW_BYTES_PER_SECOND = 80_000
+REDRAW_BYTES_PER_SECOND = 100_000
 """Most that redraws send: the longer an answer, the rarer they are, and all of them together stay linear in time."""
 REDRAW_SHARE = 0.1
 """Most of the time that goes into drawing."""
@@ -208,7 +208,7 @@ class _Draft:
                 return
             self._show({"text/html": page})
             now = time.monotonic()
-            pause = max(REDRAW_SECONDS, len(page) / REDRAW_BYTES_PER_SECOND, (now - began) / REDRAW_SHARE)
+            pause = max(REDRAW_SECONDS + len(page) / REDRAW_BYTES_PER_SECOND, (now - began) / REDRAW_SHARE)
             self._due = now + pause
             self._drawing = self._pieces > drawn
             if self._drawing:
