@@ -41,17 +41,16 @@ _MATH = re.compile(
     r"|\\\[(?:[^\\]|\\[^\[\]]){1,2000}+\\\]"
     r"|\$(?![\s$])[^$\n`]{1,500}(?<![\s\\])\$(?!\w)"
 )
-_UNTAMED = re.compile(
-    rf"(?P<math>{_MATH.pattern})"
+# These two are compiled when they are used: only exports need them.
+_UNTAMED = (
+    rf"(?ims)(?P<math>{_MATH.pattern})"
     r"|(?P<kept>^ {0,3}(?P<fence>`{3,}|~{3,}).*?(?:^ {0,3}(?P=fence)|\Z)|(?P<ticks>`+)(?!`).+?(?<!`)(?P=ticks)(?!`)"
     r"|\\[!-/:-@\[-`{-~])"
-    r"|[<$]|!+(?=\[)|\](?=\((?!<?(?:https?://|mailto:)))|\\(?=[a-z])",
-    re.DOTALL | re.MULTILINE | re.IGNORECASE,
+    r"|[<$]|!+(?=\[)|\](?=\((?!<?(?:https?://|mailto:)))|\\(?=[a-z])"
 )
-_TEX_OF_FILES = re.compile(
-    r"\\\w*(?:input|include|read|open|write|file|csname|catcode|scantokens|special|lua|pdf|xetex|package|command|font)"
-    r"|\\(?:future)?let\b|\\[egx]?def\b|\^\^",
-    re.IGNORECASE,
+_TEX_OF_FILES = (
+    r"(?i)\\\w*(?:input|include|read|open|write|file|csname|catcode|scantokens|special|lua|pdf|xetex|package|command|font)"
+    r"|\\(?:future)?let\b|\\[egx]?def\b|\^\^"
 )
 _MATH_ENDS = {"$$": "$$", r"\[": r"\]"}
 _DIRECTED = {"p", "li", "h1", "h2", "h3", "h4", "h5", "h6", "td", "th", "blockquote"}
@@ -217,7 +216,7 @@ def tame_markdown(text: str) -> str:
     more than text then, and all text where markdown-it-py is missing, is shown verbatim.
     """
     text = encodable(text)
-    tame = _UNTAMED.sub(_tamed, text) if len(text) <= MAX_MARKDOWN else ""
+    tame = re.sub(_UNTAMED, _tamed, text) if len(text) <= MAX_MARKDOWN else ""
     return tame if tame and _is_tame(tame) else _fenced(text)
 
 
@@ -266,7 +265,7 @@ def _tamed(found: re.Match[str]) -> str:
 def _is_tame(text: str) -> bool:
     """Whether those who let HTML through find neither any in this text, nor an image, nor a link to elsewhere."""
     # In Pandoc's Markdown, code with this mark is handed to TeX as it is.
-    if "{=" in text or any(_TEX_OF_FILES.search(formula[0]) for formula in _MATH.finditer(text)):
+    if "{=" in text or any(re.search(_TEX_OF_FILES, formula[0]) for formula in _MATH.finditer(text)):
         return False
     try:
         parsers = _strict_parsers()
