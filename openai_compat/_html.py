@@ -44,9 +44,9 @@ _MATH = re.compile(
 # These two are compiled when they are used: only exports need them.
 _UNTAMED = (
     rf"(?ims)(?P<math>{_MATH.pattern})"
-    r"|(?P<kept>^ {0,3}(?P<fence>`{3,}|~{3,}).*?(?:^ {0,3}(?P=fence)|\Z)|(?P<ticks>`+)(?!`).+?(?<!`)(?P=ticks)(?!`)"
+    r"|(?P<kept>^ {0,3}(?P<fence>`{3,}|~{3,}).*?(?:^ {0,3}(?P=fence)|\Z)|(?<!`)(?P<ticks>`++).+?(?<!`)(?P=ticks)(?!`)"
     r"|\\[!-/:-@\[-`{-~])"
-    r"|[<$]|!+(?=\[)|\](?=\((?!<?(?:https?://|mailto:)))|\\(?=[a-z])"
+    r"|[<$]|(?<!!)!++(?=\[)|\](?=\((?!<?(?:https?://|mailto:)))|\\(?=[a-z])"
 )
 _TEX_OF_FILES = (
     r"(?i)\\\w*(?:input|include|read|open|write|file|csname|catcode|scantokens|special|lua|pdf|xetex|package|command|font)"
