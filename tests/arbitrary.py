@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 T = TypeVar("T", str, bytes)
 
 quick = settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
-thorough = settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.too_slow])
+thorough = settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.too_slow])
 
 WORDS = (
     "",

@@ -37,6 +37,7 @@ def serving(app: str, folder: Path, *, base_url: str = "", model: str = "m", gun
             "SECRET_KEY": "for tests only",
             "CHAT_DATABASE": str(folder / "chat.sqlite3"),
             "CHAT_FOLDER": str(folder),
+            "CHAT_MAX_TOKENS": "200",
         }
         if base_url:
             environment.update(OPENAI_BASE_URL=base_url, OPENAI_MODEL=model)

@@ -31,6 +31,7 @@ from openai_compat import Client, ConfigurationError, LocalServer
 from openai_compat.integrations.django import chat_urls
 
 PAGE = Path(__file__).resolve().parent / "chat_page"
+MAX_TOKENS = int(os.environ.get("CHAT_MAX_TOKENS", "1000"))  # of an answer
 
 if not settings.configured:
     settings.configure(
@@ -79,7 +80,9 @@ def page(request: HttpRequest) -> HttpResponse:
 urlpatterns = [
     path("", page),
     path("static/<path:path>", serve, {"document_root": PAGE}),
-    path("chat/", include(chat_urls(system="You are a helpful assistant.", history_tokens=2000, max_tokens=1000))),
+    path(
+        "chat/", include(chat_urls(system="You are a helpful assistant.", history_tokens=2000, max_tokens=MAX_TOKENS))
+    ),
 ]
 application = get_wsgi_application()
 

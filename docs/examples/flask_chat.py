@@ -22,6 +22,7 @@ from openai_compat import Client, ConfigurationError, LocalServer
 from openai_compat.integrations.flask import OpenAICompat, chat_blueprint
 
 PAGE = Path(__file__).resolve().parent / "chat_page"
+MAX_TOKENS = int(os.environ.get("CHAT_MAX_TOKENS", "1000"))  # of an answer
 
 
 def create_app(**config: object) -> Flask:
@@ -34,7 +35,7 @@ def create_app(**config: object) -> Flask:
     )
     app.config.from_mapping(config)
     OpenAICompat(app)
-    chat = chat_blueprint(system="You are a helpful assistant.", history_tokens=2000, max_tokens=1000)
+    chat = chat_blueprint(system="You are a helpful assistant.", history_tokens=2000, max_tokens=MAX_TOKENS)
     app.register_blueprint(chat, url_prefix="/chat")
 
     @app.get("/")

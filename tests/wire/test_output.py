@@ -716,7 +716,7 @@ ROUGH = st.lists(st.sampled_from(PIECES), max_size=40).map("".join)
 TYPES = [Person, Node, str, int, list[int], dict, Person | Row, Any, Model, PERSON]
 
 
-@settings(deadline=None, max_examples=500)
+@settings(deadline=None, max_examples=200)
 @given(ROUGH | st.text(), st.sampled_from(TYPES))
 def test_no_text_raises_anything_else(text: str, response_type: Any) -> None:
     with contextlib.suppress(ResponseTypeError):

@@ -145,7 +145,7 @@ def joined(out: list[tuple[str, str]], kind: str) -> str:
     return "".join(piece for which, piece in out if which == kind)
 
 
-@settings(deadline=None, max_examples=1000)
+@settings(deadline=None, max_examples=500)
 @given(cut_contents(), tag_sets, st.booleans())
 def test_row_07_any_split_equals_the_whole(parts: list[str], tags: tuple[str, ...], opened: bool) -> None:
     out = fed(parts, tags, opened)
@@ -153,19 +153,19 @@ def test_row_07_any_split_equals_the_whole(parts: list[str], tags: tuple[str, ..
     assert all(piece for _, piece in out)
 
 
-@settings(deadline=None, max_examples=1000)
+@settings(deadline=None, max_examples=500)
 @given(cut_contents(), st.booleans())
 def test_row_07_streamed_text_joined_and_trimmed_is_the_stripped_whole(parts: list[str], opened: bool) -> None:
     assert joined(fed(parts, opened=opened), TEXT).strip() == strip_reasoning("".join(parts), opened=opened)
 
 
-@settings(deadline=None, max_examples=1000)
+@settings(deadline=None, max_examples=500)
 @given(contents)
 def test_row_07_strip_reasoning_is_what_a_regular_expression_says(content: str) -> None:
     assert strip_reasoning(content) == re.sub(r"<think>.*?(?:</think>|\Z)", "", content, flags=re.DOTALL).strip()
 
 
-@settings(deadline=None, max_examples=1000)
+@settings(deadline=None, max_examples=500)
 @given(cut_contents())
 def test_no_piece_of_a_tag_that_was_taken_out_is_given_as_text(parts: list[str]) -> None:
     seen = ""
