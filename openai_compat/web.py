@@ -53,6 +53,7 @@ from .errors import (
     Cancelled,
     ConfigurationError,
     OpenAICompatError,
+    ResponseTypeError,
     StreamServerError,
 )
 from .wire.decode import encode_json
@@ -324,7 +325,10 @@ class EventStream(Iterator[bytes]):
             log.warning("a stream to a browser did not end when it was cancelled: what had come of its answer is lost")
             return
         try:
-            came = self._stream.response
+            try:
+                came = self._stream.response
+            except ResponseTypeError as error:  # half a value has no type
+                came = error.partial
             if came is not None and came.choices:
                 on_left(came)
         except Exception:
@@ -745,7 +749,12 @@ class _Lookout:
         while True:
             time.sleep(LOOK_EVERY)
             with self._lock:
-                gone = _gone(self._sockets)
+                try:
+                    gone = _gone(self._sockets)
+                except Exception:
+                    log.exception("browsers cannot be watched; heartbeats tell which have left")
+                    gone = []
+                    self._sockets.clear()
                 for leave in gone:
                     del self._sockets[leave]
                 self._looking = bool(self._sockets)

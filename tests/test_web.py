@@ -685,6 +685,15 @@ def test_a_function_that_is_complete_when_its_browser_leaves_hands_over_all_of_i
     assert [(answer.text, answer.truncated) for answer in left] == [("a", False)]
 
 
+def test_half_a_value_is_handed_over_as_its_text() -> None:
+    left: list[ChatResponse] = []
+    with model(then_silence('{"a"')) as (_, client):
+        body = EventStream(client.stream("hi", response_type=dict[str, int]), on_left=left.append)
+        next(body)
+        body.close()
+    assert [(answer.text, answer.truncated) for answer in left] == [('{"a"', True)]
+
+
 def test_what_cannot_be_kept_is_logged_and_does_not_reach_the_server(caplog: pytest.LogCaptureFixture) -> None:
     def store(answer: ChatResponse) -> None:
         raise OSError("disk full")
@@ -903,6 +912,20 @@ def test_a_browser_is_watched_although_a_thread_could_not_be_started_before() ->
     lookout.add(lambda: told.set, ours)
     browser.close()
     assert told.wait(10)
+    ours.close()
+
+
+def test_the_lookout_outlives_a_socket_that_is_none(caplog: pytest.LogCaptureFixture) -> None:
+    told = threading.Event()
+    ours, browser = socket.socketpair()
+    lookout = web._Lookout()
+    lookout.add(lambda: None, object())
+    while lookout._looking:
+        threading.Event().wait(0.01)
+    lookout.add(lambda: told.set, ours)
+    browser.close()
+    assert told.wait(10)
+    assert "cannot be watched" in caplog.text
     ours.close()
 
 
