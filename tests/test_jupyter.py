@@ -282,17 +282,19 @@ def test_an_interrupt_of_other_code_is_shown_as_ever(kernel: Kernel) -> None:
     assert any("time.sleep" in line for line in cell.error["traceback"])
 
 
-def test_a_stream_that_is_left_early_is_marked_at_the_end_of_the_cell(kernel: Kernel) -> None:
-    code = """
+LEFT_EARLY = """
 sink = NotebookSink()
 with client.stream('hi') as stream:
     for event in stream:
         sink.emit(event)
         break
 """
+
+
+def test_a_stream_that_is_left_early_is_marked_at_the_end_of_the_cell(kernel: Kernel) -> None:
     with ReplayServer([stream_reply("one", "two")]) as server:
         setup(kernel, server)
-        [page] = kernel.run(code).pages
+        [page] = kernel.run(LEFT_EARLY).pages
     assert "one" in page
     assert "stopped" in page
 
@@ -315,17 +317,9 @@ def test_a_call_on_another_thread_goes_on_beyond_its_cell(kernel: Kernel) -> Non
 
 
 def test_a_sink_that_is_used_again_begins_a_new_output(kernel: Kernel) -> None:
-    code = """
-sink = NotebookSink()
-with client.stream('hi') as stream:
-    for event in stream:
-        sink.emit(event)
-        break
-answer = client.chat('hi', sink=sink)
-"""
     with ReplayServer([stream_reply("one", "two"), stream_reply("three", "four")]) as server:
         setup(kernel, server)
-        first, second = kernel.run(code).pages
+        first, second = kernel.run(LEFT_EARLY + "client.chat('hi', sink=sink)\n").pages
     assert shown(first).startswith("one stopped")
     assert shown(second).startswith("threefour m-served")
 
