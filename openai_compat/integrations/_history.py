@@ -58,7 +58,7 @@ class SQLiteHistory:
 
     def add(self, owner: str, id: str, messages: Sequence[Mapping[str, Any]]) -> None:
         with self._database() as database:
-            self._delete_old(database)
+            self._begin_writing(database)
             found = database.execute("SELECT id FROM conversation WHERE owner = ?", (owner,)).fetchone()
             if (found[0] if found else "") != id:
                 return
@@ -68,7 +68,7 @@ class SQLiteHistory:
 
     def forget(self, owner: str) -> None:
         with self._database() as database:
-            self._delete_old(database)
+            self._begin_writing(database)
             database.execute("DELETE FROM message WHERE owner = ?", (owner,))
             self._touch(database, owner, secrets.token_hex(8))
 
@@ -78,8 +78,8 @@ class SQLiteHistory:
     def _touch(self, database: sqlite3.Connection, owner: str, id: str) -> None:
         database.execute("INSERT OR REPLACE INTO conversation VALUES (?, ?, ?)", (owner, id, time.time()))
 
-    def _delete_old(self, database: sqlite3.Connection) -> None:
-        """Also begins to write: from here on nobody else does."""
+    def _begin_writing(self, database: sqlite3.Connection) -> None:
+        """From here on nobody else writes; what is old goes first."""
         database.execute("BEGIN IMMEDIATE")
         old = (self._oldest(),)
         database.execute("DELETE FROM message WHERE owner IN (SELECT owner FROM conversation WHERE updated <= ?)", old)

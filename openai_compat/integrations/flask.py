@@ -198,7 +198,7 @@ def chat_blueprint(
     def ask() -> flask.Response:
         request = flask.request
         question = endpoint.question(request.content_type or "", request.content_length, request.get_data)
-        store, owner = history or _default_history(), whose()
+        store, owner = kept_in(), whose()
         conversation, messages = store.load(owner)
         turn = endpoint.turn(_client(), map(KeptMessage.from_json, messages), question)
 
@@ -210,13 +210,16 @@ def chat_blueprint(
 
     @blueprint.get("/history", endpoint="history")
     def show() -> dict[str, Any]:
-        _, messages = (history or _default_history()).load(whose())
+        _, messages = kept_in().load(whose())
         return page_history(map(KeptMessage.from_json, messages))
 
     @blueprint.post("/reset")
     def reset() -> tuple[str, int]:
-        (history or _default_history()).forget(whose())
+        kept_in().forget(whose())
         return "", 204
+
+    def kept_in() -> History:
+        return history or SQLiteHistory(os.path.join(flask.current_app.instance_path, "openai_compat.sqlite3"))
 
     def whose() -> str:
         owner = (visitor or _browser)()
@@ -225,10 +228,6 @@ def chat_blueprint(
         return f"{name}:{owner}"
 
     return blueprint
-
-
-def _default_history() -> SQLiteHistory:
-    return SQLiteHistory(os.path.join(flask.current_app.instance_path, "openai_compat.sqlite3"))
 
 
 def _browser() -> str:
