@@ -66,6 +66,7 @@ _HOMES = {
     "wire.parse": ("parse_response", "parse_turn", "stream_response"),
     "wire.reasoning": ("strip_reasoning",),
     "wire.request": ("ChatRequest", "ToolSpec", "build_body", "build_messages", "build_streaming_body", "tools_json"),
+    "wire.retry": ("Attempt", "RetryPolicy"),
     "wire.response": ("ChatResponse", "Choice", "ParsedResponse", "StreamEvent", "ToolCallDelta"),
     "wire.tool_turns": ("ToolResult",),
 }
@@ -78,6 +79,7 @@ __all__ = [
     "APIStatusError",
     "APITimeoutError",
     "Accumulator",
+    "Attempt",
     "Audio",
     "AuthenticationError",
     "BadRequestError",
@@ -113,6 +115,7 @@ __all__ = [
     "ResponseParseError",
     "ResponseShapeError",
     "ResponseTypeError",
+    "RetryPolicy",
     "StopStream",
     "StreamError",
     "StreamEvent",
@@ -231,6 +234,8 @@ if TYPE_CHECKING:
     from .wire.response import ParsedResponse as ParsedResponse
     from .wire.response import StreamEvent as StreamEvent
     from .wire.response import ToolCallDelta as ToolCallDelta
+    from .wire.retry import Attempt as Attempt
+    from .wire.retry import RetryPolicy as RetryPolicy
     from .wire.tool_turns import ToolResult as ToolResult
 
 

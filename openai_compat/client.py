@@ -9,19 +9,22 @@ import contextlib
 import logging
 import os
 import re
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, quote
 
 import attrs
 
 from . import __version__
+from ._imports import importing
 from .deadline import CancelToken, Deadline, Timeout
 from .errors import APIStatusError, ConfigurationError, Masked, ResponseTypeError
 from .providers import PROVIDERS, Provider, provider_for_url, provider_named
-from .transport import Endpoint, Reply, Transport, retrying
+from .transport import Call, Endpoint, Reply, Settings, Transport
+from .transport.transport import MAX_RESPONSE_BYTES
 from .wire.accumulate import Accumulator, InlineThink
 from .wire.decode import encode_json
 from .wire.dialect import GENERIC, Dialect, batch_limit
@@ -29,7 +32,7 @@ from .wire.parse import decode_body, parse_response
 from .wire.reasoning import DEFAULT_TAGS
 from .wire.request import ChatRequest, build_body, build_streaming_body
 from .wire.response import CallInfo, ChatResponse, ParsedResponse
-from .wire.retry import RetryPolicy
+from .wire.retry import Attempt, RetryPolicy
 from .wire.sse import MAX_EVENT_BYTES
 
 if TYPE_CHECKING:
@@ -72,9 +75,23 @@ class Client:
         model: for calls that name none.
         timeout: a ``Timeout``, seconds in all, or None for no limit.
         max_retries: further tries after connection errors and HTTP 408, 409, 429 and 5xx.
+        retry: a ``RetryPolicy``, in place of ``max_retries``.
+        on_retry: called with each ``Attempt`` that failed and is followed by another.
         headers: sent with every request.
         session: a ``requests.Session`` of your own, whose adapters, proxies, auth and plugins apply.
         auth: a requests auth object, in place of ``api_key``.
+        verify: which certificates are trusted: True for certifi's, the path of a file or folder, ``"system"`` for the
+            operating system's (extra ``truststore``), False for any. None: what ``REQUESTS_CA_BUNDLE``,
+            ``CURL_CA_BUNDLE``, ``SSL_CERT_FILE`` or ``SSL_CERT_DIR`` says, else certifi's.
+        cert: the client's own certificate: the path of one file with its key, or of both.
+        proxies: as for requests; None: what ``HTTPS_PROXY`` and its like say, for servers on other machines.
+        trust_env: whether proxies, certificates and netrc are read from the environment.
+        pool_size: most connections that are kept for later calls.
+        keepalive_expiry: seconds after which a kept connection is not used again; None for ever.
+        max_response_bytes: most that a reply may have that is read as a whole.
+        api_path: appended to ``base_url``, ``""`` for nothing. None: ``/v1`` where the URL has no path, and the root
+            where that is not found.
+        pickle_key: whether a key or another secret may go into a pickle of the client.
         truncated: ``"return"`` flags a stream that ended cleanly but unfinished, ``"raise"`` refuses it.
         inline_think: ``"split"`` takes ``<think>`` spans out of the text, ``"keep"`` leaves them there.
         think_tags: names of the tags around such spans.
@@ -93,31 +110,44 @@ class Client:
         model: str | None = None,
         timeout: Timeout | float | None = Timeout(),  # noqa: B008 - a frozen value
         max_retries: int = 2,
+        retry: RetryPolicy | None = None,
+        on_retry: Callable[[Attempt], object] | None = None,
         headers: Mapping[str, str] | None = None,
         session: requests.Session | None = None,
         auth: Any = None,
+        verify: bool | str | os.PathLike[str] | None = None,
+        cert: str | tuple[str, str] | None = None,
+        proxies: Mapping[str, str] | None = None,
+        trust_env: bool = True,
+        pool_size: int = 100,
+        keepalive_expiry: float | None = 60.0,
+        max_response_bytes: int = MAX_RESPONSE_BYTES,
+        api_path: str | None = None,
+        pickle_key: bool = False,
         truncated: Literal["return", "raise"] = "return",
         inline_think: InlineThink = "split",
         think_tags: Sequence[str] = DEFAULT_TAGS,
         max_event_bytes: int = MAX_EVENT_BYTES,
     ) -> None:
+        api_key = Masked(api_key) if type(api_key) is str else api_key
+        options = {name: value for name, value in locals().items() if name != "self"}
         if truncated not in ("return", "raise"):
             raise ConfigurationError(f"truncated must be 'return' or 'raise', not {truncated!r}")
         if inline_think not in ("split", "keep"):
             raise ConfigurationError(f"inline_think must be 'split' or 'keep', not {inline_think!r}")
-        endpoint = Endpoint.parse(base_url)
+        endpoint = Endpoint.parse(base_url, api_path)
         known = _known_provider(provider, endpoint)
         if known is PROVIDERS["azure"]:
             endpoint = _azure_endpoint(endpoint, model)
         self.provider = known.name if known else provider or endpoint.host
         self.model = model
         self.timeout = Timeout.of(timeout)
-        self.base_url = endpoint.base
         self._dialect = known.dialect if known else GENERIC
         self._learnt: dict[str, Dialect] = {}
-        self._batch_limit: int | None = None
+        self._batch_limits: dict[str, tuple[int, float]] = {}
         self._told: set[str] = set()
-        self._retry = RetryPolicy(max_retries=max_retries)
+        self._retry = RetryPolicy(max_retries=max_retries) if retry is None else retry
+        self._on_retry = on_retry
         self._strict = truncated == "raise"
         self._inline_think: InlineThink = inline_think
         self._think_tags = (think_tags,) if isinstance(think_tags, str) else tuple(think_tags)
@@ -134,10 +164,22 @@ class Client:
                 **_checked_headers(headers or {}),
             },
             auth=self._key.header,
+            keyed=self._key.given,
             secrets=self._key.secrets,
+            settings=Settings(
+                verify=verify,
+                cert=cert,
+                proxies=proxies,
+                trust_env=trust_env,
+                pool_size=pool_size,
+                keepalive_expiry=keepalive_expiry,
+            ),
             session=session,
             requests_auth=auth,
+            max_response_bytes=max_response_bytes,
         )
+        # What a copy is made of.
+        self._options = {**options, "base_url": Masked(base_url), "headers": _checked_headers(headers or {})}
 
     @classmethod
     def for_provider(cls, name: str, api_key: str | Callable[[], str] | None = None, **options: Any) -> Client:
@@ -157,7 +199,7 @@ class Client:
             raise ConfigurationError(f"{known.name} has no common address: give base_url=")
         if known.name == "azure" and "?" not in base_url and (version := os.environ.get("OPENAI_API_VERSION")):
             base_url += f"?api-version={version}"
-        key = api_key or (os.environ.get(known.key_variable) if known.key_variable else None)
+        key = api_key or (_key_from(known.key_variable) if known.key_variable else None)
         if known.key_variable and not key and "auth" not in options and "session" not in options:
             raise ConfigurationError(f"{known.name} needs a key: set {known.key_variable}, or give api_key=")
         return cls(base_url, key, provider=known.name, **options)
@@ -176,7 +218,7 @@ class Client:
         if model := environ.get("OPENAI_MODEL"):
             options.setdefault("model", model)
         if base_url := environ.get("OPENAI_BASE_URL"):
-            options.setdefault("api_key", environ.get("OPENAI_API_KEY"))
+            options.setdefault("api_key", _key_from("OPENAI_API_KEY"))
             return cls(base_url, **options)
         for known in PROVIDERS.values():
             if known.key_variable and environ.get(known.key_variable):
@@ -189,6 +231,36 @@ class Client:
     def __repr__(self) -> str:
         model = f", model={self.model!r}" if self.model else ""
         return f"Client({self.base_url!r}, provider={self.provider!r}{model})"
+
+    @property
+    def base_url(self) -> str:
+        """Where the API is, without a trailing slash."""
+        return self._transport.endpoint.base
+
+    def __copy__(self) -> Client:
+        return type(self)(**self._options)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Client:
+        return type(self)(**self._options)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A pickle has the settings, and no connection; the key only where it may be shown.
+
+        Raises:
+            ConfigurationError: a secret would stand in the pickle in clear, without ``pickle_key``.
+        """
+        options = dict(self._options)
+        key = options["api_key"]
+        variable = key.variable if isinstance(key, _EnvironmentKey) else None
+        if variable:
+            del options["api_key"]
+        secret = _secret_option(options)
+        if secret and not options["pickle_key"]:
+            raise ConfigurationError(
+                f"{secret} would stand in the pickle in clear: take the key from the environment (Client.from_env, "
+                "Client.for_provider) or from a function, or give pickle_key=True"
+            )
+        return _restored_client, (type(self), options, variable)
 
     def __enter__(self) -> Client:
         return self
@@ -261,7 +333,8 @@ class Client:
         """Ask for a type; where the answer does not fit, tell the model so, and ask again."""
         if response_type is None:
             return self._chat(request, **options)
-        from .wire.output import repair_request
+        with importing:
+            from .wire.output import repair_request
 
         output, request = _typed(request, response_type, repair)
         spent: ChatResponse | None = None
@@ -292,31 +365,33 @@ class Client:
         output: Output | None = None,
     ) -> ChatResponse:
         if sink is not None:
-            from .stream import ChatStream
+            with importing:
+                from .stream import ChatStream
 
             return _drive(self._stream(ChatStream, request, cancel, timeout, think_opened, output), sink)
-        call = self._call_info(request)
+        info = self._call_info(request)
         body = build_body(request, origin=self.base_url)
-        deadline = self._deadline(timeout, cancel)
+        call = self._call(timeout, cancel)
 
         def attempt() -> ChatResponse:
-            reply = self._post("/chat/completions", body, deadline, request)
+            reply = self._post("/chat/completions", body, call, request)
             return parse_response(
                 reply.read(),
-                call=call,
+                call=info,
                 inline_think=self._inline_think,
                 think_opened=think_opened,
                 think_tags=self._think_tags,
                 strict=self._strict,
                 make_id=_new_id,
-                latency_ms=deadline.elapsed_ms,
+                latency_ms=call.deadline.elapsed_ms,
                 request_id=reply.request_id,
                 headers=reply.headers,
                 secrets=self._key.secrets(),
                 url=reply.url,
             )
 
-        answer = retrying(attempt, self._retry, deadline)
+        answer = call.run(attempt)
+        object.__setattr__(answer, "attempts", call.succeeded())  # nobody has seen the value yet
         return answer if output is None else output.read(answer)
 
     @overload
@@ -346,7 +421,8 @@ class Client:
         Takes what ``chat`` takes; its errors are raised while the stream is read. With ``response_type``, ``partial``
         is the value as far as it has come, and ``response.parsed`` the whole.
         """
-        from .stream import ChatStream, ParsedStream
+        with importing:
+            from .stream import ChatStream, ParsedStream
 
         request = self._request(prompt, fields)
         if response_type is None:
@@ -363,24 +439,23 @@ class Client:
         think_opened: bool,
         output: Output | None,
     ) -> S:
-        call = self._call_info(request)
+        info = self._call_info(request)
         body = build_streaming_body(request, origin=self.base_url)
         stop = CancelToken()
-        deadline = self._deadline(timeout, stop)
+        call = self._call(timeout, stop)
         return kind(
-            lambda: self._post("/chat/completions", body, deadline, request),
+            lambda: self._post("/chat/completions", body, call, request),
             lambda: Accumulator(
-                call,
+                info,
                 inline_think=self._inline_think,
                 think_opened=think_opened,
                 think_tags=self._think_tags,
                 make_id=_new_id,
             ),
+            info=info,
             call=call,
-            deadline=deadline,
             stop=stop,
             cancel=cancel,
-            retry=self._retry,
             strict=self._strict,
             secrets=self._key.secrets,
             max_event_bytes=self._max_event_bytes,
@@ -416,7 +491,8 @@ class Client:
         The future is a ``concurrent.futures.Future`` whose ``cancel()`` works while the call runs: it frees the waiting
         thread, and the server sees the connection close. ``sink`` is called on the call's thread.
         """
-        from .submit import CallFuture
+        with importing:
+            from .submit import CallFuture
 
         request = self._request(prompt, fields)
         build_body(request)
@@ -502,8 +578,9 @@ class Client:
         Each round comes when the model's reply is there, before its calls run. They run when the loop goes on, or at
         ``round.run()``; leave the loop, and they do not.
         """
-        from .tool_loop import ToolOptions, tool_rounds
-        from .tools import Toolbox
+        with importing:
+            from .tool_loop import ToolOptions, tool_rounds
+            from .tools import Toolbox
 
         names = [field.name for field in attrs.fields(ToolOptions) if field.name in fields]
         given: dict[str, Any] = dict(fields)
@@ -525,7 +602,8 @@ class Client:
         **fields: Unpack[LoopFields],
     ) -> Conversation:
         """A ``Conversation`` with this client's server; takes what ``Conversation`` takes."""
-        from .conversation import Conversation
+        with importing:
+            from .conversation import Conversation
 
         given: dict[str, Any] = dict(fields)
         return Conversation(self.chat, tools=tools, dispatcher=dispatcher, **given)
@@ -556,16 +634,18 @@ class Client:
             ConfigurationError: no model, or nothing to embed.
             ResponseShapeError: a vector is missing, not finite, or cannot be told to belong to a text.
         """
-        from .wire.embeddings import build_embeddings_body
+        with importing:
+            from .wire.embeddings import build_embeddings_body
 
         name = model or self.model or ""
         inputs = [texts] if isinstance(texts, str) else list(texts)
         build_embeddings_body(inputs, model=name, encoding_format=encoding_format)
-        call = CallInfo(call_id=_new_id(), provider=self.provider, model=name, origin=self.base_url)
-        deadline = self._deadline(timeout, cancel)
+        info = CallInfo(call_id=_new_id(), provider=self.provider, model=name, origin=self.base_url)
+        deadline = Deadline(self.timeout if timeout is None else Timeout.of(timeout), cancel)
         parts: list[EmbeddingResponse] = []
         done = 0
-        size = self._batch_size(batch_size)
+        size = self._batch_size(batch_size, name)
+        shrunk = False
         while done < len(inputs):
             batch: str | list[str] = texts if isinstance(texts, str) else inputs[done : done + size]
             count = 1 if isinstance(batch, str) else len(batch)
@@ -578,31 +658,41 @@ class Client:
                 extra_body=extra_body,
             )
             try:
-                parts.append(self._embed_batch(body, count, call, deadline))
+                parts.append(self._embed_batch(body, count, info, deadline))
             except APIStatusError as error:
                 limit = batch_limit(error, count)
-                if limit is None:
+                # The number that the server names is believed once: one that names another each time is not asked long.
+                size = limit if limit and not shrunk else count // 2
+                if limit is None or size < (MIN_BATCH if shrunk else 1):
                     raise
-                self._batch_limit = size = limit
+                shrunk = True
                 continue
+            if shrunk:
+                self._batch_limits[name] = size, time.monotonic()
             done += count
         joined = _joined(parts, deadline.elapsed_ms)
         return joined.normalized() if normalize else joined
 
-    def _batch_size(self, given: int | None) -> int:
+    def _batch_size(self, given: int | None, model: str) -> int:
         if given is not None and given < 1:
             raise ConfigurationError(f"batch_size must be at least 1, not {given}")
-        return min(given or MAX_BATCH, self._batch_limit or MAX_BATCH)
+        limit, learnt = self._batch_limits.get(model, (MAX_BATCH, 0.0))
+        if time.monotonic() - learnt > BATCH_MEMORY:
+            limit = MAX_BATCH
+        return min(given or MAX_BATCH, limit)
 
-    def _embed_batch(self, body: dict[str, Any], count: int, call: CallInfo, deadline: Deadline) -> EmbeddingResponse:
-        from .wire.embeddings import parse_embeddings_response
+    def _embed_batch(self, body: dict[str, Any], count: int, info: CallInfo, deadline: Deadline) -> EmbeddingResponse:
+        with importing:
+            from .wire.embeddings import parse_embeddings_response
+
+        call = Call(deadline, self._retry, self._on_retry)
 
         def attempt() -> EmbeddingResponse:
-            reply = self._transport.send("POST", "/embeddings", _encoded(body), deadline)
+            reply = self._transport.send("POST", "/embeddings", _encoded(body), call)
             return parse_embeddings_response(
                 reply.read(),
                 count=count,
-                call=call,
+                call=info,
                 latency_ms=deadline.elapsed_ms,
                 request_id=reply.request_id,
                 headers=reply.headers,
@@ -610,20 +700,23 @@ class Client:
                 url=reply.url,
             )
 
-        return retrying(attempt, self._retry, deadline)
+        answer = call.run(attempt)
+        object.__setattr__(answer, "attempts", call.succeeded())
+        return answer
 
     def models(self, *, cancel: CancelToken | None = None, timeout: Timeout | float | None = None) -> tuple[Model, ...]:
         """The models that the server offers, in its order."""
-        from .wire.models import parse_models
+        with importing:
+            from .wire.models import parse_models
 
-        deadline = self._deadline(timeout, cancel)
+        call = self._call(timeout, cancel)
 
         def attempt() -> tuple[Model, ...]:
-            reply = self._transport.send("GET", "/models", None, deadline)
+            reply = self._transport.send("GET", "/models", None, call)
             payload = decode_body(reply.read(), provider=self.provider, request_id=reply.request_id)
             return parse_models(payload, provider=self.provider)
 
-        return retrying(attempt, self._retry, deadline)
+        return call.run(attempt)
 
     def _request(self, prompt: Prompt | None, fields: Mapping[str, Any]) -> ChatRequest:
         unknown = fields.keys() - _REQUEST_FIELDS
@@ -633,7 +726,8 @@ class Client:
                 "into extra_body"
             )
         if fields.get("tools"):
-            from .tools import tool_specs
+            with importing:
+                from .tools import tool_specs
 
             fields = {**fields, "tools": tool_specs(fields["tools"])}
         if isinstance(prompt, ChatRequest):
@@ -653,22 +747,23 @@ class Client:
     def _call_info(self, request: ChatRequest) -> CallInfo:
         return CallInfo(call_id=_new_id(), provider=self.provider, model=request.model or "", origin=self.base_url)
 
-    def _deadline(self, timeout: Timeout | float | None, cancel: CancelToken | None) -> Deadline:
-        return Deadline(self.timeout if timeout is None else Timeout.of(timeout), cancel)
+    def _call(self, timeout: Timeout | float | None, cancel: CancelToken | None) -> Call:
+        deadline = Deadline(self.timeout if timeout is None else Timeout.of(timeout), cancel)
+        return Call(deadline, self._retry, self._on_retry)
 
-    def _post(self, path: str, body: dict[str, Any], deadline: Deadline, request: ChatRequest) -> Reply:
-        """Send a body in the server's dialect; what a refusal teaches is remembered, and tried at once."""
+    def _post(self, path: str, body: dict[str, Any], call: Call, request: ChatRequest) -> Reply:
+        """Send a body in the server's dialect; what a refusal teaches is tried at once, and kept if it was true."""
         model = request.model or ""
-        dialect = self._learnt.get(model, self._dialect)
-        for _ in range(3):
+        dialect = known = self._learnt.get(model, self._dialect)
+        for _ in range(MAX_LESSONS):
             adapted, left_out = dialect.adapt(body)
             self._tell(left_out)
             try:
-                return self._transport.send(
+                reply = self._transport.send(
                     "POST",
                     path,
                     _encoded(adapted),
-                    deadline,
+                    call,
                     headers=_checked_headers(request.extra_headers),
                     query=request.extra_query,
                 )
@@ -676,8 +771,12 @@ class Client:
                 learnt = dialect.learn(error, adapted)
                 if learnt is None:
                     raise
-                self._learnt[model] = dialect = learnt
+                dialect = learnt
                 refusal = error
+            else:
+                if dialect is not known:
+                    self._learnt[model] = dialect
+                return reply
         raise refusal
 
     def _tell(self, left_out: tuple[str, ...]) -> None:
@@ -689,6 +788,12 @@ class Client:
 
 MAX_BATCH = 2048
 """Texts in one embeddings request; OpenAI's own limit."""
+MIN_BATCH = 8
+"""Batches that a server goes on refusing are halved down to this."""
+BATCH_MEMORY = 600.0
+"""Seconds for which a server's limit on a batch is remembered."""
+MAX_LESSONS = 3
+"""Times that a chat request is sent in the forms that refusals teach."""
 
 
 class _Key:
@@ -699,6 +804,7 @@ class _Key:
         self._name = header
         # With renewed keys, those that other threads may still have under way.
         self._recent: deque[str] = deque([self._given] if isinstance(self._given, str) else [], maxlen=64)
+        self.given = self._given is not None
 
     def __repr__(self) -> str:
         return "<key>"
@@ -715,6 +821,42 @@ class _Key:
     def secrets(self) -> list[str]:
         """The keys that nothing may show."""
         return list(self._recent)
+
+
+class _EnvironmentKey(Masked):
+    """A key that a variable of the environment gave, where a copy of the client finds it again."""
+
+    variable: str
+
+
+def _key_from(variable: str) -> _EnvironmentKey | None:
+    value = os.environ.get(variable)
+    if not value:
+        return None
+    key = _EnvironmentKey(value)
+    key.variable = variable
+    return key
+
+
+def _restored_client(cls: type[Client], options: dict[str, Any], variable: str | None) -> Client:
+    if variable is not None:
+        options["api_key"] = _key_from(variable)
+        if options["api_key"] is None:
+            raise ConfigurationError(f"{variable} is not set, which had the key of the client in this pickle")
+    return cls(**options)
+
+
+def _secret_option(options: Mapping[str, Any]) -> str | None:
+    """The first of a client's options that holds a secret in clear."""
+    key, headers, proxies = options.get("api_key"), options["headers"] or {}, options["proxies"] or {}
+    held = {
+        "api_key": bool(key) and not callable(key),
+        "auth": options["auth"] is not None,
+        "base_url": "@" in options["base_url"],
+        "headers": any(_CREDENTIAL.search(name) for name in headers),
+        "proxies": any("@" in proxy for proxy in proxies.values()),
+    }
+    return next((name for name, holds in held.items() if holds), None)
 
 
 def _checked_key(key: Any) -> Masked | None:
@@ -736,11 +878,20 @@ def _checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
     for name, value in headers.items():
         if not isinstance(name, str) or not isinstance(value, str):
             raise ConfigurationError(f"header {name!r} must be a string")
-        if "\n" in name + value or "\r" in name + value:
+        if not _HEADER_NAME(name):
+            raise ConfigurationError(f"header {name!r} has a character that is not allowed in a name")
+        if name.lower() in _FRAMING:
+            raise ConfigurationError(f"header {name!r} says where a request ends, and is not the caller's to set")
+        if "\n" in value or "\r" in value:
             raise ConfigurationError(f"header {name!r} has a line break in it")
+        if not _HEADER_VALUE(value):
+            raise ConfigurationError(f"header {name!r} has a control character, or one that is not in Latin-1")
     return {name: Masked(value) if _CREDENTIAL.search(name) else value for name, value in headers.items()}
 
 
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch
+_HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*").fullmatch
+_FRAMING = {"content-length", "transfer-encoding", "connection", "expect", "upgrade", "trailer", "te"}
 _CREDENTIAL = re.compile("auth|cookie|key|secret|token", re.IGNORECASE)
 
 
@@ -759,7 +910,7 @@ def _azure_endpoint(endpoint: Endpoint, model: str | None) -> Endpoint:
         return endpoint._replace(base=f"{root}/openai/v1")
     if not model:
         raise ConfigurationError("Azure with api-version needs model=, the name of the deployment")
-    return endpoint._replace(base=f"{root}/openai/deployments/{model}")
+    return endpoint._replace(base=f"{root}/openai/deployments/{quote(model, safe='')}")
 
 
 def _address(known: Provider) -> str:
@@ -786,7 +937,8 @@ def _encoded(body: dict[str, Any]) -> bytes:
         return encode_json(body)
     except UnicodeEncodeError:
         # Half a character, which a model's answer or a file's name may hold.
-        from .wire.json_value import to_json_value
+        with importing:
+            from .wire.json_value import to_json_value
 
         return encode_json(to_json_value(body))
     except (TypeError, ValueError, RecursionError) as error:
@@ -795,7 +947,8 @@ def _encoded(body: dict[str, Any]) -> bytes:
 
 def _typed(request: ChatRequest, response_type: Any, repair: int = 0) -> tuple[Output, ChatRequest]:
     """The type of an answer, and the request that asks for it."""
-    from .wire.output import Output
+    with importing:
+        from .wire.output import Output
 
     if repair < 0:
         raise ConfigurationError(f"repair must be 0 or more, not {repair}")
@@ -805,7 +958,8 @@ def _typed(request: ChatRequest, response_type: Any, repair: int = 0) -> tuple[O
 
 def _drive(stream: ChatStream, sink: Any) -> ChatResponse:
     """Push a stream's events into a sink; a sink that raises ends the stream, one that raises StopStream quietly."""
-    from .sinks import StopStream, emitter
+    with importing:
+        from .sinks import StopStream, emitter
 
     emit = emitter(sink)
     with stream:
@@ -839,4 +993,5 @@ def _joined(parts: list[EmbeddingResponse], latency_ms: float) -> EmbeddingRespo
     for part in parts[1:]:
         usage = part.usage + usage if part.usage is not None else usage
     vectors = tuple(vector for part in parts for vector in part.vectors)
-    return attrs.evolve(parts[-1], vectors=vectors, usage=usage, latency_ms=latency_ms)
+    attempts = tuple(attempt for part in parts for attempt in part.attempts)
+    return attrs.evolve(parts[-1], vectors=vectors, usage=usage, latency_ms=latency_ms, attempts=attempts)

@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from .wire.response import ChatResponse
+    from .wire.retry import Attempt
 
 __all__ = [
     "APIConnectionError",
@@ -74,6 +75,15 @@ class Masked(str):
         return repr(MASK)
 
 
+class MaskedBytes(bytes):
+    """The same for bytes."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return repr(MASK.encode())
+
+
 MAX_BODY = 2000
 """Characters of an error body that are kept."""
 
@@ -88,10 +98,12 @@ def _restore(cls: type[OpenAICompatError], args: tuple[Any, ...], state: dict[st
 class OpenAICompatError(Exception):
     """The root of every exception that this library raises on its own account.
 
-    ``messages`` is the conversation so far where a tool loop was under way, as values that can be sent again.
+    ``messages`` is the conversation so far where a tool loop was under way, as values that can be sent again;
+    ``attempts`` is what was sent, and failed, as ``Attempt`` values.
     """
 
     messages: tuple[Any, ...] = ()
+    attempts: tuple[Attempt, ...] = ()
 
     def __init__(self, message: str = "") -> None:
         super().__init__(message)

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Generator, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from .deadline import CancelToken, Deadline
+from .deadline import CancelToken
 from .errors import APIError, Cancelled, OpenAICompatError
-from .transport import Reply, wait_to_retry
+from .transport import Call, Reply
 from .wire.accumulate import Accumulator, verdict
 from .wire.parse import stamped, stream_events
 from .wire.response import CallInfo, ChatResponse, ParsedResponse, StreamEvent
-from .wire.retry import RetryPolicy
 from .wire.sse import MAX_EVENT_BYTES
 
 if TYPE_CHECKING:
@@ -31,8 +31,8 @@ class ChatStream(Iterator[StreamEvent]):
     """The events of one streamed call, and at the end its answer.
 
     An iterator and a context manager: the request is sent when the first event is asked for, and leaving the ``with``
-    block early closes the connection, so that the server stops. The last event is either ``done`` or an ``error``,
-    whose exception is then raised.
+    block early closes the connection, so that the server stops; so does dropping the stream. The last event is either
+    ``done`` or an ``error``, whose exception is then raised.
     """
 
     def __init__(
@@ -40,35 +40,34 @@ class ChatStream(Iterator[StreamEvent]):
         open_reply: Callable[[], Reply],
         make_accumulator: Callable[[], Accumulator],
         *,
-        call: CallInfo,
-        deadline: Deadline,
+        info: CallInfo,
+        call: Call,
         stop: CancelToken,
         cancel: CancelToken | None = None,
-        retry: RetryPolicy,
         strict: bool = False,
         secrets: Callable[[], list[str]] = list,
         max_event_bytes: int = MAX_EVENT_BYTES,
         output: Output | None = None,
     ) -> None:
-        self.call = call
-        self._open_reply = open_reply
-        self._make_accumulator = make_accumulator
-        self._accumulator = make_accumulator()
-        self._deadline = deadline
-        self._stop = stop
-        self._cancel = cancel
-        self._left = False
-        self._retry = retry
-        self._strict = strict
-        self._secrets = secrets
-        self._max_event_bytes = max_event_bytes
+        self.call = info
         self._output = output
+        self._stop = stop
         self._partial: tuple[list[str], PartialJSON] | None = None
         self._parsed_pieces = 0
-        self._reply: Reply | None = None
-        self._response: ChatResponse | None = None
-        self._first_token_ms: float | None = None
-        self._events = self._run()
+        # The generator knows the reading, and the reading knows nobody: who drops the stream drops all of it.
+        self._reading = _Reading(
+            open_reply,
+            make_accumulator,
+            info=info,
+            call=call,
+            stop=stop,
+            cancel=cancel,
+            strict=strict,
+            secrets=secrets,
+            max_event_bytes=max_event_bytes,
+            output=output,
+        )
+        self._events = self._reading.run()
 
     def __iter__(self) -> Iterator[StreamEvent]:
         return self._events
@@ -90,20 +89,21 @@ class ChatStream(Iterator[StreamEvent]):
 
     def cancel(self) -> None:
         """End the stream from any thread: its reader gets a last ``done`` event with the answer so far."""
-        self._left = True
+        self._reading.left = True
         self._stop.cancel()
 
     def beat_every(self, seconds: float) -> bool:
         """Whether the iterator now gives ``SILENCE``, an empty text event, whenever ``seconds`` pass without an event.
 
-        Only once the first event has come, and not with a compressed reply or a session of the user's own.
+        Only once the first event has come, and not where the call goes through a session of requests.
         """
-        return self._reply is not None and self._reply.beat_every(seconds)
+        reply = self._reading.reply
+        return reply is not None and reply.beat_every(seconds)
 
     @property
     def response(self) -> ChatResponse:
         """The answer, complete or as far as it has come, and then ``truncated``."""
-        return self._response or self._so_far()
+        return self._reading.response or self._reading.so_far()
 
     @property
     def text_stream(self) -> Iterator[str]:
@@ -120,7 +120,7 @@ class ChatStream(Iterator[StreamEvent]):
         """
         from .wire.partial_json import PartialJSON
 
-        pieces = self._accumulator.text_pieces
+        pieces = self._reading.accumulator.text_pieces
         if self._partial is None or self._partial[0] is not pieces:
             # A try that was repeated began anew.
             self._partial, self._parsed_pieces = (pieces, PartialJSON()), 0
@@ -136,30 +136,66 @@ class ChatStream(Iterator[StreamEvent]):
             pass
         return self.response
 
-    def _so_far(self, *, truncated: bool = True) -> ChatResponse:
-        reply = self._reply
-        return self._accumulator.response(
+
+class _Reading:
+    """What there is of a streamed call while it is read; ``run`` reads it."""
+
+    def __init__(
+        self,
+        open_reply: Callable[[], Reply],
+        make_accumulator: Callable[[], Accumulator],
+        *,
+        info: CallInfo,
+        call: Call,
+        stop: CancelToken,
+        cancel: CancelToken | None,
+        strict: bool,
+        secrets: Callable[[], list[str]],
+        max_event_bytes: int,
+        output: Output | None,
+    ) -> None:
+        self.accumulator = make_accumulator()
+        self.reply: Reply | None = None
+        self.response: ChatResponse | None = None
+        self.left = False
+        self._open_reply = open_reply
+        self._make_accumulator = make_accumulator
+        self._info = info
+        self._call = call
+        self._stop = stop
+        self._cancel = cancel
+        self._strict = strict
+        self._secrets = secrets
+        self._max_event_bytes = max_event_bytes
+        self._output = output
+        self._first_token_ms: float | None = None
+
+    def so_far(self, *, truncated: bool = True) -> ChatResponse:
+        """The answer as far as it has come."""
+        reply = self.reply
+        return self.accumulator.response(
             truncated=truncated,
-            latency_ms=self._deadline.elapsed_ms,
+            latency_ms=self._call.deadline.elapsed_ms,
             first_token_ms=self._first_token_ms,
             request_id=reply.request_id if reply else None,
             headers=reply.headers if reply else None,
         )
 
-    def _run(self) -> Generator[StreamEvent, None, None]:
+    def run(self) -> Generator[StreamEvent, None, None]:
+        """The events, the last one ``done`` or ``error``."""
         if self._cancel is not None:
             self._cancel.subscribe(self._stop.cancel)
         try:
             yield from self._tries()
         except Cancelled as error:
-            yield from self._accumulator.flush()
-            if not self._left:
+            yield from self.accumulator.flush()
+            if not self.left:
                 yield self._failed(error)
                 raise
-            self._response = self._so_far()
-            yield StreamEvent("done", self._response, 0, self.call)
+            self.response = self.so_far()
+            yield StreamEvent("done", self.response, 0, self._info)
         except OpenAICompatError as error:
-            yield from self._accumulator.flush()
+            yield from self.accumulator.flush()
             yield self._failed(error)
             raise
         finally:
@@ -169,29 +205,27 @@ class ChatStream(Iterator[StreamEvent]):
     def _failed(self, error: OpenAICompatError) -> StreamEvent:
         """The last event of a stream that failed; its exception holds what had come."""
         if isinstance(error, APIError):
-            error.provider = error.provider or self.call.provider
-        if isinstance(error, (APIError, Cancelled)) and error.partial is None and self._reply is not None:
-            error.partial = self._so_far()
-        return StreamEvent("error", error, 0, self.call)
+            error.provider = error.provider or self._info.provider
+        if isinstance(error, (APIError, Cancelled)) and error.partial is None and self.reply is not None:
+            error.partial = self.so_far()
+        return StreamEvent("error", error, 0, self._info)
 
     def _tries(self) -> Iterator[StreamEvent]:
         """The events of the first try that delivers any: after that nothing is sent again."""
-        tries = 0
         while True:
-            self._stop.raise_if_cancelled()
+            self._call.begin()
             try:
                 yield from self._attempt()
                 return
             except APIError as error:
                 if self._first_token_ms is not None:
-                    raise
-                wait_to_retry(error, tries, self._retry, self._deadline)
-            tries += 1
+                    raise self._call.given_up(error)  # noqa: B904 - the same error
+                self._call.again(error)
 
     def _attempt(self) -> Iterator[StreamEvent]:
-        self._reply = None
-        self._accumulator = accumulator = self._make_accumulator()
-        self._reply = reply = self._open_reply()
+        self.reply = None
+        self.accumulator = accumulator = self._make_accumulator()
+        self.reply = reply = self._open_reply()
         try:
             complete = yield from self._timed(
                 stream_events(
@@ -200,34 +234,42 @@ class ChatStream(Iterator[StreamEvent]):
                     max_event_bytes=self._max_event_bytes,
                     request_id=reply.request_id,
                     secrets=self._secrets(),
-                    heard=reply.heard,
+                    heard=reply.clock.heard,
                     stopped=self._stop.is_cancelled,
-                )
+                ),
+                reply.clock.held,
             )
         except BaseException:
             reply.close()
             raise
         reply.finish()
-        response = self._so_far(truncated=not complete)
+        response = self.so_far(truncated=not complete)
         error = verdict(response, complete=complete, strict=self._strict)
         if error is not None:
-            raise stamped(error, self.call.provider, reply.request_id)
+            raise stamped(error, self._info.provider, reply.request_id)
         if not complete:
-            log.warning("%s: the stream ended with neither finish_reason nor [DONE]", self.call.provider)
+            log.warning("%s: the stream ended with neither finish_reason nor [DONE]", self._info.provider)
+        object.__setattr__(response, "attempts", self._call.succeeded())  # nobody has seen the value yet
         if self._output is not None:
             response = self._output.read(response)
-        self._response = response
-        yield StreamEvent("done", response, 0, self.call)
+        self.response = response
+        yield StreamEvent("done", response, 0, self._info)
 
-    def _timed(self, events: Generator[StreamEvent, None, bool]) -> Generator[StreamEvent, None, bool]:
-        """The same events; notes when the first came."""
-        try:
-            first = next(events)
-        except StopIteration as stop:
-            return bool(stop.value)
-        self._first_token_ms = self._deadline.elapsed_ms
-        yield first
-        return (yield from events)
+    def _timed(
+        self, events: Generator[StreamEvent, None, bool], held: Callable[[float], object]
+    ) -> Generator[StreamEvent, None, bool]:
+        """The same events; notes when the first came, and for how long each is held by its consumer."""
+        monotonic = time.monotonic
+        while True:
+            try:
+                event = next(events)
+            except StopIteration as stop:
+                return bool(stop.value)
+            if self._first_token_ms is None:
+                self._first_token_ms = self._call.deadline.elapsed_ms
+            since = monotonic()
+            yield event
+            held(since)
 
 
 class ParsedStream(ChatStream, Generic[T]):

@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 
-from openai_compat import CancelToken, Tool, _threads, tool
+from openai_compat import Tool, _threads, tool
 from openai_compat._threads import at_thread_end, spawn
-from openai_compat.deadline import interruptible
 from openai_compat.sinks import ThreadSink
 from openai_compat.submit import CallFuture
 from openai_compat.tool_pool import run_calls
@@ -81,9 +80,8 @@ def sink() -> None:
         (tools, 2),
         (sink, 1),
         (lambda: CallFuture(lambda token: 1).result(10), 1),
-        (lambda: interruptible(lambda: 1, CancelToken()), 1),
     ],
-    ids=["tools", "sink", "submit", "interruptible"],
+    ids=["tools", "sink", "submit"],
 )
 def test_wherever_users_code_has_a_thread_its_end_is_told(use: Any, count: int, ended: list[threading.Thread]) -> None:
     assert isinstance(nothing, Tool)

@@ -18,6 +18,7 @@ from .error_body import find_error, status_error
 from .messages import Usage
 from .parse import decode_body
 from .response import CallInfo
+from .retry import Attempt
 
 if TYPE_CHECKING:
     Vector = memoryview[float]
@@ -92,6 +93,7 @@ class EmbeddingResponse:
     request_id: str | None = attrs.field(default=None, eq=False)
     headers: Mapping[str, str] = attrs.field(factory=dict, eq=False, repr=False)
     raw: Mapping[str, Any] = attrs.field(factory=dict, eq=False, repr=False)
+    attempts: tuple[Attempt, ...] = attrs.field(default=(), eq=False, repr=False)
 
     def _repr_html_(self) -> str:
         from .._html import embeddings_html

@@ -9,7 +9,7 @@ import attrs
 
 from ..errors import OpenAICompatError
 from .messages import Message, ToolCall, Usage
-from .retry import rate_limits
+from .retry import Attempt, rate_limits
 
 UNKNOWN = "unknown"
 """The finish reason of an answer whose server gave none."""
@@ -51,8 +51,9 @@ class ChatResponse:
     """The answer to a chat call, streamed or not.
 
     ``latency_ms`` is the time from the call to the whole answer, ``first_token_ms`` to its first piece (None where it
-    was not streamed). ``truncated`` marks an answer whose stream ended cleanly but said neither ``finish_reason`` nor
-    ``[DONE]``. ``raw`` is the body as decoded; of a stream, the fields beside its choices.
+    was not streamed). ``attempts`` is what was sent for it, the last one with success. ``truncated`` marks an answer
+    whose stream ended cleanly but said neither ``finish_reason`` nor ``[DONE]``. ``raw`` is the body as decoded; of a
+    stream, the fields beside its choices.
     """
 
     choices: tuple[Choice, ...] = ()
@@ -66,6 +67,7 @@ class ChatResponse:
     headers: Mapping[str, str] = attrs.field(factory=dict, eq=False, repr=False)
     raw: Mapping[str, Any] = attrs.field(factory=dict, eq=False, repr=False)
     origin: str = attrs.field(default="", eq=False, repr=False)
+    attempts: tuple[Attempt, ...] = attrs.field(default=(), eq=False, repr=False)
 
     def _repr_html_(self) -> str:
         from .._html import chat_html

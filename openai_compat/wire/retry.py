@@ -18,21 +18,54 @@ _SECONDS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e
 
 
 @attrs.frozen(kw_only=True)
+class Attempt:
+    """One time that the request of a call was sent.
+
+    Args:
+        number: of the try, from 1.
+        replay: a repetition within a try, over a new connection: the kept one turned out to be closed.
+        started: seconds since the call began.
+        seconds: that it took.
+        error: why it failed; None where it did not.
+        waited: seconds that were waited before it.
+    """
+
+    number: int
+    replay: bool = False
+    started: float = 0.0
+    seconds: float = 0.0
+    error: str | None = None
+    waited: float = 0.0
+
+
+@attrs.frozen(kw_only=True)
 class RetryPolicy:
     """How often, and after how long, a failed call is made again.
 
-    ``max_retries`` counts tries after the first. The wait doubles from ``first_wait`` seconds to ``longest_wait``,
-    less up to half of it at random; a server's own hint wins.
+    Args:
+        max_retries: tries after the first.
+        first_wait: seconds before the second try; doubles from try to try, less up to half of it at random. A server's
+            own hint wins.
+        longest_wait: seconds that it doubles to.
+        idempotency_key: whether all tries of a call carry one ``Idempotency-Key``, so that a server or gateway that
+            knows the header does the work once.
     """
 
     max_retries: int = attrs.field(default=2)
-    first_wait: float = 0.5
-    longest_wait: float = 8.0
+    first_wait: float = attrs.field(default=0.5)
+    longest_wait: float = attrs.field(default=8.0)
+    idempotency_key: bool = True
 
     @max_retries.validator
     def _check(self, _: Any, value: Any) -> None:
         if isinstance(value, bool) or not isinstance(value, int) or value < 0:
             raise ConfigurationError(f"max_retries must be a whole number from 0, not {value!r}")
+
+    @first_wait.validator
+    @longest_wait.validator
+    def _check_wait(self, attribute: Any, value: Any) -> None:
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= MAX_WAIT:
+            raise ConfigurationError(f"{attribute.name} must be from 0 to {MAX_WAIT:g} seconds, not {value!r}")
 
     def delay(self, attempt: int, error: APIError, jitter: float) -> float | None:
         """Seconds to wait after try number ``attempt`` (from 0) failed with ``error``; None to give up.

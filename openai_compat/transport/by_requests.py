@@ -1,0 +1,204 @@
+"""Requests' own way: through ``requests.Session.send``, where the session is the user's, or something is patched."""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+from collections.abc import Iterator, Mapping
+from http.cookiejar import CookieJar
+from typing import Any
+
+import requests
+from requests.adapters import HTTPAdapter
+
+from ..errors import APIConnectionError, ResponseParseError
+from .clock import Clock
+from .endpoint import Endpoint
+from .exchange import INFLATION_FROM, MAX_INFLATION, READ_SIZE
+from .lease import Borrowed, Opening
+from .route import SYSTEM, Route
+
+
+class Sessions:
+    """The session that calls go through: the user's own, or one of whatever class ``requests.Session`` is now.
+
+    Args:
+        given: the user's own.
+        pool_size: connections that one of ours keeps.
+    """
+
+    def __init__(self, given: requests.Session | None, *, pool_size: int) -> None:
+        self._given = given
+        self._pool_size = pool_size
+        self._made: requests.Session | None = None
+        self._process = os.getpid()
+
+    def session(self, route: Route | None) -> requests.Session:
+        """The session for a call; in a forked child with pools of its own."""
+        if self._given is not None:
+            if self._process != os.getpid():
+                self._process = os.getpid()
+                _renew(self._given)
+            return self._given
+        if self._made is None or type(self._made) is not requests.Session or self._process != os.getpid():
+            self._process = os.getpid()
+            self._made = self._new(route)
+        return self._made
+
+    def close(self) -> None:
+        """Close what was made here."""
+        made, self._made = self._made, None
+        if made is not None:
+            made.close()
+
+    def _new(self, route: Route | None) -> requests.Session:
+        session = requests.Session()
+        session.trust_env = False  # the route has read the environment
+        system = route is not None and route.verify == SYSTEM
+        adapter = _SystemAdapter(route) if system and route is not None else HTTPAdapter(pool_maxsize=self._pool_size)
+        session.mount("http://", adapter)
+        session.mount("https://", adapter)
+        return session
+
+
+class _SystemAdapter(HTTPAdapter):
+    """Trusts the certificates of the operating system."""
+
+    def __init__(self, route: Route) -> None:
+        self._route = route
+        super().__init__()
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs, ssl_context=self._route.context())
+
+
+def send(
+    session: requests.Session,
+    method: str,
+    url: str,
+    content: bytes | None,
+    headers: Mapping[str, str],
+    clock: Clock,
+    *,
+    auth: Any,
+    settings: Mapping[str, Any],
+) -> tuple[requests.Response, ReadByRequests]:
+    """Send a request; the headers of its reply have come.
+
+    Args:
+        auth: a requests auth object, or None where the session's own or netrc applies.
+        settings: proxies, verification and certificates.
+    """
+    deadline = clock.deadline
+    request = requests.Request(method, url, data=content, headers=dict(headers), auth=auth)
+    prepared = session.prepare_request(request)
+    timeout = (deadline.within(deadline.timeout.connect), deadline.within(deadline.timeout.first_token))
+    if 0.0 in timeout:
+        raise clock.error()
+    with Opening(deadline.cancel):
+        response = session.send(
+            prepared,
+            stream=True,
+            allow_redirects=False,
+            timeout=timeout,
+            **settings,
+        )
+    return response, ReadByRequests(response, clock)
+
+
+def keep_authorization(request: Any) -> Any:
+    """An auth object that changes nothing: with one, requests does not put netrc's password in place of a key."""
+    return request
+
+
+def settings_of(session: requests.Session, endpoint: Endpoint) -> dict[str, Any]:
+    """What a user's session and the environment say of proxies, verification and certificates.
+
+    Proxies from the environment are not for servers on this machine; the session's own are.
+    """
+    merged: dict[str, Any] = dict(session.merge_environment_settings(endpoint.base, {}, True, None, None))
+    merged.pop("stream")
+    if endpoint.loopback:
+        merged["proxies"] = dict(session.proxies)
+    return merged
+
+
+class ReadByRequests:
+    """The body of a response of requests."""
+
+    can_beat = False
+
+    def __init__(self, response: requests.Response, clock: Clock) -> None:
+        self.clock = clock
+        self._response = response
+        self._process = os.getpid()
+        self._lease = Borrowed(response.raw, clock.deadline.cancel)
+        clock.enter("first_token", clock.deadline.timeout.first_token)
+        self.pieces = self._pieces()
+
+    def _pieces(self) -> Iterator[bytes]:
+        total = 0
+        for piece in self._read() if self._lease.sock is not None else self._response.iter_content(READ_SIZE):
+            if self._process != os.getpid():
+                raise APIConnectionError("this reply belongs to the parent process; a forked child has to ask anew")
+            total += len(piece)
+            received = self._response.raw.tell() if total > INFLATION_FROM else 0
+            if received and total > received * MAX_INFLATION:
+                raise ResponseParseError(
+                    f"the reply grew to {total:,} bytes from {received:,}: a decompression bomb, or a broken server"
+                )
+            yield piece
+
+    def _read(self) -> Iterator[bytes]:
+        raw = self._response.raw
+        while True:
+            # Once urllib3 has the connection back, only what it has buffered is left.
+            limit = self.clock.wait()
+            if (sock := self._lease.sock) is not None:
+                sock.settimeout(limit)
+            data = raw.read1(READ_SIZE, decode_content=True)
+            if not data:
+                return
+            yield data
+
+    def finish(self) -> None:
+        """The answer is complete: urllib3 takes its connection back if the body ends at once."""
+        try:
+            self.clock.enter("idle", 0.05)
+            for _ in range(4):
+                if next(self.pieces, None) is None:
+                    break
+        except Exception:
+            # Whatever follows the answer must not cost the answer.
+            self.close()
+            return
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection, unless urllib3 has it back."""
+        self._lease.shut_down()
+        self._lease.end()
+        self._response.close()
+
+
+def _renew(session: requests.Session) -> None:
+    """Give a session that was used before a fork pools of its own in the child, and locks that no lost thread holds."""
+    if isinstance(session.cookies, CookieJar):
+        session.cookies._cookies_lock = threading.RLock()  # type: ignore[attr-defined]
+    for adapter in session.adapters.values():
+        given: Any = adapter
+        if isinstance(adapter, HTTPAdapter):
+            for manager in (adapter.poolmanager, *adapter.proxy_manager.values()):
+                _forget_pools(manager.pools)
+            adapter.init_poolmanager(given._pool_connections, given._pool_maxsize, block=given._pool_block)
+            adapter.proxy_manager = {}
+
+
+def _forget_pools(pools: Any) -> None:
+    """Drop this process's copies of the kept connections; urllib3 closes pools when they are collected, or at exit."""
+    pools.lock = threading.RLock()
+    for key in pools.keys():  # noqa: SIM118 - a container that is not iterable
+        kept = pools.get(key).pool
+        if isinstance(kept, queue.Queue):
+            kept.__init__(kept.maxsize)  # type: ignore[misc]

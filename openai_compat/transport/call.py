@@ -1,0 +1,129 @@
+"""What may be sent again? One logical call: its tries, the waits between them, and the record of both."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from ..deadline import Deadline
+from ..errors import APIError, APITimeoutError
+from ..wire.retry import Attempt, RetryPolicy
+
+log = logging.getLogger("openai_compat")
+
+T = TypeVar("T")
+
+
+class Call:
+    """One call of the user's, however often it is sent.
+
+    At most ``1 + max_retries`` tries; within a try at most one replay, and that only of a request that went out over a
+    kept connection on which not one byte came back.
+
+    Args:
+        deadline: when it has to be over, and what may end it before.
+        policy: what is tried again, and when.
+        on_retry: hears of each attempt that failed and is followed by another.
+    """
+
+    def __init__(
+        self,
+        deadline: Deadline,
+        policy: RetryPolicy,
+        on_retry: Callable[[Attempt], object] | None = None,
+    ) -> None:
+        self.deadline = deadline
+        self.attempts: tuple[Attempt, ...] = ()
+        self.idempotency_key = os.urandom(16).hex() if policy.idempotency_key else ""
+        self._policy = policy
+        self._on_retry = on_retry
+        self._tries = 0
+        self._replay = False
+        self._started = deadline.started
+        self._waited = 0.0
+
+    def run(self, attempt: Callable[[], T]) -> T:
+        """Call ``attempt`` until it succeeds or its error is not worth another try; that error is raised."""
+        while True:
+            try:
+                self.begin()
+                return attempt()
+            except APIError as error:
+                self.again(error)
+
+    def begin(self) -> None:
+        """A try begins.
+
+        Raises:
+            Cancelled: the call was ended.
+        """
+        if self.deadline.cancel is not None:
+            self.deadline.cancel.raise_if_cancelled()
+        self._started = time.monotonic()
+        self._replay = False
+
+    def replay(self, error: BaseException) -> bool:
+        """Whether the request of this try may be sent once more: a kept connection was closed by the server."""
+        if self._replay:
+            return False
+        failed = self._failed(f"the kept connection was closed ({type(error).__name__})")
+        log.info("%s: sent again over a new connection", failed.error)
+        self._tell(failed)
+        self._started = time.monotonic()
+        self._replay = True
+        self._waited = 0.0
+        return True
+
+    def again(self, error: APIError) -> None:
+        """Wait as long as the policy says after a try failed; raises ``error`` to give up."""
+        delay = self._policy.delay(self._tries, error, random.random())
+        if delay is None:
+            raise self.given_up(error)
+        failed = self._failed(str(error))
+        log.info(
+            "try %d of %d in %.1f s, after: %s", failed.number + 1, self._policy.max_retries + 1, delay, failed.error
+        )
+        self._tell(failed)
+        try:
+            self.deadline.sleep(delay)
+        except APITimeoutError as timeout:
+            timeout.provider = error.provider
+            timeout.attempts = self.attempts
+            raise timeout from error
+        self._tries += 1
+        self._waited = delay
+
+    def given_up(self, error: APIError) -> APIError:
+        """``error``, which ends the call, with the record of what was tried."""
+        self._failed(str(error))
+        error.attempts = self.attempts
+        if self._tries and error.args:
+            error.args = (f"{error.args[0]} (after {self._tries + 1} tries)", *error.args[1:])
+        return error
+
+    def succeeded(self) -> tuple[Attempt, ...]:
+        """The record of a call whose last attempt succeeded."""
+        return (*self.attempts, self._attempt(None))
+
+    def _failed(self, words: str) -> Attempt:
+        attempt = self._attempt(words)
+        self.attempts = (*self.attempts, attempt)
+        return attempt
+
+    def _attempt(self, error: str | None) -> Attempt:
+        return Attempt(
+            number=self._tries + 1,
+            replay=self._replay,
+            started=self._started - self.deadline.started,
+            seconds=time.monotonic() - self._started,
+            error=error,
+            waited=self._waited,
+        )
+
+    def _tell(self, attempt: Attempt) -> None:
+        if self._on_retry is not None:
+            self._on_retry(attempt)

@@ -1,0 +1,131 @@
+"""What time it is for one exchange: which limit runs, since when, and how long the next wait may be."""
+
+from __future__ import annotations
+
+import time
+
+from ..deadline import Deadline
+from ..errors import APITimeoutError, Cancelled, Phase
+
+_SLACK = 0.05
+"""Seconds: a wait may end this much before its limit, and is taken for having reached it."""
+_WORDS: dict[Phase, str] = {
+    "connect": "no connection to {where} within {seconds:g} s",
+    "first_token": "no answer from {where} within {seconds:g} s",
+    "idle": "nothing more from {where} for {seconds:g} s",
+    "total": "the call to {where} took more than {seconds:g} s in all",
+}
+
+
+class Clock:
+    """The time limits of one exchange.
+
+    A phase runs from ``enter``, anew from each ``progress``; the total of the call runs always. Only what a consumer
+    takes to handle an event (``held``) counts for neither.
+    """
+
+    def __init__(self, deadline: Deadline, *, where: str = "", provider: str = "") -> None:
+        self.deadline = deadline
+        self._where = where
+        self._provider = provider
+        self._beat_every: float | None = None
+        self._next_beat = 0.0
+        self.started = time.monotonic()
+        self.enter("connect", deadline.timeout.connect)
+
+    def enter(self, phase: Phase, seconds: float | None) -> None:
+        """Begin a phase that may last ``seconds``."""
+        self.phase = phase
+        self._seconds = seconds
+        self._since = time.monotonic()
+
+    def progress(self) -> None:
+        """Something has come, or was sent: the phase begins anew."""
+        self._since = time.monotonic()
+
+    def heard(self, *, token: bool) -> None:
+        """A payload of a stream has come: with a piece of the answer in it, the idle limit starts anew."""
+        if not token:
+            return
+        if self.phase == "first_token":
+            self.enter("idle", self.deadline.timeout.idle)
+        else:
+            self._since = time.monotonic()
+        if self._beat_every is not None:
+            self._next_beat = self._since + self._beat_every
+
+    def held(self, since: float) -> None:
+        """A consumer held an event since ``since``, a monotonic time; that is not the server's fault."""
+        now = time.monotonic()
+        self._since = min(now, self._since + now - since)
+
+    def left(self, now: float) -> float | None:
+        """Seconds that the phase and the call may still take, below 0 when they are over; None without a limit."""
+        left = None if self._seconds is None else self._since + self._seconds - now
+        ends = self.deadline.ends
+        return left if ends is None or (left is not None and left <= ends - now) else ends - now
+
+    def wait(self) -> float | None:
+        """Seconds that the next wait may take: until a limit, or until the next beat.
+
+        Raises:
+            APITimeoutError: nothing is left.
+        """
+        now = time.monotonic()
+        left = self.left(now)
+        if left is not None and left <= 0:
+            raise self.error()
+        if self._beat_every is None:
+            return left
+        beat = max(self._next_beat - now, 0.001)
+        return beat if left is None else min(left, beat)
+
+    def check(self) -> None:
+        """Raise what ends the call, if anything does: ``APITimeoutError`` or ``Cancelled``."""
+        if self.deadline.cancelled:
+            raise Cancelled
+        left = self.left(time.monotonic())
+        if left is not None and left <= 0:
+            raise self.error()
+
+    def passed(self, phase: Phase | None = None) -> bool:
+        """Whether a limit has been reached: that of the current phase or the total, or one phase's since the start."""
+        if phase is None:
+            left = self.left(time.monotonic())
+            return left is not None and left <= _SLACK
+        limit = getattr(self.deadline.timeout, phase)
+        return limit is not None and time.monotonic() - self.started >= limit - _SLACK
+
+    def beat_every(self, seconds: float) -> None:
+        """From now on a wait ends when ``seconds`` have passed since the last piece of the answer, or the last beat."""
+        self._beat_every = seconds
+        self._next_beat = time.monotonic() + seconds
+
+    def timed_out(self) -> bool:
+        """Whether a wait that timed out was ours; then it may be tried again, for it was only until the next beat.
+
+        Raises:
+            APITimeoutError: a limit was reached.
+        """
+        if self.passed():
+            raise self.error()
+        now = time.monotonic()
+        if self._beat_every is None or now < self._next_beat - _SLACK:
+            return False
+        self._next_beat = now + self._beat_every
+        return True
+
+    def error(self) -> APITimeoutError:
+        """The error for the limit that was reached."""
+        return self.reached("total" if self.deadline.left == 0.0 else self.phase)
+
+    def reached(self, phase: Phase) -> APITimeoutError:
+        """The error for one limit."""
+        seconds = getattr(self.deadline.timeout, phase) or 0.0
+        return APITimeoutError(
+            _WORDS[phase].format(where=self._where, seconds=seconds) + f" (timeout: {phase})",
+            phase=phase,
+            provider=self._provider,
+            # A server that is slow to answer may still be at work: to ask again would double its load.
+            retryable=phase == "connect",
+        )

@@ -1,0 +1,90 @@
+"""Where an API is: its base URL, read as people write it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import NamedTuple
+from urllib.parse import urlencode, urlsplit
+
+from ..errors import ConfigurationError, Masked
+
+_LOOPBACK = re.compile(r"localhost|.+\.localhost|::1|0\.0\.0\.0|127(\.\d{1,3}){3}").fullmatch
+
+
+class Endpoint(NamedTuple):
+    """Where the API is: ``base`` without a trailing slash, ``query`` as given with it, ``userinfo`` taken out.
+
+    ``guessed`` is True where nothing named a path, and ``base`` ends in ``/v1`` because it nearly always does.
+    """
+
+    base: str
+    host: str
+    port: int | None
+    query: str = ""
+    userinfo: tuple[str, str] | None = None
+    guessed: bool = False
+
+    @classmethod
+    def parse(cls, base_url: str, api_path: str | None = None) -> Endpoint:
+        """Read a base URL: with or without ``/v1``, a trailing slash, a path of the API behind it, or a query.
+
+        Args:
+            base_url: as given.
+            api_path: what is appended to it, ``""`` for nothing; None for ``/v1`` where the URL has no path.
+
+        Raises:
+            ConfigurationError: no http or https scheme, no host, or a bad port.
+        """
+        if not isinstance(base_url, str) or not base_url.strip():
+            raise ConfigurationError("no base URL: give one such as 'http://localhost:11434/v1'")
+        parts = urlsplit(base_url.strip())
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            shown = base_url.strip().rpartition("@")[2]
+            raise ConfigurationError(
+                f"the base URL must begin with http:// or https:// and name a host, as in 'http://localhost:11434/v1', "
+                f"not {shown!r}"
+            )
+        try:
+            port = parts.port
+        except ValueError as error:
+            raise ConfigurationError(f"the base URL has a bad port: {error}") from None
+        path = parts.path.rstrip("/")
+        guessed = api_path is None and not path
+        path = "/".join(segment for segment in path.split("/") if segment != ".")
+        for tail in ("/chat/completions", "/embeddings", "/models"):
+            path = path.removesuffix(tail)
+        path += "/v1" if guessed else f"/{api_path.strip('/')}" if api_path else ""
+        netloc = parts.netloc.rpartition("@")[2]
+        return cls(
+            base=f"{parts.scheme}://{netloc}{path}",
+            host=parts.hostname.lower(),
+            port=port,
+            query=parts.query,
+            userinfo=(Masked(parts.username or ""), Masked(parts.password or "")) if "@" in parts.netloc else None,
+            guessed=guessed,
+        )
+
+    @property
+    def secure(self) -> bool:
+        """Whether TLS protects the way."""
+        return self.base.startswith("https:")
+
+    @property
+    def loopback(self) -> bool:
+        """On this machine, where no proxy belongs in between."""
+        return _LOOPBACK(self.host) is not None
+
+    @property
+    def authority(self) -> str:
+        """Host and port as the URL has them, the value of the ``Host`` header."""
+        return self.base.split("/", 3)[2]
+
+    def url(self, path: str, query: Mapping[str, str] | None = None) -> str:
+        """The URL of a path below the base."""
+        joined = "&".join(part for part in (self.query, urlencode(query or {})) if part)
+        return f"{self.base}{path}" + (f"?{joined}" if joined else "")
+
+    def at_root(self) -> Endpoint:
+        """The same server without the ``/v1`` that was guessed."""
+        return self._replace(base=self.base.removesuffix("/v1"), guessed=False)

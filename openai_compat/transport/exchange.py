@@ -1,0 +1,242 @@
+"""One request and its reply, over one lease."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+from ..errors import APIConnectionError, MaskedBytes, ResponseParseError
+from .clock import Clock
+from .http1 import BadReplyError, Head, body, read_head, split_head
+from .lease import Lease
+
+READ_SIZE = 65536
+MAX_INFLATION = 200
+"""How many times its size on the wire a body may grow to, once it is over ``INFLATION_FROM``."""
+INFLATION_FROM = 8 * 1024 * 1024
+_WRITE_SIZE = 262144
+_TOGETHER = 65536
+"""A body up to this size goes out together with its head."""
+
+
+_READ = {400, 422}
+"""Statuses of refusals that say that the request was read."""
+
+
+class NoReplyError(ConnectionError):
+    """The server closed the connection instead of answering."""
+
+
+class Exchange:
+    """Sends a request over a lease, and reads the reply; the lease ends with it.
+
+    ``silent`` is True until the first byte has come back.
+    """
+
+    def __init__(self, lease: Lease, clock: Clock) -> None:
+        self.lease = lease
+        self.clock = clock
+        self.silent = True
+        self.received = 0
+        self.pieces: Iterator[bytes] = iter(())
+        self._sock = lease.sock
+        self._process = os.getpid()
+        self._limit: float | None = None
+        self._limited = False
+        self._rest = b""
+        self._keeps = False
+        self._ended = False
+
+    def ask(self, head: bytes, content: bytes) -> Head:
+        """Send the request; the head of the reply.
+
+        Raises:
+            APITimeoutError: a limit was reached.
+            BadReplyError: what came is no HTTP reply.
+            OSError: the connection broke.
+        """
+        self.clock.enter("first_token", self.clock.deadline.timeout.first_token)
+        broken: OSError | None = None
+        try:
+            if len(content) <= _TOGETHER:
+                self._send(MaskedBytes(head + content))
+            else:
+                self._send(head)
+                self._send(content)
+        except ConnectionError as error:
+            # A server that refuses a large request may say so before it has read all of it.
+            broken = error
+        try:
+            reply = self._read_head()
+        except (OSError, BadReplyError):
+            if broken is not None:
+                raise broken from None
+            raise
+        # Who refuses a request may not have read it, and would take its rest for the next one.
+        self._keeps = reply.keeps and broken is None and (reply.status < 300 or reply.status in _READ)
+        self.pieces = self._decoded(reply)
+        return reply
+
+    def _send(self, data: bytes) -> None:
+        rest = memoryview(data)
+        while rest:
+            self._arm()
+            try:
+                sent = self._sock.send(rest[:_WRITE_SIZE])
+            except TimeoutError:
+                self._timed_out()
+                continue
+            rest = rest[sent:]
+            if rest:
+                self.clock.progress()
+                self.clock.check()
+        self.clock.progress()
+
+    def _read_head(self) -> Head:
+        data = b""
+        while True:
+            looked = 0
+            while (parts := split_head(data, looked)) is None:
+                looked = len(data)
+                more = self._read()
+                if more == b"":
+                    raise NoReplyError("closed without a reply") if not data else BadReplyError("its head is cut short")
+                data += more or b""
+            head = read_head(parts[0])
+            data = parts[1]
+            if head.status >= 200:
+                self._rest = data
+                return head
+            if head.status == 101:
+                raise BadReplyError("it switches to another protocol")
+            # An informational reply, such as 103 Early Hints: the answer is still to come.
+
+    def _decoded(self, head: Head) -> Iterator[bytes]:
+        coding = head.headers.get("content-encoding", "").strip().lower()
+        raw = self._raw(head)
+        if coding in ("", "identity"):
+            return raw
+        if coding in ("gzip", "x-gzip", "deflate"):
+            return self._inflated(raw)
+        return _Unreadable(coding)
+
+    def _raw(self, head: Head) -> Iterator[bytes]:
+        behind = yield from body(head, self._read)
+        self._ended = True
+        if behind:
+            # Bytes that belong to no reply would answer the next request.
+            self._keeps = False
+
+    def _inflated(self, raw: Iterator[bytes]) -> Iterator[bytes]:
+        inflater = _Inflater()
+        total = 0
+        for data in raw:
+            if not data:
+                yield data
+            for piece in inflater.feed(data):
+                total += len(piece)
+                if total > INFLATION_FROM and total > self.received * MAX_INFLATION:
+                    raise ResponseParseError(
+                        f"the reply grew to {total:,} bytes from {self.received:,}: a decompression bomb, or a broken "
+                        "server"
+                    )
+                yield piece
+
+    def _read(self) -> bytes | None:
+        """The next bytes; none at the end, None where a beat came first."""
+        if self._rest:
+            rest, self._rest = self._rest, b""
+            return rest
+        self._arm()
+        try:
+            data: bytes = self._sock.recv(READ_SIZE)
+        except TimeoutError:
+            self._timed_out()
+            return None
+        self.received += len(data)
+        if data:
+            self.silent = False
+        return data
+
+    def _arm(self) -> None:
+        if self._process != os.getpid():
+            raise APIConnectionError("this reply belongs to the parent process; a forked child has to ask anew")
+        limit = self.clock.wait()
+        # A system call for each read only where the limit has moved by more than a fiftieth.
+        if not self._limited or limit is None or self._limit is None or not limit <= self._limit <= limit * 1.02:
+            self._limited = True
+            self._limit = limit
+            self._sock.settimeout(limit)
+
+    def _timed_out(self) -> None:
+        if not self.clock.timed_out():
+            # No limit of ours has passed: this is someone else's TimeoutError, a signal handler's for instance.
+            raise  # what the caller is handling
+
+    def finish(self) -> None:
+        """The answer is complete: give the connection back if the body ends at once, else close it."""
+        if not self._ended:
+            # Whatever follows the answer must not cost the answer.
+            with contextlib.suppress(Exception):
+                self.clock.enter("idle", 0.05)
+                for _ in range(4):
+                    if next(self.pieces, None) is None:
+                        break
+        if self._ended and self._keeps:
+            self.lease.give_back()
+        else:
+            self.lease.close()
+
+    def close(self) -> None:
+        """The answer is not wanted any more, or cannot be had."""
+        self.lease.close()
+
+
+class _Unreadable(Iterator[bytes]):
+    """A body in a coding that was not asked for."""
+
+    def __init__(self, coding: str) -> None:
+        self._coding = coding
+
+    def __next__(self) -> bytes:
+        raise ResponseParseError(f"the reply is encoded as {self._coding[:40]!r}, which was not asked for")
+
+
+class _Inflater:
+    """Decompresses gzip, and deflate with and without its zlib head, as it comes."""
+
+    def __init__(self) -> None:
+        self._begun = False
+        self._ended = False
+        # 47: gzip or zlib, as the data says.
+        self._inflate: Any = zlib.decompressobj(47)
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """What ``data`` adds, in pieces of at most ``READ_SIZE`` bytes.
+
+        Raises:
+            ResponseParseError: not compressed, or damaged.
+        """
+        while data and not self._ended:
+            try:
+                piece = self._inflate.decompress(data, READ_SIZE)
+                while len(piece) == READ_SIZE:
+                    yield piece
+                    piece = self._inflate.decompress(self._inflate.unconsumed_tail, READ_SIZE)
+            except zlib.error as error:
+                if self._begun:
+                    raise ResponseParseError(f"the reply cannot be decompressed: {error}") from None
+                self._begun = True
+                self._inflate = zlib.decompressobj(-15)
+                continue
+            self._begun = True
+            if piece:
+                yield piece
+            data = self._inflate.unused_data
+            if self._inflate.eof:
+                # Another member of a gzip file, or padding.
+                self._ended = not data.startswith(b"\x1f\x8b")
+                self._inflate = zlib.decompressobj(47)

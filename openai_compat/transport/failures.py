@@ -1,0 +1,176 @@
+"""Whose exception is it? What the network's layers raise becomes an error of this library; all else passes."""
+
+from __future__ import annotations
+
+import errno
+import http.client
+import socket
+import ssl
+from typing import Any
+
+from ..errors import (
+    APIConnectionError,
+    APITimeoutError,
+    Cancelled,
+    ConfigurationError,
+    OpenAICompatError,
+    Phase,
+    ResponseParseError,
+)
+from .clock import Clock
+from .endpoint import Endpoint
+from .http1 import BadReplyError
+
+_NETWORK = {
+    getattr(errno, name)
+    for name in ("ENETUNREACH", "EHOSTUNREACH", "ENETDOWN", "EHOSTDOWN", "EADDRNOTAVAIL", "ENOTCONN", "EPIPE", "EBADF")
+    if hasattr(errno, name)
+}
+_PACKAGES = ("requests", "urllib3", "socks")
+
+
+def mapped(error: BaseException, clock: Clock, endpoint: Endpoint, provider: str, proxy: str = "") -> BaseException:
+    """The exception of this library for one from below; one that is not from below is returned as it is.
+
+    Args:
+        error: what was raised within the call.
+        clock: of the exchange.
+        endpoint: who was called.
+        provider: who that is.
+        proxy: the name of the setting that put a proxy in between.
+    """
+    if isinstance(error, OpenAICompatError):
+        if isinstance(error, APIConnectionError) and not error.provider:
+            error.provider = provider
+        return error
+    if not isinstance(error, Exception) or not _of_the_network(error):
+        return error
+    if clock.deadline.cancelled:
+        return Cancelled()
+    chain = wrapped(error)
+    # urllib3 has counted refused connections among its timeouts.
+    if any(map(_is_timeout, chain)) and not any(isinstance(item, ConnectionRefusedError) for item in chain):
+        return _timeout(error, chain, clock, endpoint, provider)
+    return _explained(error, chain, endpoint, provider, proxy)
+
+
+def cause(error: BaseException) -> BaseException | None:
+    """What to chain: the error at the root, whose text holds neither URL nor headers."""
+    if isinstance(error, OpenAICompatError) or not isinstance(error, Exception):
+        return None
+    roots = [item for item in wrapped(error) if isinstance(item, OSError) and not _package(item)]
+    # Without its frames, whose variables hold the request as it was sent.
+    return roots[-1].with_traceback(None) if roots else None
+
+
+def gone(error: BaseException) -> bool:
+    """Whether a connection was closed by the server, which has then not seen the request if nothing came back."""
+    return isinstance(error, ConnectionError)
+
+
+def wrapped(error: BaseException) -> list[BaseException]:
+    """An exception and all that it wraps, in requests' and urllib3's ways too.
+
+    Never ``__context__``: inside an ``except`` block it leads out of the call, to what the caller is handling.
+    """
+    seen: list[BaseException] = []
+    waiting: list[Any] = [error]
+    while waiting and len(seen) < 20:
+        item = waiting.pop(0)
+        if isinstance(item, BaseException) and item not in seen:
+            seen.append(item)
+            waiting += [getattr(item, "reason", None), *item.args, item.__cause__]
+    return seen
+
+
+def _of_the_network(error: Exception) -> bool:
+    if isinstance(error, (ConnectionError, socket.gaierror, ssl.SSLError, BadReplyError, http.client.HTTPException)):
+        return True
+    if _package(error):
+        return True
+    if isinstance(error, TimeoutError):
+        return True  # told apart by whoever waited, or by the clock
+    return isinstance(error, OSError) and error.errno in _NETWORK
+
+
+def _package(error: BaseException) -> bool:
+    return type(error).__module__.partition(".")[0] in _PACKAGES
+
+
+def _is_timeout(error: BaseException) -> bool:
+    return isinstance(error, TimeoutError) or (
+        _package(error) and any(cls.__name__ in ("Timeout", "TimeoutError") for cls in type(error).__mro__)
+    )
+
+
+def _timeout(
+    error: Exception, chain: list[BaseException], clock: Clock, endpoint: Endpoint, provider: str
+) -> BaseException:
+    """A limit of ours that was reached; someone else's ``TimeoutError``, such as a signal handler's, stays."""
+    if not _package(error):
+        return clock.error() if clock.passed() else error
+    # On requests' own way the clock cannot see when the connection is there.
+    connecting = any(_package(item) and "Connect" in type(item).__name__ and _is_timeout(item) for item in chain)
+    waiting: Phase = "connect" if connecting else "first_token" if clock.phase == "connect" else clock.phase
+    phase: Phase = "total" if clock.deadline.left == 0.0 else waiting
+    if clock.passed(phase):
+        return clock.reached(phase)
+    return APITimeoutError(
+        f"{endpoint.base} did not answer in time, by a limit that is not this client's",
+        phase=phase,
+        provider=provider,
+        retryable=connecting,
+    )
+
+
+def _explained(
+    error: Exception, chain: list[BaseException], endpoint: Endpoint, provider: str, proxy: str
+) -> OpenAICompatError:
+    where = endpoint.base
+
+    def first(*types: type[BaseException]) -> Any:
+        return next((item for item in chain if isinstance(item, types)), None)
+
+    def named(*names: str) -> bool:
+        return any(_package(item) and type(item).__name__ in names for item in chain)
+
+    def failed(words: str, *, retryable: bool) -> APIConnectionError:
+        return APIConnectionError(words, provider=provider, retryable=retryable)
+
+    if named("InvalidHeader"):
+        # requests shows the header's value, which may be a key.
+        return ConfigurationError("a header has a character that HTTP does not allow in it; check api_key and headers")
+    if named("InvalidURL", "InvalidSchema", "MissingSchema", "LocationValueError", "LocationParseError"):
+        return ConfigurationError(f"the base URL cannot be used: {where}")
+    certificate = first(ssl.SSLCertVerificationError)
+    if certificate is not None:
+        return failed(
+            f"the certificate of {where} does not fit: {certificate.verify_message}; for a certificate authority "
+            "of your own give verify= its file, or set REQUESTS_CA_BUNDLE",
+            retryable=False,
+        )
+    tunnel = next((item for item in chain if str(item).startswith("Tunnel connection failed: ")), None)
+    if tunnel is not None:
+        said = str(tunnel).partition(": ")[2]
+        return failed(f"the proxy on the way to {where} refuses: {said}", retryable=said.startswith("5"))
+    by_proxy = named("ProxyError", "ProxyConnectionError", "GeneralProxyError", "SOCKS5Error", "SOCKS5AuthError")
+    if by_proxy or (proxy and first(ConnectionRefusedError, socket.gaierror)):
+        by = f" ({proxy})" if proxy else ""
+        return failed(f"the proxy{by} on the way to {where} does not work", retryable=True)
+    if first(ConnectionRefusedError):
+        help_ = "; is the server running? `openai-compat serve` starts one" if endpoint.loopback else ""
+        return failed(f"nothing listens at {where} (connection refused){help_}", retryable=True)
+    if first(socket.gaierror):
+        return failed(f"the host {endpoint.host!r} is not known (or there is no network)", retryable=True)
+    if named("DecodeError", "ContentDecodingError"):
+        return ResponseParseError(f"the reply of {where} cannot be decompressed", provider=provider)
+    encrypted = first(ssl.SSLError)
+    if encrypted is not None and not isinstance(encrypted, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
+        return failed(f"TLS with {where} failed: {encrypted.reason or type(encrypted).__name__}", retryable=False)
+    bad = first(BadReplyError)
+    if bad is not None:
+        return failed(f"the reply of {where} is no whole HTTP reply: {bad}", retryable=True)
+    root = next((item for item in reversed(chain) if str(item) and not _package(item)), error)
+    cut = first(http.client.IncompleteRead) or named("ProtocolError", "ChunkedEncodingError")
+    what = "ended before the reply was complete" if cut else "broke"
+    return failed(f"the connection to {where} {what} ({type(root).__name__})", retryable=True)

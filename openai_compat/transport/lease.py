@@ -1,0 +1,258 @@
+"""Who owns a connection: a lease, from the moment that it is taken until it is given back or closed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import socket
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from types import FrameType, TracebackType
+from typing import Any
+
+from ..deadline import CancelToken
+
+
+class Connection:
+    """An open connection to a server, or to a proxy on the way.
+
+    Args:
+        sock: connected, behind TLS where there is any.
+        owner: what has to live as long as the socket: urllib3's connection.
+    """
+
+    def __init__(self, sock: Any, owner: object = None) -> None:
+        self.sock = sock
+        self.process = os.getpid()
+        self.used = False
+        self.idle_since = 0.0
+        self._owner = owner
+        # TLS within TLS, through a proxy, is no socket itself.
+        self._inner = sock if isinstance(sock, socket.socket) else getattr(sock, "socket", None)
+        if self._inner is not None:
+            _tune(self._inner)
+
+    def quiet(self) -> bool:
+        """Whether nothing has come while it was idle: neither an end nor bytes that belong to no reply."""
+        return self._inner is not None and not _readable(self._inner)
+
+    def shut_down(self) -> None:
+        """Wake whoever is blocked on it; the server sees it end."""
+        if self._inner is not None and self.process == os.getpid():
+            shut_down(self._inner)
+
+    def close(self) -> None:
+        """Close it; in a forked child only the child's copy."""
+        self.shut_down()
+        with contextlib.suppress(OSError):
+            self.sock.close()
+
+
+def shut_down(sock: socket.socket) -> None:
+    """Shut a socket down in both directions."""
+    # Not SSLSocket's own shutdown, which would pull the TLS state from under a reader.
+    with contextlib.suppress(OSError, TypeError):
+        socket.socket.shutdown(sock, socket.SHUT_RDWR)
+
+
+_OPTIONS = (
+    (socket.SOL_SOCKET, "SO_KEEPALIVE", 1),
+    # A gateway that drops idle connections says nothing: probes find out within two minutes.
+    (socket.IPPROTO_TCP, "TCP_KEEPIDLE", 45),
+    (socket.IPPROTO_TCP, "TCP_KEEPINTVL", 15),
+    (socket.IPPROTO_TCP, "TCP_KEEPCNT", 5),
+    (socket.IPPROTO_TCP, "TCP_NODELAY", 1),
+)
+
+
+def _tune(sock: socket.socket) -> None:
+    for level, name, value in _OPTIONS:
+        option = getattr(socket, name, None)
+        if option is not None:
+            with contextlib.suppress(OSError):
+                sock.setsockopt(level, option, value)
+
+
+def _readable(sock: socket.socket) -> bool:
+    try:
+        if hasattr(select, "poll"):
+            poll = select.poll()
+            poll.register(sock, select.POLLIN)
+            return bool(poll.poll(0))
+        return bool(select.select([sock], [], [], 0)[0])
+    except (OSError, ValueError):
+        return True
+
+
+class Lease:
+    """A connection while one exchange owns it.
+
+    It ends exactly once, by ``give_back`` or by ``close``; after that it can shut nothing down. One that is dropped
+    closes its connection.
+
+    Args:
+        connection: out of the pool, or new.
+        end: takes the connection back; told whether it may serve another exchange.
+        cancel: shuts the connection down, from any thread.
+    """
+
+    def __init__(
+        self, connection: Connection, end: Callable[[Connection, bool], object], cancel: CancelToken | None = None
+    ) -> None:
+        self.sock = connection.sock
+        self.kept = connection.used
+        self._connection: Connection | None = connection
+        self._end = end
+        self._lock = threading.RLock()
+        self._end_subscription = _subscribed(self, cancel)
+
+    def shut_down(self) -> None:
+        """Wake the exchange, which finds its connection ended; nothing once the lease is over."""
+        with self._lock:
+            if self._connection is not None:
+                self._connection.shut_down()
+
+    def give_back(self) -> None:
+        """A reply was read to its end: the connection may serve another exchange."""
+        self._over(keep=True)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._over(keep=False)
+
+    def _over(self, *, keep: bool) -> None:
+        with self._lock:
+            connection, self._connection = self._connection, None
+        if connection is not None:
+            self._end_subscription()
+            self._end(connection, keep)
+
+    def __del__(self) -> None:
+        self.close()
+
+
+class Borrowed:
+    """A connection that urllib3 owns, as long as the body that is read over it: a lease on requests' own way.
+
+    Args:
+        raw: urllib3's response, which gives its connection back by itself once its body has ended.
+        cancel: shuts the connection down, from any thread.
+    """
+
+    def __init__(self, raw: Any, cancel: CancelToken | None = None) -> None:
+        self.sock: Any = _socket_of(raw)
+        self._process = os.getpid()
+        self._lock = threading.RLock()
+        if self.sock is not None:
+            # From the moment that urllib3 takes it back, the connection is no longer ours to end.
+            release, response = type(raw).release_conn, weakref.ref(raw)
+
+            def released() -> None:
+                self.end()
+                if (alive := response()) is not None:
+                    release(alive)
+
+            raw.release_conn = released
+        self._end_subscription = _subscribed(self, cancel)
+
+    def shut_down(self) -> None:
+        """Wake the reader of the body; nothing once urllib3 has its connection back."""
+        with self._lock:
+            if self.sock is not None and self._process == os.getpid():
+                shut_down(self.sock)
+
+    def end(self) -> None:
+        """From now on nothing is shut down."""
+        with self._lock:
+            self.sock = None
+        self._end_subscription()
+
+
+def _socket_of(raw: Any) -> socket.socket | None:
+    # A reply that closes its connection has taken the socket from it: urllib3 remembers whom to shut down.
+    sock = getattr(getattr(raw, "_sock_shutdown", None), "__self__", None)
+    if not isinstance(sock, socket.socket):
+        sock = getattr(getattr(raw, "connection", None), "sock", None)
+    return sock if isinstance(sock, socket.socket) else None
+
+
+def _subscribed(lease: Lease | Borrowed, cancel: CancelToken | None) -> Callable[[], object]:
+    """Have a token end a lease, without keeping it alive; returns what ends that."""
+    if cancel is None:
+        return _nothing
+    reference = weakref.ref(lease)
+
+    def shut_down() -> None:
+        if (alive := reference()) is not None:
+            alive.shut_down()
+
+    cancel.subscribe(shut_down)
+    return lambda: cancel.unsubscribe(shut_down)
+
+
+def _nothing() -> None:
+    pass
+
+
+class Opening:
+    """The time in which code of others opens a connection on this thread, and has not handed it over.
+
+    Cancelling looks for what that code waits on: the socket is in one of the frames between it and us. It is shut down,
+    again and again until the code comes back, for it may be about to wait for the next one.
+    """
+
+    def __init__(self, cancel: CancelToken | None) -> None:
+        self._cancel = cancel
+        self._lock = threading.Lock()
+        self._frame: FrameType | None = None
+        self._greenlet: Any = None
+
+    def __enter__(self) -> None:
+        if self._cancel is None:
+            return
+        self._cancel.raise_if_cancelled()
+        self._frame = sys._getframe(1)
+        if "greenlet" in sys.modules:
+            self._greenlet = sys.modules["greenlet"].getcurrent()
+        self._cancel.subscribe(self._end)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._cancel is not None:
+            self._cancel.unsubscribe(self._end)
+            with self._lock:
+                self._frame = self._greenlet = None
+
+    def _end(self) -> None:
+        threading.Thread(target=self._keep_ending, name="openai_compat cancel", daemon=True).start()
+
+    def _keep_ending(self) -> None:
+        while True:
+            with self._lock:
+                if self._frame is None:
+                    return
+                for sock in self._waited_on():
+                    shut_down(sock)
+            time.sleep(0.01)
+
+    def _waited_on(self) -> Iterator[socket.socket]:
+        stacks = [*sys._current_frames().values(), getattr(self._greenlet, "gr_frame", None)]
+        for top in stacks:
+            frames: list[FrameType] = []
+            frame = top
+            while frame is not None and frame is not self._frame:
+                frames.append(frame)
+                frame = frame.f_back
+            if frame is None:
+                continue
+            for inner in frames:
+                for value in list(inner.f_locals.values()):
+                    sock = value if isinstance(value, socket.socket) else getattr(value, "sock", None)
+                    if isinstance(sock, socket.socket):
+                        yield sock
+                        return

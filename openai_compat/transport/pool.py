@@ -1,0 +1,89 @@
+"""The connections that wait for another call."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+import weakref
+from collections import deque
+from collections.abc import Iterable
+from itertools import chain
+
+from ..deadline import Deadline
+from .lease import Connection, Lease, Opening
+from .route import Route
+
+
+class Pool:
+    """The connections of one process to one endpoint; used from any thread.
+
+    It has no lock, which a fork might leave locked: the methods of a deque and of a set are whole.
+
+    Args:
+        route: opens connections.
+        size: most that are kept.
+        expiry: seconds after which a kept connection is not used again; None for ever.
+    """
+
+    def __init__(self, route: Route, *, size: int, expiry: float | None) -> None:
+        self.route = route
+        self.process = os.getpid()
+        self._size = size
+        self._expiry = expiry
+        self._kept: deque[Connection] = deque()
+        self._leased: set[Connection] = set()
+        self._closed = False
+        # Held from outside, so that no socket is collected before it is closed.
+        weakref.finalize(self, _close_all, self._kept, self._leased)
+
+    def lease(self, deadline: Deadline, *, fresh: bool = False) -> Lease:
+        """A connection: a kept one where there is one of use, unless ``fresh``, else a new one."""
+        connection = None if fresh else self._next()
+        while connection is not None and (self._expired(connection) or not connection.quiet()):
+            connection.close()
+            connection = self._next()
+        if connection is None:
+            with Opening(deadline.cancel):
+                connection = self.route.connect(deadline)
+        self._leased.add(connection)
+        return Lease(connection, self._end, deadline.cancel)
+
+    def close(self) -> None:
+        """Close all that are kept, and whatever is given back from now on."""
+        self._closed = True
+        while (connection := self._next()) is not None:
+            connection.close()
+
+    def _end(self, connection: Connection, keep: bool) -> None:
+        """A lease is over."""
+        self._leased.discard(connection)
+        if not keep or self._closed or connection.process != os.getpid() or len(self._kept) >= self._size:
+            connection.close()
+            return
+        connection.used = True
+        connection.idle_since = time.monotonic()
+        self._kept.append(connection)
+        with contextlib.suppress(IndexError):  # another thread may take the oldest first
+            while self._expired(self._kept[0]):
+                self._kept.popleft().close()
+        if self._is_closed():  # meanwhile, by another thread
+            self.close()
+
+    def _next(self) -> Connection | None:
+        try:
+            # The one used last: those that are not needed grow old.
+            return self._kept.pop()
+        except IndexError:
+            return None
+
+    def _expired(self, connection: Connection) -> bool:
+        return self._expiry is not None and time.monotonic() - connection.idle_since >= self._expiry
+
+    def _is_closed(self) -> bool:
+        return self._closed
+
+
+def _close_all(*connections: Iterable[Connection]) -> None:
+    for connection in chain(*connections):
+        connection.close()

@@ -1,0 +1,146 @@
+"""The reply to a request: its status, its headers, and its body, read once."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Protocol
+
+from ..errors import APIConnectionError, APITimeoutError, Cancelled, ResponseParseError
+from ..wire.sse import BEAT
+from . import failures
+from .clock import Clock
+
+MAX_ERROR_BODY = 65536
+"""Bytes of an error's body that are read."""
+ERROR_BODY_IDLE = 5.0
+"""Seconds that an error's body may pause."""
+
+
+class Body(Protocol):
+    """Where a reply's body comes from, and what becomes of its connection."""
+
+    clock: Clock
+    pieces: Iterator[bytes]
+    """Decoded; an empty piece where nothing came for a while."""
+    can_beat: bool
+    """Whether a read that timed out may be repeated."""
+
+    def finish(self) -> None:
+        """The answer is complete: keep the connection if the body ends at once."""
+
+    def close(self) -> None:
+        """Close the connection."""
+
+
+class Reply:
+    """The reply to a request: its status, its headers (lower-case names), and its body, read once.
+
+    Args:
+        url: that was asked, without its query.
+        explain: makes an error of this library of one from below.
+        max_bytes: most that the body may have where it is read as a whole.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        headers: Mapping[str, str],
+        body: Body,
+        *,
+        url: str,
+        explain: Callable[[BaseException], BaseException],
+        max_bytes: int,
+    ) -> None:
+        self.status = status
+        self.headers = headers
+        self.url = url
+        self.clock = body.clock
+        self._body = body
+        self._explain = explain
+        self._max_bytes = max_bytes
+
+    @property
+    def request_id(self) -> str | None:
+        """The id under which the server knows this call."""
+        return self.headers.get("x-request-id") or self.headers.get("request-id")
+
+    def read(self) -> bytearray:
+        """The whole body, decoded.
+
+        Raises:
+            APIConnectionError: it did not come to its end.
+            ResponseParseError: it cannot be decoded, or is larger than ``max_bytes``.
+        """
+        self.clock.enter("idle", self.clock.deadline.timeout.idle)
+        content = bytearray()
+        with self._guarded():
+            for piece in self._body.pieces:
+                if piece:
+                    self.clock.progress()
+                    content += piece
+                if len(content) > self._max_bytes:
+                    raise ResponseParseError(
+                        f"the reply is larger than {self._max_bytes:,} bytes; raise max_response_bytes if that is right"
+                    )
+        self._body.finish()
+        return content
+
+    def read_error(self) -> bytes:
+        """The body of an error, or as much as comes of it: the status must not be lost with it."""
+        idle = self.clock.deadline.timeout.idle
+        self.clock.enter("idle", ERROR_BODY_IDLE if idle is None else min(idle, ERROR_BODY_IDLE))
+        content = bytearray()
+        try:
+            with self._guarded():
+                for piece in self._body.pieces:
+                    self.clock.progress()
+                    content += piece
+                    if len(content) >= MAX_ERROR_BODY:
+                        self._body.close()
+                        return bytes(content)
+            self._body.finish()
+        except (APIConnectionError, ResponseParseError) as error:
+            if isinstance(error, APITimeoutError) and error.phase == "total":
+                raise
+        return bytes(content)
+
+    def chunks(self) -> Iterator[bytes]:
+        """The body's bytes, decoded, as they arrive; ``BEAT`` where nothing comes."""
+        with self._guarded():
+            # Not "yield from", which would end the pieces with this generator: finish reads on.
+            for piece in self._body.pieces:
+                yield piece or BEAT
+
+    def beat_every(self, seconds: float) -> bool:
+        """Whether ``chunks`` now gives ``BEAT`` whenever ``seconds`` pass without a piece of the answer.
+
+        On requests' own way it cannot: there a read that timed out is not to be repeated.
+        """
+        if self._body.can_beat:
+            self.clock.beat_every(seconds)
+        return self._body.can_beat
+
+    def finish(self) -> None:
+        """The answer is complete: keep the connection if the body ends at once, else close it."""
+        self._body.finish()
+
+    def close(self) -> None:
+        """Close the connection; the server sees it go, also where a forked child has a copy of the socket."""
+        self._body.close()
+
+    @contextlib.contextmanager
+    def _guarded(self) -> Iterator[None]:
+        """What goes wrong below becomes an error of this library, and closes the connection."""
+        try:
+            yield
+            if self.clock.deadline.cancelled:
+                raise Cancelled  # its shutdown looks like an end of the body
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            self.close()
+            explained = self._explain(error)
+            if explained is error:
+                raise
+            raise explained from failures.cause(error)

@@ -1,0 +1,310 @@
+"""How connections to one endpoint are opened: straight or through a proxy, with which certificates.
+
+What the environment says stands in the variables that curl and requests read; each wrong setting is named by its name.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
+
+import attrs
+
+from .._imports import importing
+from ..deadline import Deadline
+from ..errors import APIConnectionError, ConfigurationError, Masked
+from .endpoint import Endpoint
+from .lease import Connection
+
+if TYPE_CHECKING:
+    import ssl
+
+_PROXIES = tuple(name for word in ("http", "https", "all", "no") for name in (f"{word}_proxy", f"{word.upper()}_PROXY"))
+_BUNDLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR")
+_VARIABLES = (*_PROXIES, *_BUNDLES, "NETRC", "HOME")
+SYSTEM = "system"
+"""The value of ``verify`` that means the operating system's certificates."""
+
+
+@attrs.frozen(kw_only=True)
+class Settings:
+    """How a client's connections are made, as the caller said; None leaves it to the environment."""
+
+    verify: bool | str | os.PathLike[str] | None = None
+    cert: str | tuple[str, str] | None = None
+    proxies: Mapping[str, str] | None = attrs.field(default=None, repr=False)
+    trust_env: bool = True
+    pool_size: int = 100
+    keepalive_expiry: float | None = 60.0
+
+    def __attrs_post_init__(self) -> None:
+        if isinstance(self.pool_size, bool) or not isinstance(self.pool_size, int) or self.pool_size < 0:
+            raise ConfigurationError(f"pool_size must be a whole number from 0, not {self.pool_size!r}")
+        if self.keepalive_expiry is not None and not self.keepalive_expiry > 0:
+            raise ConfigurationError(
+                f"keepalive_expiry must be a positive number of seconds, not {self.keepalive_expiry}"
+            )
+
+    def environment(self) -> tuple[object, ...]:
+        """What the environment says of connections; another value means that routes have to be made anew."""
+        if not self.trust_env:
+            return ()
+        # The mapping within os.environ: to look for a variable that is not set costs a tenth of the time there.
+        data = getattr(os.environ, "_data", None)
+        if data is None:
+            return tuple([os.environ.get(name) for name in _VARIABLES])
+        return tuple(map(data.get, _KEYS))
+
+
+_KEYS = tuple(map(getattr(os.environ, "encodekey", str), _VARIABLES))
+
+
+class Route:
+    """The way to one endpoint.
+
+    Args:
+        endpoint: where to.
+        settings: the caller's.
+        login: whether netrc may be asked for a user and a password.
+
+    Raises:
+        ConfigurationError: a proxy, a certificate or a bundle that cannot be used.
+    """
+
+    def __init__(self, endpoint: Endpoint, settings: Settings, *, login: bool) -> None:
+        self.endpoint = endpoint
+        self.environment = settings.environment()
+        self._settings = settings
+        self.proxy, self._proxy_name = _proxy_for(endpoint, settings)
+        self.verify, self._verify_name = _bundle(settings)
+        self.login = _netrc_login(endpoint) if login and settings.trust_env else None
+        self._check_certificates()
+        self._manager: Any = None
+        self._context: ssl.SSLContext | None = None
+
+    @property
+    def absolute(self) -> bool:
+        """Whether requests name the whole URL, as an HTTP proxy wants it."""
+        return self.proxy is not None and not self.endpoint.secure and not self.proxy.startswith("socks")
+
+    @property
+    def proxy_headers(self) -> dict[str, str]:
+        """The login for the proxy."""
+        parts = urlsplit(self.proxy or "")
+        if not parts.username:
+            return {}
+        return basic(unquote(parts.username), unquote(parts.password or ""), header="Proxy-Authorization")
+
+    def connect(self, deadline: Deadline) -> Connection:
+        """Open a connection.
+
+        Raises:
+            ConfigurationError: what is set cannot be used, for want of a package too.
+            APIConnectionError: the proxy refuses.
+            OSError: whatever the network says.
+        """
+        timeout = deadline.within(deadline.timeout.connect)
+        if timeout == 0.0:
+            raise TimeoutError
+        if self.proxy is None and not self.endpoint.secure:
+            with importing:
+                import encodings.idna  # noqa: F401 - to look a host up would load it, without the lock
+            return Connection(socket.create_connection((self.endpoint.host, self.endpoint.port or 80), timeout))
+        with importing:
+            manager = self._manager = self._manager or self._new_manager()
+        pool = manager.connection_from_host(
+            self.endpoint.host, self.endpoint.port, "https" if self.endpoint.secure else "http"
+        )
+        opened = pool._new_conn()
+        opened.timeout = timeout
+        try:
+            if self.proxy and self.endpoint.secure and not self.proxy.startswith("socks"):
+                pool._prepare_proxy(opened)
+            else:
+                opened.connect()
+        except BaseException as error:
+            opened.close()
+            if self.proxy and isinstance(error, Exception):
+                self._explain(error)
+            raise
+        return Connection(opened.sock, opened)
+
+    def context(self) -> ssl.SSLContext:
+        """The certificates that are trusted, and the client's own."""
+        if self._context is None:
+            self._context = self._new_context()
+        return self._context
+
+    def _new_context(self) -> ssl.SSLContext:
+        import ssl
+
+        if self.verify == SYSTEM:
+            try:
+                import truststore
+            except ImportError:
+                raise ConfigurationError(
+                    "verify='system' needs the package truststore: pip install 'openai-compat[truststore]'"
+                ) from None
+            context: ssl.SSLContext = truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        else:
+            from urllib3.util.ssl_ import create_urllib3_context
+
+            context = create_urllib3_context()
+            if self.verify is False:
+                context.check_hostname = False
+                context.verify_mode = ssl.CERT_NONE
+            else:
+                self._load_bundle(context)
+        if self._settings.cert is not None:
+            try:
+                context.load_cert_chain(*_cert_files(self._settings.cert))
+            except (OSError, ValueError) as error:
+                raise ConfigurationError(f"cert cannot be used: {error}") from None
+        return context
+
+    def _load_bundle(self, context: ssl.SSLContext) -> None:
+        if not isinstance(self.verify, str):
+            import certifi
+
+            context.load_verify_locations(certifi.where())
+            return
+        try:
+            if os.path.isdir(self.verify):
+                context.load_verify_locations(capath=self.verify)
+            else:
+                context.load_verify_locations(cafile=self.verify)
+        except OSError as error:
+            raise ConfigurationError(
+                f"{self._verify_name} names {self.verify!r}, which holds no certificates: {error}"
+            ) from None
+
+    def _check_certificates(self) -> None:
+        if isinstance(self.verify, str) and self.verify != SYSTEM and not os.path.exists(self.verify):
+            raise ConfigurationError(f"{self._verify_name} names {self.verify!r}, which does not exist")
+        for path in _cert_files(self._settings.cert) if self._settings.cert is not None else ():
+            if not os.path.exists(path):
+                raise ConfigurationError(f"cert names {path!r}, which does not exist")
+
+    def _new_manager(self) -> Any:
+        import encodings.idna  # noqa: F401 - as above
+
+        import urllib3
+
+        tls: dict[str, Any] = {"ssl_context": self.context()} if self.endpoint.secure else {}
+        if self.proxy is None:
+            return urllib3.PoolManager(**tls)
+        if not self.proxy.startswith("socks"):
+            if self.proxy.startswith("https:"):
+                tls["proxy_ssl_context"] = self.context()
+            return urllib3.ProxyManager(self.proxy, proxy_headers=self.proxy_headers, **tls)
+        try:
+            import socks  # noqa: F401 - urllib3 warns where it is missing
+            from urllib3.contrib.socks import SOCKSProxyManager
+        except ImportError:
+            raise ConfigurationError(
+                f"{self._proxy_name} names a SOCKS proxy, which needs PySocks: pip install 'openai-compat[socks]'"
+            ) from None
+        parts = urlsplit(self.proxy)
+        return SOCKSProxyManager(
+            self.proxy, username=parts.username and unquote(parts.username), password=parts.password, **tls
+        )
+
+    def _explain(self, error: Exception) -> None:
+        """Raise what a proxy said in place of an error from below."""
+        words = str(error)
+        if not words.startswith("Tunnel connection failed: "):
+            return
+        said = words.partition(": ")[2]
+        raise APIConnectionError(
+            f"the proxy of {self._proxy_name} does not let calls to {self.endpoint.base} through: {said}"
+            + (" (it wants a user and a password in its URL)" if said.startswith("407") else ""),
+            retryable=said.startswith("5"),
+        ) from None
+
+    @property
+    def proxied(self) -> str:
+        """Who is in between, for errors: the name of the setting, or nothing."""
+        return self._proxy_name if self.proxy else ""
+
+
+def basic(user: str, password: str, *, header: str = "Authorization") -> dict[str, str]:
+    """The header of HTTP's basic authentication (RFC 7617)."""
+    import base64
+
+    return {header: Masked("Basic " + base64.b64encode(f"{user}:{password}".encode()).decode("ascii"))}
+
+
+def _cert_files(cert: str | os.PathLike[str] | tuple[str, str]) -> tuple[str, ...]:
+    return tuple([os.fspath(path) for path in (cert if isinstance(cert, tuple) else (cert,))])
+
+
+def _bundle(settings: Settings) -> tuple[bool | str, str]:
+    """Which certificates are trusted, and which setting says so."""
+    verify = settings.verify
+    if isinstance(verify, bool):
+        return verify, "verify"
+    if verify is not None:
+        return os.fspath(verify), "verify"
+    for name in _BUNDLES if settings.trust_env else ():
+        if path := os.environ.get(name):
+            return path, name
+    return True, ""
+
+
+def _proxy_for(endpoint: Endpoint, settings: Settings) -> tuple[str | None, str]:
+    """The proxy on the way, if any, and the name of the setting that says so."""
+    if settings.proxies is not None:
+        scheme = "https" if endpoint.secure else "http"
+        for key in (f"{scheme}://{endpoint.host}", scheme, f"all://{endpoint.host}", "all"):
+            if proxy := settings.proxies.get(key):
+                name = f"proxies[{key!r}]"
+                return _checked_proxy(proxy, name), name
+        return None, ""
+    if not settings.trust_env or endpoint.loopback or not _may_have_proxies():
+        return None, ""
+    with importing:
+        from requests.utils import get_environ_proxies, select_proxy
+
+    proxy = select_proxy(endpoint.base, get_environ_proxies(endpoint.base))
+    if not proxy:
+        return None, ""
+    named = [name for name in _PROXIES if os.environ.get(name) == proxy]
+    name = named[0] if named else "the system's settings"
+    return _checked_proxy(proxy, name), name
+
+
+def _may_have_proxies() -> bool:
+    # Elsewhere the system itself has settings, which requests reads.
+    return sys.platform != "linux" or any(os.environ.get(name) for name in _PROXIES)
+
+
+def _checked_proxy(proxy: str, name: str) -> str:
+    """A proxy's URL, with the scheme that people leave out."""
+    url = proxy.strip()
+    url = url if "://" in url else f"http://{url}"
+    try:
+        parts = urlsplit(url)
+        usable = bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        usable = False
+    if not usable or parts.scheme.lower() not in ("http", "https", "socks4", "socks4a", "socks5", "socks5h"):
+        raise ConfigurationError(
+            f"{name} names no proxy: {url.rpartition('@')[2]!r}; give one as in 'http://host:3128'"
+        )
+    return Masked(url)
+
+
+def _netrc_login(endpoint: Endpoint) -> tuple[str, str] | None:
+    """What ``~/.netrc`` has for this host. To look for the file is cheap, to load its parser is not."""
+    paths = [os.environ["NETRC"]] if "NETRC" in os.environ else ["~/.netrc", "~/_netrc"]
+    if not any(os.path.exists(os.path.expanduser(path)) for path in paths):
+        return None
+    with importing:
+        from requests.utils import get_netrc_auth
+
+    found: tuple[str, str] | None = get_netrc_auth(endpoint.base)
+    return found

@@ -1,0 +1,329 @@
+"""Sends the requests of one client, from any thread: over leases of its own, or on requests' own way."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from .._imports import importing
+from ..errors import APIConnectionError, APIError, APIStatusError, NotFoundError
+from ..wire.error_body import status_error
+from . import failures
+from .call import Call
+from .clock import Clock
+from .endpoint import Endpoint
+from .exchange import Exchange
+from .http1 import request_head
+from .pool import Pool
+from .reply import Reply
+from .route import Route, Settings, basic
+from .visible import untouched
+
+if TYPE_CHECKING:
+    import requests
+
+    from .by_requests import Sessions
+
+MAX_RESPONSE_BYTES = 256 * 1024 * 1024
+"""Default for the largest body that is read as a whole: 2,048 long vectors as decimal numbers pass."""
+
+
+class Transport:
+    """Sends requests, from any thread.
+
+    Args:
+        endpoint: where to.
+        provider: who is asked, for errors.
+        headers: sent with every request.
+        auth: makes the header that carries the key, anew for each request.
+        keyed: whether a key was given, so that netrc's password is not for this server.
+        secrets: gives the keys that no error may show.
+        settings: how connections are made.
+        session: the user's own; its adapters, proxies, verification, auth and plugins apply.
+        requests_auth: an auth object of requests.
+        max_response_bytes: most that a body may have that is read as a whole.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        *,
+        provider: str,
+        headers: Mapping[str, str],
+        auth: Callable[[], Mapping[str, str]],
+        keyed: bool,
+        secrets: Callable[[], Iterable[str]],
+        settings: Settings,
+        session: requests.Session | None = None,
+        requests_auth: Any = None,
+        max_response_bytes: int = MAX_RESPONSE_BYTES,
+    ) -> None:
+        self.endpoint = endpoint
+        self.provider = provider
+        self._headers = merged_headers({"Host": endpoint.authority}, headers)
+        self._auth = auth
+        self._keyed = keyed
+        self.secrets = secrets
+        self._settings = settings
+        self._given = session
+        self._requests_auth = requests_auth
+        self._max_bytes = max_response_bytes
+        self._locks: dict[int, threading.Lock] = {}
+        self._pool: Pool | None = None
+        self._sessions: Sessions | None = None
+
+    def send(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None,
+        call: Call,
+        *,
+        headers: Mapping[str, str] | None = None,
+        query: Mapping[str, str] | None = None,
+    ) -> Reply:
+        """Send one request; the reply's headers have come, its body has not.
+
+        Raises:
+            APIStatusError: the server refused.
+            APIConnectionError: the request did not get through, or the server redirects elsewhere.
+            APITimeoutError: it took too long.
+            Cancelled: by the call's token.
+        """
+        all_headers = {**self._headers, **self._auth()}
+        if headers:
+            all_headers = merged_headers(all_headers, headers)
+        if call.idempotency_key and method == "POST":
+            all_headers.setdefault("Idempotency-Key", call.idempotency_key)
+        endpoint = self.endpoint
+        try:
+            reply = self._send(endpoint, method, path, body, call, all_headers, query)
+        except NotFoundError as error:
+            if not endpoint.guessed or _of_the_api(error):
+                raise
+            reply = self._at_the_root(error, endpoint, method, path, body, call, all_headers, query)
+        else:
+            if endpoint.guessed:
+                self.endpoint = endpoint._replace(guessed=False)
+        return reply
+
+    def _at_the_root(self, error: NotFoundError, endpoint: Endpoint, *args: Any) -> Reply:
+        """Where the guessed ``/v1`` is not found, the root is tried, once for a client; what works is remembered."""
+        self.endpoint = endpoint._replace(guessed=False)
+        root = endpoint.at_root()
+        try:
+            reply = self._send(root, *args)
+        except NotFoundError as other:
+            error.args = (f"{error}; nor is there anything at {root.base} ({other.status_code})",)
+            raise error from None
+        except APIStatusError:
+            self.endpoint = root
+            raise
+        except APIError:
+            raise error from None
+        self.endpoint = root
+        return reply
+
+    def _send(
+        self,
+        endpoint: Endpoint,
+        method: str,
+        path: str,
+        body: bytes | None,
+        call: Call,
+        headers: Mapping[str, str],
+        query: Mapping[str, str] | None,
+    ) -> Reply:
+        own_way = self._given is None and self._requests_auth is None and untouched()
+        ask = self._ask if own_way else self._ask_by_requests
+        reply = ask(endpoint, method, path, body, call, headers, query)
+        if reply.status >= 300:
+            raise self._status_error(reply)
+        return reply
+
+    def _ask(
+        self,
+        endpoint: Endpoint,
+        method: str,
+        path: str,
+        body: bytes | None,
+        call: Call,
+        headers: Mapping[str, str],
+        query: Mapping[str, str] | None,
+    ) -> Reply:
+        """Over a lease of our own."""
+        pool = self._pool_of(endpoint)
+        route = pool.route
+        url = endpoint.url(path, query)
+        target = url if route.absolute else url[url.index("/", 8) :]
+        head = dict(headers)
+        if route.absolute:
+            head.update(route.proxy_headers)
+        if (login := endpoint.userinfo or route.login) and not headers.keys() & {"Authorization", "api-key"}:
+            head.update(basic(*login))
+        if body is not None:
+            head["Content-Length"] = str(len(body))
+        opening = request_head(method, target, head)
+        fresh = False
+        while True:
+            clock = Clock(call.deadline, where=endpoint.base, provider=self.provider)
+            exchange: Exchange | None = None
+            try:
+                lease = pool.lease(call.deadline, fresh=fresh)
+                exchange = Exchange(lease, clock)
+                answer = exchange.ask(opening, body or b"")
+                break
+            except BaseException as error:
+                if exchange is not None:
+                    exchange.close()
+                    stale = lease.kept and exchange.silent and failures.gone(error)
+                    if stale and not call.deadline.cancelled and call.replay(error):
+                        fresh = True
+                        continue
+                explained = failures.mapped(error, clock, endpoint, self.provider, route.proxied)
+                if explained is error:
+                    raise
+                raise explained from failures.cause(error)
+        return self._reply(answer.status, answer.headers, exchange, endpoint, path, route.proxied)
+
+    def _ask_by_requests(
+        self,
+        endpoint: Endpoint,
+        method: str,
+        path: str,
+        body: bytes | None,
+        call: Call,
+        headers: Mapping[str, str],
+        query: Mapping[str, str] | None,
+    ) -> Reply:
+        """Through ``requests.Session.send``, where others look on."""
+        with importing:
+            from . import by_requests
+
+        settings: dict[str, Any]
+        login = endpoint.userinfo
+        proxied = ""
+        if self._given is not None:
+            session = self._sessions_of(by_requests).session(None)
+            settings = by_requests.settings_of(session, endpoint)
+            settings.update(self._own_settings())
+        else:
+            route = self._pool_of(endpoint).route
+            session = self._sessions_of(by_requests).session(route)
+            login = login or route.login
+            proxied = route.proxied
+            scheme = "https" if endpoint.secure else "http"
+            settings = {
+                "proxies": {scheme: route.proxy} if route.proxy else {},
+                "verify": route.verify if isinstance(route.verify, (bool, str)) and route.verify != "system" else True,
+                "cert": self._settings.cert,
+            }
+        if login and not headers.keys() & {"Authorization", "api-key"}:
+            headers = {**headers, **basic(*login)}
+        # An auth object of the session's applies where no key was given.
+        auth = self._requests_auth
+        if auth is None and (self._keyed or login) and session.auth is None:
+            auth = by_requests.keep_authorization
+        clock = Clock(call.deadline, where=endpoint.base, provider=self.provider)
+        try:
+            response, content = by_requests.send(
+                session, method, endpoint.url(path, query), body, headers, clock, auth=auth, settings=settings
+            )
+        except BaseException as error:
+            explained = failures.mapped(error, clock, endpoint, self.provider, proxied)
+            if explained is error:
+                raise
+            raise explained from failures.cause(error)
+        lower = {name.lower(): value for name, value in response.headers.items()}
+        return self._reply(response.status_code, lower, content, endpoint, path, proxied)
+
+    def _own_settings(self) -> dict[str, Any]:
+        """What the caller said beside a session of their own."""
+        said = self._settings
+        own = {"verify": said.verify, "cert": said.cert, "proxies": said.proxies}
+        return {name: value for name, value in own.items() if value is not None}
+
+    def _reply(
+        self, status: int, headers: Mapping[str, str], body: Any, endpoint: Endpoint, path: str, proxied: str
+    ) -> Reply:
+        provider = self.provider
+        clock = body.clock
+        return Reply(
+            status,
+            headers,
+            body,
+            url=f"{endpoint.base}{path}",
+            explain=lambda error: failures.mapped(error, clock, endpoint, provider, proxied),
+            max_bytes=self._max_bytes,
+        )
+
+    def _status_error(self, reply: Reply) -> APIError:
+        body = reply.read_error()
+        location = reply.headers.get("location")
+        if reply.status < 400 and location:
+            return APIConnectionError(
+                f"{reply.url} redirects (HTTP {reply.status}) to {location.partition('?')[0]}; "
+                "use the base URL that this belongs to",
+                provider=self.provider,
+                request_id=reply.request_id,
+            )
+        return status_error(
+            reply.status,
+            reply.headers,
+            body,
+            provider=self.provider,
+            url=reply.url,
+            request_id=reply.request_id,
+            secrets=self.secrets(),
+            now=time.time(),
+        )
+
+    def _pool_of(self, endpoint: Endpoint) -> Pool:
+        """This process's pool, made anew where the environment has changed what it says of connections."""
+        pool = self._pool
+        if pool is not None and pool.process == os.getpid() and pool.route.environment == self._settings.environment():
+            return pool
+        with self._lock:
+            pool = self._pool
+            if pool is None or pool.process != os.getpid() or pool.route.environment != self._settings.environment():
+                if pool is not None:
+                    # In a forked child this closes the child's copies, and sends nothing.
+                    pool.close()
+                route = Route(endpoint, self._settings, login=not self._keyed and endpoint.userinfo is None)
+                pool = self._pool = Pool(route, size=self._settings.pool_size, expiry=self._settings.keepalive_expiry)
+            return pool
+
+    def _sessions_of(self, by_requests: Any) -> Sessions:
+        with self._lock:
+            if self._sessions is None:
+                self._sessions = by_requests.Sessions(self._given, pool_size=self._settings.pool_size)
+            return self._sessions
+
+    @property
+    def _lock(self) -> threading.Lock:
+        """This process's own: at a fork, another thread may hold that of the parent."""
+        return self._locks.setdefault(os.getpid(), threading.Lock())
+
+    def close(self) -> None:
+        """Close the connections that wait, unless the session is the user's own; those in use end with their call."""
+        with self._lock:
+            pool, self._pool = self._pool, None
+            sessions, self._sessions = self._sessions, None
+        if pool is not None:
+            pool.close()
+        if sessions is not None:
+            sessions.close()
+
+
+def merged_headers(headers: Mapping[str, str], further: Mapping[str, str]) -> dict[str, str]:
+    """Headers, and further ones in place of those of the same name, in whatever letter case."""
+    names = {name.lower() for name in further}
+    return {**{name: value for name, value in headers.items() if name.lower() not in names}, **further}
+
+
+def _of_the_api(error: NotFoundError) -> bool:
+    """Whether a 404 comes from the API itself, which does not have the model, and not from a path that is none."""
+    return error.body.lstrip().startswith("{") and '"error"' in error.body
