@@ -37,6 +37,7 @@ import socket
 import sys
 import threading
 import time
+import uuid
 import weakref
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from http import HTTPStatus
@@ -56,9 +57,9 @@ from .errors import (
     ResponseTypeError,
     StreamServerError,
 )
-from .wire.decode import encode_json
+from .wire.decode import as_mapping, encode_json
 from .wire.parse import SILENCE
-from .wire.response import UNKNOWN, CallInfo, ChatResponse, StreamEvent
+from .wire.response import UNKNOWN, CallInfo, ChatResponse, Choice, StreamEvent, ToolCallDelta
 
 if TYPE_CHECKING:
     from .stream import ChatStream
@@ -82,6 +83,8 @@ LOOK_EVERY = 0.25
 """Seconds between two looks at the sockets of the browsers."""
 ENDING_SECONDS = 5.0
 """How long what is cancelled may take until it says what had come."""
+MAX_CHOICES = 128
+"""The largest ``n`` that OpenAI's API takes."""
 SAFE_HEADERS = (
     # nginx would hold the answer back, and a proxy that compresses would too.
     ("Cache-Control", "no-cache, no-transform"),
@@ -96,6 +99,7 @@ def wsgi_response(
     start_response: Callable[..., Any],
     *,
     format: Format = "sse",
+    stream_options: dict[str, Any] | None = None,
     heartbeat: float = 15.0,
     on_done: Handler | None = None,
     on_left: Handler | None = None,
@@ -105,9 +109,17 @@ def wsgi_response(
 
     Args:
         headers: sent too, for instance for CORS.
-        source, environ, format, heartbeat, on_done, on_left: as for ``EventStream``.
+        source, environ, format, stream_options, heartbeat, on_done, on_left: as for ``EventStream``.
     """
-    body = EventStream(source, format=format, environ=environ, heartbeat=heartbeat, on_done=on_done, on_left=on_left)
+    body = EventStream(
+        source,
+        format=format,
+        stream_options=stream_options,
+        environ=environ,
+        heartbeat=heartbeat,
+        on_done=on_done,
+        on_left=on_left,
+    )
     try:
         start_response(body.status, [*body.headers, *headers])
     except BaseException:
@@ -212,10 +224,10 @@ class EventStream(Iterator[bytes]):
                   done                       {"finish_reason", "model", "usage", "truncated"}
                   error                      {"message", "type", "code"}
         "text"    the text and nothing else; an error is a last line in square brackets
-        "openai"  the chunks of OpenAI's own format
+        "openai"  the chunks of OpenAI's own format, for clients of that; not for an ``EventSource``
 
     With ``n``, the events of further choices have ``"choice"`` in their data. Of a function's rounds, ``usage`` and
-    ``done`` come once, at its end, and ``"openai"`` leaves out the calls of tools, for they were answered here.
+    ``done`` come once, at its end, and ``"openai"`` leaves out the calls of tools that were answered here.
 
     A browser that leaves is noticed within half a second where the server hands over its socket (gunicorn, werkzeug),
     also while nothing comes from the model; elsewhere when it cannot be written to: for ``"text"``, which has no
@@ -224,9 +236,11 @@ class EventStream(Iterator[bytes]):
     Args:
         source: a stream that was not yet read from, which this closes; or a function.
         format: what the browser gets.
+        stream_options: of ``"openai"``, the field of that name in the client's request: the tokens used are sent only
+            where it has ``"include_usage"``.
         environ: the WSGI environment, to watch the browser's socket, to answer a reconnect with 204, and a HEAD without
             asking the model.
-        heartbeat: seconds without an event after which a comment is sent.
+        heartbeat: seconds in which nothing is sent, after which a comment is.
         first_wait: seconds to wait for the first event before the headers are sent; ``heartbeat`` where None.
         on_done: called with the whole answer before the browser learns that it is complete, for instance to store it;
             on the thread that writes the response. Not called when the answer fails or the browser leaves; what it
@@ -244,6 +258,7 @@ class EventStream(Iterator[bytes]):
         source: ChatStream | Run,
         *,
         format: Format = "sse",
+        stream_options: dict[str, Any] | None = None,
         environ: Mapping[str, Any] | None = None,
         heartbeat: float = 15.0,
         first_wait: float | None = None,
@@ -258,7 +273,9 @@ class EventStream(Iterator[bytes]):
         self.status_code = 200
         self.headers: list[tuple[str, str]] = []
         self._stream: ChatStream | _Function = _Function(source) if callable(source) else source
-        self._format = _FORMATS[format](answered_here=callable(source))
+        self._format = _FORMATS[format](
+            answered_here=callable(source), include_usage=bool(as_mapping(stream_options).get("include_usage"))
+        )
         self._heartbeat = heartbeat
         self._on_done = on_done
         self._on_left = on_left
@@ -400,6 +417,7 @@ class EventStream(Iterator[bytes]):
 
     def _encoded(self, events: Iterable[StreamEvent]) -> Iterator[bytes]:
         encode = self._format.encode
+        unheard: float | None = None  # since when events come that the browser does not get
         for event in events:
             if self._left:
                 return
@@ -413,7 +431,14 @@ class EventStream(Iterator[bytes]):
                     if self._on_done is not None:
                         self._on_done(event.data)
                 if data := encode(event):
+                    unheard = None
                     yield data
+                else:
+                    now = time.monotonic()
+                    unheard = now if unheard is None else unheard
+                    if now - unheard >= self._heartbeat:
+                        unheard = now
+                        yield self._format.beat
 
     def _shown(self, error: BaseException) -> PublicError:
         shown = public_error(error)
@@ -534,7 +559,7 @@ class _ServerSentEvents:
     begin = b"retry: %d\nid: 0\n\n" % RETRY_MS
     beat = b": \n\n"
 
-    def __init__(self, *, answered_here: bool) -> None:
+    def __init__(self, *, answered_here: bool = False, include_usage: bool = False) -> None:
         self._id = 0
 
     def encode(self, event: StreamEvent) -> bytes:
@@ -596,7 +621,7 @@ class _Text:
     # Sends the headers, and nothing more.
     beat = b""
 
-    def __init__(self, *, answered_here: bool) -> None:
+    def __init__(self, *, answered_here: bool = False, include_usage: bool = False) -> None:
         self._begun = False
 
     def encode(self, event: StreamEvent) -> bytes:
@@ -610,88 +635,114 @@ class _Text:
 
 class _Chunks:
     content_type = "text/event-stream; charset=utf-8"
-    begin = b"retry: %d\nid: 0\n\n" % RETRY_MS
+    # Neither "id" nor "retry": after one of them, OpenAI's own decoder takes every blank line for an event.
+    begin = b""
     beat = b": \n\n"
 
-    def __init__(self, *, answered_here: bool) -> None:
+    def __init__(self, *, answered_here: bool = False, include_usage: bool = False) -> None:
         self._head: dict[str, Any] = {}
         self._answered_here = answered_here
+        self._include_usage = include_usage
         self._begun: set[int] = set()
-        self._announced: set[tuple[int, int]] = set()
-        self._complete: dict[int, int] = {}
+        self._announced: dict[int, int] = {}
+        self._held: set[int] = set()
 
     def encode(self, event: StreamEvent) -> bytes:
         kind = event.kind
         if not self._head:
-            self._head = {
-                "id": f"chatcmpl-{event.call.call_id}",
-                "object": "chat.completion.chunk",
-                "created": int(time.time()),
-                "model": event.call.model,
-            }
+            self._begin(event)
         if kind == "text":
             return self._delta(event.index, {"content": event.data})
         if kind == "reasoning":
             return self._delta(event.index, {"reasoning_content": event.data})
         if kind == "refusal":
             return self._delta(event.index, {"refusal": event.data})
-        if kind == "done":
-            return self._end(event.data)
-        if self._answered_here:
-            return b""
-        if kind == "tool_call":
-            self._announced.add((event.index, event.data.position))
-            function = {"name": event.data.name, "arguments": ""}
-            return self._call(event.index, event.data.position, id=event.data.id, type="function", function=function)
-        if kind == "tool_call_delta":
-            return self._call(event.index, event.data.position, function={"arguments": event.data.arguments})
-        return self._complete_call(event.index, event.data) if kind == "tool_call_done" else b""
+        if kind == "tool_call_delta" and not self._answered_here:
+            return self._piece_of_call(event.index, event.data)
+        return self._end(event.data) if kind == "done" else b""
 
     def failed(self, error: PublicError) -> bytes:
         return b"data: %b\n\n" % _json(error.to_wire())
 
-    def _complete_call(self, index: int, call: ToolCall) -> bytes:
-        position = self._complete.get(index, 0)
-        self._complete[index] = position + 1
-        if (index, position) in self._announced:
-            return self._call(index, position, id=call.id)  # which it may not have had before
-        function = {"name": call.name, "arguments": call.arguments_json}
-        return self._call(index, position, id=call.id, type="function", function=function)
+    def _begin(self, event: StreamEvent) -> None:
+        self._head = {
+            "id": f"chatcmpl-{event.call.call_id or uuid.uuid4().hex}",
+            "object": "chat.completion.chunk",
+            "created": int(time.time()),
+            "model": event.call.model or (event.data.model if event.kind == "done" else ""),
+        }
+        if self._include_usage:
+            self._head["usage"] = None
+
+    def _piece_of_call(self, index: int, piece: ToolCallDelta) -> bytes:
+        """A call that can be announced once and for all is streamed; any other, and those behind it, wait for the end.
+
+        Clients append whatever comes: a name may grow until the arguments begin, an id may come late or be made, and
+        arguments that are no object become one.
+        """
+        announced = self._announced.get(index, 0)
+        arguments = piece.arguments
+        if piece.position < announced:
+            return self._call(index, piece.position, function={"arguments": arguments})
+        ready = piece.position == announced and piece.id and piece.name and arguments.lstrip().startswith("{")
+        if index in self._held or not ready:
+            self._held.add(index)
+            return b""
+        return self._announce(index, piece.id, piece.name, arguments)
+
+    def _announce(self, index: int, call_id: str, name: str, arguments: str) -> bytes:
+        position = self._announced.get(index, 0)
+        self._announced[index] = position + 1
+        function = {"name": name, "arguments": arguments}
+        return self._call(index, position, id=call_id, type="function", function=function)
 
     def _call(self, index: int, position: int, **fields: Any) -> bytes:
         return self._delta(index, {"tool_calls": [{"index": position, **fields}]})
 
-    def _delta(self, index: int, delta: dict[str, Any]) -> bytes:
+    def _delta(self, index: int, delta: dict[str, Any], finish_reason: str | None = None) -> bytes:
+        before = b""
         if index not in self._begun:
             self._begun.add(index)
             delta = {"role": "assistant", **delta}
-        return self._chunk(choices=[{"index": index, "delta": delta, "finish_reason": None}])
+            # Clients keep choices in a list, and put each at its end.
+            missing = [lower for lower in range(min(index, MAX_CHOICES)) if lower not in self._begun]
+            before = b"".join(self._delta(lower, {}) for lower in missing)
+        return before + self._chunk(choices=[{"index": index, "delta": delta, "finish_reason": finish_reason}])
 
     def _end(self, response: ChatResponse) -> bytes:
-        self._head["model"] = response.model
-        choices = [
-            {"index": choice.index, "delta": {}, "finish_reason": choice.finish_reason}
-            for choice in response.choices
-            if choice.finish_reason != UNKNOWN
-        ]
-        end = self._chunk(choices=choices) if choices else b""
-        if response.usage is not None:
+        end = b""
+        for choice in response.choices:
+            for call in choice.tool_calls[self._announced.get(choice.index, 0) :]:
+                end += self._announce(choice.index, call.id, call.name, call.arguments_json)
+            if not response.truncated:
+                end += self._delta(choice.index, {}, _finish_reason(choice))
+        if self._include_usage and response.usage is not None:
             end += self._chunk(choices=[], usage=_wire_usage(response.usage))
-        # Without it, a client of this format sees that the answer is cut short.
+        # Without these, a client of this format sees that the answer is cut short.
         return end if response.truncated else end + b"data: [DONE]\n\n"
 
     def _chunk(self, **fields: Any) -> bytes:
         return b"data: %b\n\n" % _json({**self._head, **fields})
 
 
+def _finish_reason(choice: Choice) -> str:
+    """Always one: without it, clients of this format call a whole answer broken."""
+    if choice.finish_reason != UNKNOWN:
+        return choice.finish_reason
+    return "tool_calls" if choice.tool_calls else "stop"
+
+
 def _wire_usage(usage: Usage) -> dict[str, Any]:
-    return {
-        "prompt_tokens": usage.input_tokens,
-        "completion_tokens": usage.output_tokens,
-        "total_tokens": usage.total_tokens,
-        "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
-        "completion_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
+    wire: dict[str, Any] = {
+        "prompt_tokens": usage.input_tokens or 0,
+        "completion_tokens": usage.output_tokens or 0,
+        "total_tokens": usage.total_tokens or 0,
     }
+    if usage.cached_tokens is not None:
+        wire["prompt_tokens_details"] = {"cached_tokens": usage.cached_tokens}
+    if usage.reasoning_tokens is not None:
+        wire["completion_tokens_details"] = {"reasoning_tokens": usage.reasoning_tokens}
+    return wire
 
 
 _FORMATS: Mapping[str, Callable[..., _Format]] = {

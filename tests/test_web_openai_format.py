@@ -1,0 +1,569 @@
+"""``format="openai"`` as clients of that format read it: packages of PyPI and npm, each with a decoder of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import queue
+import shutil
+import subprocess
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import openai
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from langchain_core.messages import AIMessageChunk
+from langchain_openai import ChatOpenAI
+from replay import EVENT_STREAM, Framing, ReplayServer, Reply, Request
+from wire_bodies import chunk, error_reply, stream_pieces, tool_call
+
+from openai_compat import ChatResponse, Client, StreamEvent, Usage, web
+from openai_compat.web import EventStream, wsgi_response
+from openai_compat.wire.accumulate import Accumulator, verdict
+from openai_compat.wire.response import CallInfo, Choice
+
+BEAT = b": \n\n"
+PAUSE = b""
+"""Stands for a silence of the model that lasts until a heartbeat was sent."""
+Piece = dict[str, Any]
+Reader = Callable[..., dict[str, Any]]
+
+
+def of_choice(index: int, delta: Piece, finish_reason: str | None = None) -> bytes:
+    choice = {"index": index, "delta": delta, "finish_reason": finish_reason}
+    return b"data: %b\n\n" % json.dumps({"id": "c", "model": "m-served", "choices": [choice]}).encode()
+
+
+def calls(*entries: Piece) -> bytes:
+    return chunk({"tool_calls": list(entries)})
+
+
+def arguments(index: int, piece: str) -> Piece:
+    return {"index": index, "function": {"arguments": piece}}
+
+
+USAGE = chunk(
+    usage={
+        "prompt_tokens": 3,
+        "completion_tokens": 2,
+        "total_tokens": 5,
+        "prompt_tokens_details": {"cached_tokens": 1},
+        "completion_tokens_details": {"reasoning_tokens": 1},
+    }
+)
+CALLED = [chunk({}, finish_reason="tool_calls"), USAGE, b"data: [DONE]\n\n"]
+SAID = [chunk({}, finish_reason="stop"), USAGE, b"data: [DONE]\n\n"]
+
+# What the model's server sends.
+ANSWERS: dict[str, list[bytes]] = {
+    "text": [chunk({"content": "Hé"}), chunk({"content": 'l"lo\n\n\u2028'}), *SAID],
+    "no usage": stream_pieces("a", "b"),
+    "no finish reason": [chunk({"content": "a"}), b"data: [DONE]\n\n"],
+    "a finish reason of its own": stream_pieces("a", finish_reason="eos"),
+    "reasoning": [chunk({"reasoning_content": t}) for t in ("hm\n", "so")] + [chunk({"content": "a"}), *SAID],
+    "refusal": [chunk({"refusal": "I can"}), chunk({"refusal": "not"}), *SAID],
+    "silence": [PAUSE, PAUSE, chunk({"content": "a"}), PAUSE, chunk({"content": "b"}), PAUSE, PAUSE, *SAID],
+    "silence in a call": [
+        calls({"index": 0, **tool_call("f", "")}), PAUSE, calls(arguments(0, '{"x"')), PAUSE,
+        calls(arguments(0, ": 1}")), PAUSE, *CALLED,
+    ],
+    "one call": [
+        chunk({"content": "Look:"}), calls({"index": 0, **tool_call("f", "")}), calls(arguments(0, '{"x": ')),
+        calls(arguments(0, '"{"}')), *CALLED,
+    ],
+    "parallel calls": [
+        calls({"index": 0, **tool_call("f", "")}), calls(arguments(0, '{"x": 1}')),
+        calls({"index": 1, **tool_call("g", "", "call_2")}), calls(arguments(1, '{"y"')), calls(arguments(1, ":2}")),
+        calls({"index": 2, **tool_call("f", '{"x": 3}', "call_3")}), *CALLED,
+    ],
+    "interleaved calls": [
+        calls({"index": 0, **tool_call("f", '{"x"')}, {"index": 1, **tool_call("g", '{"y"', "call_2")}),
+        calls(arguments(1, ": 2}"), arguments(0, ": 1}")), *CALLED,
+    ],
+    "calls without ids": [
+        calls({"index": 0, "function": {"name": "f", "arguments": '{"x": '}}), calls(arguments(0, "1}")),
+        calls({"index": 1, "function": {"name": "g", "arguments": "{}"}}), *CALLED,
+    ],
+    "calls of which one has an id": [
+        calls({"index": 0, **tool_call("f", '{"x": 1}')}),
+        calls({"index": 1, "function": {"name": "g", "arguments": '{"y": 2}'}}),
+        calls({"index": 2, **tool_call("f", '{"x": 3}', "call_3")}), *CALLED,
+    ],
+    "calls with the same id": [
+        calls({"index": 0, **tool_call("f", '{"x": 1}')}), calls({"index": 1, **tool_call("g", "{}")}), *CALLED,
+    ],
+    "an id that comes late": [
+        calls({"index": 0, "function": {"name": "f", "arguments": ""}}),
+        calls({"index": 0, "id": "call_9", "function": {"arguments": '{"x": 1}'}}), *CALLED,
+    ],
+    "an id that comes last": [
+        calls({"index": 0, "function": {"name": "f", "arguments": '{"x"'}}),
+        calls({"index": 0, "id": "call_9", "function": {"arguments": ": 1}"}}), *CALLED,
+    ],
+    "id and name in each delta": [
+        calls({"index": 0, **tool_call("f", '{"x"')}), calls({"index": 0, **tool_call("f", ": 1}")}), *CALLED,
+    ],
+    "a name in pieces": [
+        calls({"index": 0, "id": "call_1", "function": {"name": "f"}}), calls({"index": 0, "function": {"name": "oo"}}),
+        calls(arguments(0, "{}")), *CALLED,
+    ],
+    "calls without arguments": [
+        calls({"index": 0, **tool_call("f", "")}), calls({"index": 1, **tool_call("g", " ", "call_2")}),
+        calls({"index": 2, **tool_call("f", "null", "call_3")}), *CALLED,
+    ],
+    "broken arguments": [calls({"index": 0, **tool_call("f", '{"x": ')}), *CALLED],
+    "a function call of old": [chunk({"function_call": {"name": "f", "arguments": "{}"}}), *CALLED],
+    "a call that stops": [calls({"index": 0, **tool_call("f", "{}")}), *SAID],
+}  # fmt: skip
+CHOICES: dict[str, list[bytes]] = {
+    "in turn": [of_choice(i, {"content": t}) for i, t in [(0, "a"), (1, "A"), (0, "b"), (1, "B")]]
+    + [of_choice(0, {}, "stop"), of_choice(1, {}, "stop"), USAGE, b"data: [DONE]\n\n"],
+    "the second first": [of_choice(1, {"content": "A"}, "stop"), of_choice(0, {"content": "a"}, "stop"), USAGE],
+    "calls of both": [
+        of_choice(1, {"tool_calls": [{"index": 0, **tool_call("f", '{"x": 2}', "call_2")}]}, "tool_calls"),
+        of_choice(0, {"tool_calls": [{"index": 0, **tool_call("f", '{"x": 1}')}]}, "tool_calls"),
+        USAGE,
+    ],
+}
+
+
+class Served:
+    """``format="openai"`` on a socket, in front of a model's server that sends ``pieces``."""
+
+    def __init__(self, pieces: Sequence[bytes] | Reply, stack: contextlib.ExitStack) -> None:
+        self.answers: list[ChatResponse] = []
+        self.beats = threading.Semaphore(0)
+        self._pieces = pieces
+        self.upstream = stack.enter_context(ReplayServer(self._say))
+        self._client = stack.enter_context(Client(self.upstream.url, model="m", max_retries=0))
+        self.server = stack.enter_context(ReplayServer(self._pass_on))
+        self.url = f"{self.server.url}/v1"
+
+    def _say(self, request: Request) -> Reply:
+        def body(pieces: Sequence[bytes]) -> Iterator[bytes]:
+            for piece in pieces:
+                if piece is PAUSE:
+                    assert self.beats.acquire(timeout=20)
+                yield piece
+
+        return self._pieces if isinstance(self._pieces, Reply) else Reply(headers=EVENT_STREAM, body=body(self._pieces))
+
+    def _pass_on(self, request: Request) -> Reply:
+        asked = request.json()
+        assert asked["stream"] is True
+        stream = self._client.stream(asked["messages"], **({"n": asked["n"]} if "n" in asked else {}))
+        body = EventStream(
+            stream,
+            format="openai",
+            stream_options=asked.get("stream_options"),
+            heartbeat=0.02,
+            on_done=self.answers.append,
+        )
+        framing: Framing = "chunked" if body.status_code == 200 else "content-length"
+        return Reply(status=body.status_code, headers=dict(body.headers), body=self._counted(body), framing=framing)
+
+    def _counted(self, body: EventStream) -> Iterator[bytes]:
+        with body:
+            for piece in body:
+                yield piece
+                if piece == BEAT:
+                    self.beats.release()
+
+
+@contextlib.contextmanager
+def served(pieces: Sequence[bytes] | Reply) -> Iterator[Served]:
+    """Exactly one request is made, and passed on."""
+    with contextlib.ExitStack() as stack:
+        yield (made := Served(pieces, stack))
+        assert (len(made.server.requests), len(made.upstream.requests)) == (1, 1)
+
+
+def asked(n: int | None, usage: bool) -> dict[str, Any]:
+    options: dict[str, Any] = {"stream_options": {"include_usage": True}} if usage else {}
+    return {**options, "n": n} if n else options
+
+
+def read_chunks(url: str, *, n: int | None = None, usage: bool = False) -> dict[str, Any]:
+    """Every chunk of ``create(stream=True)``; ids and names are appended, as many readers do."""
+    read: dict[str, Any] = {"choices": [], "usage": None, "error": None}
+    choices: dict[int, dict[str, Any]] = {}
+    with openai.OpenAI(base_url=url, api_key="none", max_retries=0) as client:
+        try:
+            with client.chat.completions.create(
+                model="m", messages=[{"role": "user", "content": "hi"}], stream=True, **asked(n, usage)
+            ) as stream:
+                for piece in stream:
+                    read["usage"] = tokens(piece.usage) or read["usage"]
+                    for choice in piece.choices:
+                        add_delta(choices, choice)
+        except openai.APIError as error:
+            read["error"] = error.message
+    return {**read, "choices": [choices[index] for index in sorted(choices)]}
+
+
+def add_delta(choices: dict[int, dict[str, Any]], choice: Any) -> None:
+    grown = choices.setdefault(choice.index, {"text": "", "reasoning": "", "refusal": "", "calls": []})
+    grown["text"] += choice.delta.content or ""
+    grown["reasoning"] += getattr(choice.delta, "reasoning_content", None) or ""
+    grown["refusal"] += choice.delta.refusal or ""
+    grown["finish_reason"] = choice.finish_reason
+    for piece in choice.delta.tool_calls or ():
+        if piece.index == len(grown["calls"]):
+            grown["calls"].append({"id": "", "name": "", "arguments": ""})
+        call = grown["calls"][piece.index]
+        call["id"] += piece.id or ""
+        call["name"] += piece.function.name or ""
+        call["arguments"] += piece.function.arguments
+
+
+def tokens(usage: Any) -> list[int] | None:
+    return None if usage is None else [usage.prompt_tokens, usage.completion_tokens, usage.total_tokens]
+
+
+def read_with_helper(url: str, *, n: int | None = None, usage: bool = False) -> dict[str, Any]:
+    """The answer that ``stream()`` puts together."""
+    with openai.OpenAI(base_url=url, api_key="none", max_retries=0) as client:
+        try:
+            with client.chat.completions.stream(
+                model="m", messages=[{"role": "user", "content": "hi"}], **asked(n, usage)
+            ) as stream:
+                answer = stream.get_final_completion()
+        except openai.APIError as error:
+            return {"choices": [], "usage": None, "error": error.message}
+    choices = [
+        {
+            "text": choice.message.content or "",
+            "reasoning": getattr(choice.message, "reasoning_content", None) or "",
+            "refusal": choice.message.refusal or "",
+            "calls": [
+                {"id": call.id, "name": call.function.name, "arguments": call.function.arguments}
+                for call in choice.message.tool_calls or ()
+            ],
+            "finish_reason": choice.finish_reason,
+        }
+        for choice in answer.choices
+    ]
+    return {"choices": choices, "usage": tokens(answer.usage), "error": None}
+
+
+def read_with_langchain(url: str, *, usage: bool = False) -> dict[str, Any]:
+    """The sum of the messages that ``stream`` gives."""
+    chat = ChatOpenAI(model="m", base_url=url, api_key="none", max_retries=0, stream_usage=usage)
+    message = AIMessageChunk(content="")
+    try:
+        for piece in chat.stream("hi"):
+            assert isinstance(piece, AIMessageChunk)
+            message = message + piece
+    except openai.APIError as error:
+        return {"choices": [], "usage": None, "error": error.message}
+    finally:
+        chat.root_client.close()
+    choice = {
+        "text": message.content,
+        "calls": [
+            {"id": call["id"], "name": call["name"], "arguments": call["args"]} for call in message.tool_call_chunks
+        ],
+        "finish_reason": message.response_metadata.get("finish_reason"),
+    }
+    counted = message.usage_metadata
+    total = counted and [counted["input_tokens"], counted["output_tokens"], counted["total_tokens"]]
+    return {"choices": [choice], "usage": total, "error": None}
+
+
+class Node:
+    """``tests/node/read.mjs``, which answers one question after another."""
+
+    def __init__(self, folder: Path) -> None:
+        self._process = subprocess.Popen(
+            ["node", "read.mjs"], cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
+
+    def _listen(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self._lines.put(line)
+        self._lines.put("")
+
+    def read(self, reader: str, url: str, *, n: int | None = None, usage: bool = False) -> dict[str, Any]:
+        assert self._process.stdin is not None
+        question = {"reader": reader, "url": url, "usage": usage, **({"n": n} if n else {})}
+        self._process.stdin.write(json.dumps(question) + "\n")
+        self._process.stdin.flush()
+        line = self._lines.get(timeout=60)
+        assert line, "node has ended"
+        read: dict[str, Any] = json.loads(line)
+        return read
+
+    def close(self) -> None:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.close()
+        try:
+            self._process.wait(20)
+        finally:
+            self._process.kill()
+            self._process.wait()
+            self._listener.join(20)
+            self._process.stdout.close()
+
+
+@pytest.fixture(scope="module")
+def node() -> Iterator[Node]:
+    """Node with the packages of ``tests/node/package-lock.json``, which are installed where they are not there."""
+    missing = [program for program in ("node", "npm") if shutil.which(program) is None]
+    if missing:
+        pytest.skip(f"no {' and no '.join(missing)} on this machine")
+    folder = Path(__file__).parent / "node"
+    lock, installed = folder / "package-lock.json", folder / "node_modules" / ".package-lock.json"
+    with (folder / ".install.lock").open("w") as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        if not installed.exists() or installed.stat().st_mtime < lock.stat().st_mtime:
+            subprocess.run(["npm", "ci", "--no-audit", "--no-fund"], cwd=folder, check=True, timeout=110)
+    process = Node(folder)
+    yield process
+    process.close()
+
+
+PYTHON_READERS: dict[str, Reader] = {
+    "openai of PyPI": read_chunks,
+    "openai of PyPI, stream()": read_with_helper,
+    "langchain-openai": read_with_langchain,
+}
+NPM_READERS = {"openai of npm": "openai", "openai of npm, stream()": "openai stream()", "ai of npm": "ai"}
+READERS = [*PYTHON_READERS, *NPM_READERS]
+OF_OPENAI = [name for name in READERS if name.startswith("openai")]
+
+
+@pytest.fixture
+def read(reader: str, request: pytest.FixtureRequest) -> Reader:
+    """Node is wanted only for what is read there."""
+    if reader in PYTHON_READERS:
+        return PYTHON_READERS[reader]
+    process: Node = request.getfixturevalue("node")
+    return partial(process.read, NPM_READERS[reader])
+
+
+def expected(answer: ChatResponse, reader: str, *, usage: bool) -> dict[str, Any]:
+    """What a reader should have read of the answer that ``on_done`` got, as far as it knows such things."""
+    choices = [told(choice, reader) for choice in answer.choices]
+    counted = answer.usage if usage else None
+    total = counted and [counted.input_tokens, counted.output_tokens, counted.total_tokens]
+    return {"choices": choices, "usage": total, "error": None}
+
+
+def told(choice: Choice, reader: str) -> dict[str, Any]:
+    said: dict[str, Any] = {
+        "text": choice.text,
+        "reasoning": choice.reasoning,
+        "refusal": choice.refusal,
+        "calls": [{"id": call.id, "name": call.name, "arguments": call.arguments_json} for call in choice.tool_calls],
+        "finish_reason": "stop" if choice.finish_reason == "unknown" else choice.finish_reason,
+    }
+    if reader == "openai of npm, stream()":
+        del said["reasoning"]  # of which it keeps the last piece
+    if reader == "langchain-openai":
+        del said["reasoning"], said["refusal"]
+    if reader == "ai of npm":
+        said["text"] += said.pop("refusal")
+    return said
+
+
+def with_decoded_arguments(read: dict[str, Any]) -> dict[str, Any]:
+    for choice in read["choices"]:
+        for call in choice["calls"]:
+            with contextlib.suppress(ValueError):
+                call["arguments"] = json.loads(call["arguments"])
+    return read
+
+
+@pytest.mark.parametrize("usage", [False, True], ids=["", "usage"])
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("pieces", ANSWERS.values(), ids=ANSWERS)
+def test_every_client_reads_the_answer(pieces: list[bytes], reader: str, read: Reader, usage: bool) -> None:
+    with served(pieces) as here:
+        got = read(here.url, usage=usage)
+        (answer,) = here.answers
+    assert with_decoded_arguments(got) == with_decoded_arguments(expected(answer, reader, usage=usage))
+
+
+@pytest.mark.parametrize("usage", [False, True], ids=["", "usage"])
+@pytest.mark.parametrize("reader", OF_OPENAI)
+@pytest.mark.parametrize("pieces", CHOICES.values(), ids=CHOICES)
+def test_two_choices_stay_apart(pieces: list[bytes], reader: str, read: Reader, usage: bool) -> None:
+    with served(pieces) as here:
+        got = read(here.url, n=2, usage=usage)
+        (answer,) = here.answers
+    assert len(got["choices"]) == 2
+    assert with_decoded_arguments(got) == with_decoded_arguments(expected(answer, reader, usage=usage))
+
+
+BROKEN = b'data: {"error": {"message": "our key sk-1 has expired", "code": 500}}\n\n'
+
+
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize(
+    "before",
+    [[chunk({"content": "a"})], [calls({"index": 0, **tool_call("f", '{"x"')})], [PAUSE]],
+    ids=["text", "call", "nothing"],
+)
+def test_every_client_is_told_of_an_error_in_the_middle(before: list[bytes], reader: str, read: Reader) -> None:
+    with served([*before, BROKEN]) as here:
+        got = read(here.url)
+        assert not here.answers
+    assert got["error"] == "The model is not available."
+    assert {choice["finish_reason"] for choice in got["choices"]} <= {None, "error"}
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_every_client_is_told_of_an_error_before_the_answer(reader: str, read: Reader) -> None:
+    with served(error_reply(429, "the quota of sk-1 is used up")) as here:
+        got = read(here.url)
+    assert "Too many questions" in got["error"]
+    assert "sk-1" not in got["error"]
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_no_client_takes_a_cut_answer_for_a_whole_one(reader: str, read: Reader) -> None:
+    with served([chunk({"content": "a"})]) as here:
+        got = read(here.url)
+        (answer,) = here.answers
+    assert answer.truncated
+    if got["error"] is None:
+        assert [(choice["text"], choice["finish_reason"]) for choice in got["choices"]] == [("a", None)]
+    else:
+        assert "finish" in got["error"]
+
+
+CALL = CallInfo(call_id="c1", model="m")
+
+
+def encoded(*events: StreamEvent, **options: Any) -> list[Any]:
+    """The data of each event, decoded, and the last one as it is."""
+    form = web._Chunks(**options)
+    blocks = (form.begin + b"".join(map(form.encode, events))).decode().split("\n\n")
+    assert blocks.pop() == ""
+    assert all(block.startswith("data: ") and "\n" not in block for block in blocks)
+    return [block[6:] if block == "data: [DONE]" else json.loads(block[6:]) for block in blocks]
+
+
+def test_chunks_say_what_those_of_openai_say() -> None:
+    answer = ChatResponse(
+        choices=(Choice(text="ab", finish_reason="stop"),),
+        model="m-served",
+        usage=Usage(input_tokens=3, output_tokens=2, total_tokens=5, cached_tokens=1),
+    )
+    said = [StreamEvent("text", "a", 0, CALL), StreamEvent("text", "b", 0, CALL), StreamEvent("done", answer, 0, CALL)]
+    with mock.patch.object(web.time, "time", return_value=1700000000.9):
+        got = encoded(*said, include_usage=True)
+    head = {"id": "chatcmpl-c1", "object": "chat.completion.chunk", "created": 1700000000, "model": "m"}
+    assert got == [
+        {**head, "usage": None, "choices": [one({"role": "assistant", "content": "a"})]},
+        {**head, "usage": None, "choices": [one({"content": "b"})]},
+        {**head, "usage": None, "choices": [one({}, "stop")]},
+        {
+            **head,
+            "usage": {
+                "prompt_tokens": 3,
+                "completion_tokens": 2,
+                "total_tokens": 5,
+                "prompt_tokens_details": {"cached_tokens": 1},
+            },
+            "choices": [],
+        },
+        "[DONE]",
+    ]
+    assert all("usage" not in chunk for chunk in encoded(*said))
+
+
+def one(delta: dict[str, Any], finish_reason: str | None = None) -> dict[str, Any]:
+    return {"index": 0, "delta": delta, "finish_reason": finish_reason}
+
+
+@pytest.mark.parametrize(
+    ("stream_options", "sent"),
+    [
+        ({"include_usage": True}, True),
+        ({"include_usage": False}, False),
+        ({"include_obfuscation": True}, False),
+        ({}, False),
+        (None, False),
+        ("include_usage", False),
+        (["include_usage"], False),
+    ],
+)
+def test_the_tokens_are_sent_only_where_the_client_asks(stream_options: Any, sent: bool) -> None:
+    with ReplayServer([Reply(headers=EVENT_STREAM, body=ANSWERS["text"])]) as server, Client(server.url) as client:
+        stream = client.stream("hi", model="m")
+        body = wsgi_response(stream, {}, mock.Mock(), format="openai", stream_options=stream_options)
+        assert (b'"usage"' in b"".join(body)) is sent
+    assert server.requests[0].json()["stream_options"] == {"include_usage": True}
+
+
+def test_a_stream_has_an_id_and_a_model_where_its_events_have_none() -> None:
+    answer = ChatResponse(choices=(Choice(finish_reason="stop"),), model="m-served")
+    heads = [encoded(StreamEvent("done", answer))[0] for _ in range(2)]
+    assert len({head["id"] for head in heads}) == 2
+    assert [head["model"] for head in heads] == ["m-served"] * 2
+
+
+def test_a_choice_far_out_opens_no_more_than_there_can_be() -> None:
+    got = encoded(StreamEvent("text", "a", 10**9, CALL), StreamEvent("text", "b", 10**9, CALL))
+    assert [chunk["choices"][0]["index"] for chunk in got] == [*range(128), 10**9, 10**9]
+
+
+def test_calls_that_a_function_leaves_to_its_client_are_sent() -> None:
+    with ReplayServer([Reply(headers=EVENT_STREAM, body=ANSWERS["parallel calls"])]) as server:
+        with Client(server.url, model="m") as client:
+            passed_on = list(EventStream(partial(client.chat, "hi"), format="openai"))
+    with ReplayServer([Reply(headers=EVENT_STREAM, body=passed_on)]) as server, Client(server.url) as client:
+        answer = client.chat("hi", model="m", sink=lambda event: None)
+    assert [(call.id, call.name, call.arguments) for call in answer.tool_calls] == [
+        ("call_1", "f", {"x": 1}),
+        ("call_2", "g", {"y": 2}),
+        ("call_3", "f", {"x": 3}),
+    ]
+
+
+PIECES = ["{", "}", '{"x": 1}', "{}", '"y"', ": 2", " ", "", "null", None]
+DELTAS = st.lists(
+    st.fixed_dictionaries(
+        {
+            "function": st.fixed_dictionaries(
+                {}, optional={"name": st.sampled_from(["f", "g", ""]), "arguments": st.sampled_from(PIECES)}
+            )
+        },
+        optional={"index": st.integers(0, 3), "id": st.sampled_from(["a", "b", "c", "", None])},
+    ),
+    max_size=8,
+)
+
+
+@given(DELTAS)
+def test_each_call_is_announced_once_and_whole_at_the_end(deltas: list[dict[str, Any]]) -> None:
+    state = Accumulator(CALL)
+    events = [event for delta in deltas for event in state.feed({"choices": [{"delta": {"tool_calls": [delta]}}]})]
+    events += state.finish()
+    answer = state.response()
+    if verdict(answer, complete=True, strict=False):
+        return  # such an answer ends as an error
+    got: list[dict[str, str]] = []
+    for data in encoded(*events, StreamEvent("done", answer, 0, CALL))[:-1]:
+        for piece in data["choices"][0]["delta"].get("tool_calls", ()):
+            if piece["index"] == len(got):
+                got.append({"id": piece["id"], "name": piece["function"]["name"], "arguments": ""})
+                assert piece["type"] == "function"
+            else:
+                assert piece.keys() == {"index", "function"}
+                assert piece["function"].keys() == {"arguments"}
+            got[piece["index"]]["arguments"] += piece["function"]["arguments"]
+    assert got == [{"id": call.id, "name": call.name, "arguments": call.arguments_json} for call in answer.tool_calls]
