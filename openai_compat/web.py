@@ -37,7 +37,6 @@ import socket
 import sys
 import threading
 import time
-import uuid
 import weakref
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from http import HTTPStatus
@@ -666,7 +665,7 @@ class _Chunks:
 
     def _begin(self, event: StreamEvent) -> None:
         self._head = {
-            "id": f"chatcmpl-{event.call.call_id or uuid.uuid4().hex}",
+            "id": f"chatcmpl-{event.call.call_id or os.urandom(12).hex()}",
             "object": "chat.completion.chunk",
             "created": int(time.time()),
             "model": event.call.model or (event.data.model if event.kind == "done" else ""),
@@ -704,7 +703,7 @@ class _Chunks:
         if index not in self._begun:
             self._begun.add(index)
             delta = {"role": "assistant", **delta}
-            # Clients keep choices in a list, and put each at its end.
+            # Clients keep choices in a list, and add a new one at its end, whatever its index.
             missing = [lower for lower in range(min(index, MAX_CHOICES)) if lower not in self._begun]
             before = b"".join(self._delta(lower, {}) for lower in missing)
         return before + self._chunk(choices=[{"index": index, "delta": delta, "finish_reason": finish_reason}])

@@ -163,7 +163,7 @@ class Served:
             stream,
             format="openai",
             stream_options=asked.get("stream_options"),
-            heartbeat=0.02,
+            heartbeat=0.02 if not isinstance(self._pieces, Reply) and PAUSE in self._pieces else 15.0,
             on_done=self.answers.append,
         )
         framing: Framing = "chunked" if body.status_code == 200 else "content-length"
