@@ -94,6 +94,7 @@ def stream_response(
     source: ChatStream | Run,
     *,
     format: Format = "sse",
+    stream_options: dict[str, Any] | None = None,
     heartbeat: float = 15.0,
     on_done: Handler | None = None,
     on_left: Handler | None = None,
@@ -107,7 +108,8 @@ def stream_response(
     Args:
         source: ``client.stream(...)``, or a function that reports to a sink: ``partial(conversation.say, "hi")``.
         format: ``"sse"`` for events, ``"text"``, or ``"openai"`` for OpenAI's own chunks.
-        heartbeat: seconds without an event after which a comment is sent.
+        stream_options: of ``"openai"``, the field of that name in the client's request, which asks for the tokens used.
+        heartbeat: seconds in which nothing is sent, after which a comment is.
         on_done: called with the whole answer before the browser learns that it is complete. ``request``, ``session``
             and ``current_app`` are there, ``g`` is a new one; a change to ``session`` comes too late for its cookie.
         on_left: likewise, with what had come when the browser left before the end.
@@ -120,6 +122,7 @@ def stream_response(
         _in_context(source) if callable(source) else source,
         format=format,
         environ=flask.request.environ,
+        stream_options=stream_options,
         heartbeat=heartbeat,
         on_done=on_done and flask.copy_current_request_context(on_done),
         on_left=on_left and flask.copy_current_request_context(on_left),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
@@ -19,6 +19,7 @@ def stream_response(
     source: ChatStream | Run,
     *,
     format: Format = "sse",
+    stream_options: dict[str, Any] | None = None,
     heartbeat: float = 15.0,
     on_done: Handler | None = None,
     on_left: Handler | None = None,
@@ -33,7 +34,8 @@ def stream_response(
         request: the view's, under WSGI.
         source: ``client.stream(...)``, or a function that reports to a sink: ``partial(conversation.say, "hi")``.
         format: ``"sse"`` for events, ``"text"``, or ``"openai"`` for OpenAI's own chunks.
-        heartbeat: seconds without an event after which a comment is sent.
+        stream_options: of ``"openai"``, the field of that name in the client's request, which asks for the tokens used.
+        heartbeat: seconds in which nothing is sent, after which a comment is.
         on_done: called with the whole answer before the browser learns that it is complete, on the thread of the
             request and after its view: a transaction of ``ATOMIC_REQUESTS`` has ended, and a change to the session has
             to be saved by ``request.session.save()``.
@@ -44,7 +46,13 @@ def stream_response(
         ConfigurationError: an unknown format, or a heartbeat that is not positive.
     """
     body = EventStream(
-        source, format=format, environ=request.META, heartbeat=heartbeat, on_done=on_done, on_left=on_left
+        source,
+        format=format,
+        environ=request.META,
+        stream_options=stream_options,
+        heartbeat=heartbeat,
+        on_done=on_done,
+        on_left=on_left,
     )
     try:
         sent = dict([*body.headers, *headers])
