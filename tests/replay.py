@@ -15,6 +15,11 @@ soon as the client has left::
             request.closed.wait(10)
         return Reply(headers=EVENT_STREAM, body=body())
 
+A connection can be ended at any stage of an exchange: ``hang_up`` is asked at each, and says how::
+
+    with ReplayServer(replies, hang_up=lambda stage, number: "rst" if stage == "head" else None) as server:
+        ...  # a reset as soon as the head of a request has come
+
 Two threads serve a connection: one reads at all times, so that a client that leaves is noticed while the
 other still waits in a body.
 """
@@ -41,6 +46,13 @@ EVENT_STREAM = {"Content-Type": "text/event-stream"}
 JSON = {"Content-Type": "application/json"}
 
 Framing = Literal["content-length", "chunked", "close"]
+End = Literal["fin", "rst"]
+"""How a connection ends: closed (after a close_notify under TLS), or reset."""
+Stage = Literal["accept", "handshake", "head", "request", "status line", "headers", "body", "end"]
+"""What has just been done: the connection accepted, TLS agreed on, the head of a request read, the whole request; the
+status line sent, all headers, half of the body (its first piece where it is in pieces), the whole reply."""
+HangUp = Callable[[Stage, int], End | None]
+"""Asked at each stage of each connection, which it gets the number of, from 0."""
 _Parts = tuple[str, str, HTTPMessage, bytes]
 """Method, path, headers, body."""
 Value = TypeVar("Value")
@@ -80,7 +92,7 @@ class Reply:
     http: Literal["1.0", "1.1"] = "1.1"
     framing: Framing | None = None
     declared_length: int | None = None
-    abort: Literal["fin", "rst"] | None = None
+    abort: End | None = None
     early_hints: bool = False
     head: bytes | None = None
 
@@ -96,10 +108,13 @@ class ReplayServer:
     Waits inside a callable or a body have to end once ``request.closed`` is set, or else by themselves.
     """
 
-    def __init__(self, replies: Replies, *, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self, replies: Replies, *, tls: ssl.SSLContext | None = None, hang_up: HangUp = lambda stage, number: None
+    ) -> None:
         self.requests: list[Request] = []
         self._replies = replies
         self._tls = tls
+        self._hang_up = hang_up
         self._connections: list[_Connection] = []
         self._lock = threading.Lock()
         self._closing = False
@@ -124,6 +139,25 @@ class ReplayServer:
         return all(
             connection.closed.wait(max(0.0, deadline - time.monotonic())) for connection in list(self._connections)
         )
+
+    def end_idle(self, how: End, at_least: int = 0, timeout: float = 10.0) -> int:
+        """End the kept connections, those that have had an answer and no new request; how many they were.
+
+        When this returns, they are closed, and what has been sent on them is with the client. A client may know that a
+        reply is over before the server has noted it: ``at_least`` so many are waited for.
+        """
+        deadline = time.monotonic() + timeout
+        ended: list[_Connection] = []
+        while True:
+            ended += [connection for connection in list(self._connections) if connection.end_idle(how)]
+            if len(ended) >= at_least:
+                break
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"{len(ended)} kept connections, not {at_least}")
+            threading.Event().wait(0.001)  # not time.sleep, which tests of pauses replace
+        for connection in ended:
+            connection.join(timeout)
+        return len(ended)
 
     def close(self) -> None:
         if self._closing:
@@ -157,6 +191,15 @@ class ReplayServer:
             self._connections.append(connection)
             connection.start()
 
+    def stage(self, stage: Stage, connection: int) -> None:
+        """Called when a stage is reached.
+
+        Raises:
+            Ended: the connection is to end here.
+        """
+        if how := self._hang_up(stage, connection):
+            raise Ended(how)
+
     def record(self, connection: _Connection, parts: _Parts) -> Request:
         with self._lock:
             request = Request(len(self.requests), connection.number, *parts, connection.closed)
@@ -172,13 +215,23 @@ class ReplayServer:
         return reply(request) if callable(reply) else reply
 
 
+class Ended(Exception):  # noqa: N818 - not an error of anybody's
+    """This connection ends here, in the way that ``how`` says."""
+
+    def __init__(self, how: End) -> None:
+        super().__init__(how)
+        self.how: End = how
+
+
 class _Connection:
     def __init__(self, server: ReplayServer, channel: _Channel, number: int) -> None:
         self.closed = threading.Event()
         self._server = server
         self._channel = channel
         self.number = number
-        self._inbox: SimpleQueue[Request | None] = SimpleQueue()
+        self._inbox: SimpleQueue[Request | Ended | None] = SimpleQueue()
+        self._idle = False
+        self._changing = threading.Lock()
         self._reader = threading.Thread(target=self._read, name=f"replay-read-{number}", daemon=True)
         self._writer = threading.Thread(target=self._write, name=f"replay-write-{number}", daemon=True)
 
@@ -189,6 +242,15 @@ class _Connection:
     def cut(self) -> None:
         self._channel.shutdown(socket.SHUT_RDWR)
 
+    def end_idle(self, how: End) -> bool:
+        """Whether the connection was idle, and is ending now."""
+        with self._changing:
+            if not self._idle or self.closed.is_set():
+                return False
+            self._idle = False
+        self._inbox.put(Ended(how))
+        return True
+
     def join(self, timeout: float) -> None:
         self._writer.join(timeout)
         if self._writer.is_alive():
@@ -196,10 +258,16 @@ class _Connection:
 
     def _read(self) -> None:
         try:
+            self._stage("accept")
             self._channel.handshake()
+            self._stage("handshake")
             stream = io.BufferedReader(self._channel)
-            while parts := _read_request(stream, self._channel.send):
-                self._inbox.put(self._server.record(self, parts))
+            while parts := _read_request(stream, self._channel.send, self._stage):
+                request = self._server.record(self, parts)
+                self._stage("request")
+                self._inbox.put(request)
+        except Ended as ended:
+            self._inbox.put(ended)
         except (OSError, ValueError, HTTPException):
             pass  # the client left in mid-request, or does not speak HTTP: nothing to answer
         finally:
@@ -207,16 +275,29 @@ class _Connection:
             self._inbox.put(None)
 
     def _write(self) -> None:
-        reply = Reply()
+        how: End | None = None
         try:
             while request := self._inbox.get():
+                if isinstance(request, Ended):
+                    raise request
                 reply = self._server.reply_to(request)
-                if not send_reply(request, reply, self._channel.send):
+                how = reply.abort
+                if not send_reply(request, reply, self._channel.send, self._stage):
                     break
+                with self._changing:
+                    self._idle = True
+        except Ended as ended:
+            how = ended.how
         except OSError:
             pass  # the client left in mid-reply
         finally:
-            self._hang_up(reset=reply.abort == "rst")
+            self._hang_up(reset=how == "rst")
+
+    def _stage(self, stage: Stage) -> None:
+        if stage == "head":
+            with self._changing:
+                self._idle = False
+        self._server.stage(stage, self.number)
 
     def _hang_up(self, *, reset: bool) -> None:
         if reset:
@@ -318,13 +399,14 @@ class _TlsChannel(_Channel):
                 self._incoming.write(data)
 
 
-def _read_request(stream: BinaryIO, send: Callable[[bytes], None]) -> _Parts | None:
+def _read_request(stream: BinaryIO, send: Callable[[bytes], None], at: Callable[[Stage], None]) -> _Parts | None:
     """One request in full, or None where the client has closed the connection between two requests."""
     line = stream.readline()
     if not line:
         return None
     method, path, _version = line.decode("latin-1").split()
     headers = parse_headers(stream)
+    at("head")
     if "100-continue" in headers.get("Expect", "").lower():
         send(b"HTTP/1.1 100 Continue\r\n\r\n")
     if "chunked" in headers.get("Transfer-Encoding", "").lower():
@@ -348,31 +430,48 @@ def _read_exactly(stream: BinaryIO, size: int) -> bytes:
     return data
 
 
-def send_reply(request: Request, reply: Reply, send: Callable[[bytes], None]) -> bool:
-    """Whether the connection may be kept for another request."""
+def send_reply(
+    request: Request, reply: Reply, send: Callable[[bytes], None], at: Callable[[Stage], None] = lambda stage: None
+) -> bool:
+    """Whether the connection may be kept for another request. ``at`` is called at each stage."""
     framing = _framing(reply)
     bodiless = request.method == "HEAD" or reply.status in (204, 304)
     if reply.early_hints:
         send(b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload\r\n\r\n")
-    send(_head(reply, None if bodiless else framing) if reply.head is None else reply.head)
-    sent = 0 if bodiless else _send_body(reply, framing, send)
+    head = _head(reply, None if bodiless else framing) if reply.head is None else reply.head
+    try:
+        at("status line")
+    except Ended:
+        send(head[: head.find(b"\n") + 1])
+        raise
+    send(head)
+    at("headers")
+    sent = 0 if bodiless else _send_body(reply, framing, send, at)
     if reply.abort:
         return False
     if framing == "chunked" and not bodiless:
         send(b"0\r\n\r\n")
+    at("end")
     # A client that was promised more than there is would wait for ever on an open connection.
     short = reply.declared_length is not None and reply.declared_length > sent
     last = request.headers.get("Connection", "").lower() == "close"
     return not (framing == "close" or reply.http == "1.0" or short or last)
 
 
-def _send_body(reply: Reply, framing: Framing, send: Callable[[bytes], None]) -> int:
+def _send_body(reply: Reply, framing: Framing, send: Callable[[bytes], None], at: Callable[[Stage], None]) -> int:
     sent = 0
     pieces = _pieces(reply)
     try:
-        for piece in pieces:
+        for number, piece in enumerate(pieces):
+            try:
+                if not number:
+                    at("body")
+            except Ended:
+                part = piece[: len(piece) // 2] if isinstance(reply.body, bytes) else piece
+                send(_chunk(part) if framing == "chunked" else part)
+                raise
             if piece:
-                send(b"%x\r\n%b\r\n" % (len(piece), piece) if framing == "chunked" else piece)
+                send(_chunk(piece) if framing == "chunked" else piece)
                 sent += len(piece)
             if framing != "chunked" and reply.splits:
                 # The pause is part of the reply: chunks keep pieces apart, here only time does.
@@ -382,6 +481,10 @@ def _send_body(reply: Reply, framing: Framing, send: Callable[[bytes], None]) ->
         if isinstance(pieces, Iterator) and hasattr(pieces, "close"):
             pieces.close()
     return sent
+
+
+def _chunk(piece: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(piece), piece)
 
 
 def _pieces(reply: Reply) -> Iterable[bytes]:

@@ -8,10 +8,11 @@ import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from typing import get_args
 
 import pytest
 import trustme
-from replay import EVENT_STREAM, JSON, ReplayServer, Replies, Reply, Request, send_reply
+from replay import EVENT_STREAM, JSON, End, ReplayServer, Replies, Reply, Request, Stage, send_reply
 
 ASK = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 
@@ -209,6 +210,57 @@ def test_no_answer_at_all(abort: str) -> None:
 def test_an_answer_that_is_not_http() -> None:
     with served([Reply(head=b"SSH-2.0-x\r\n")]) as (_, connection), pytest.raises(http.client.BadStatusLine):
         get(connection)
+
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("stage", "requests", "seen"),
+    [
+        ("accept", 0, b""),
+        ("handshake", 0, b""),
+        ("head", 0, b""),
+        ("request", 1, b""),
+        ("status line", 1, HEAD[:17]),
+        ("headers", 1, HEAD),
+        ("body", 1, HEAD + b"ab"),
+        ("end", 1, HEAD + b"abcd"),
+    ],
+)
+@pytest.mark.parametrize("how", ["fin", "rst"])
+def test_a_connection_ends_at_any_stage(stage: Stage, how: End, requests: int, seen: bytes) -> None:
+    reached: list[Stage] = []
+
+    def hang_up(now: Stage, number: int) -> End | None:
+        reached.append(now)
+        return how if now == stage else None
+
+    with ReplayServer([Reply(body=b"abcd")], hang_up=hang_up) as server:
+        with socket.create_connection(server.address, timeout=10) as sock:
+            got = b""
+            try:
+                sock.sendall(ASK)
+                while piece := sock.recv(65536):
+                    got += piece
+                ended = "fin"
+            except OSError:
+                ended = "rst"
+            assert server.wait_closed()
+        assert (got, len(server.requests)) == (seen, requests)
+        assert ended == how or stage in ("accept", "handshake")  # a request that nobody has read is answered by a reset
+    assert reached == list(get_args(Stage))[: list(get_args(Stage)).index(stage) + 1]
+
+
+@pytest.mark.parametrize("how", ["fin", "rst"])
+def test_only_kept_connections_are_idle(how: End) -> None:
+    with served([Reply(body=b"abcd")]) as (server, connection), closing(connect(server)) as fresh:
+        fresh.connect()
+        get(connection)
+        assert (server.end_idle(how, at_least=1), server.end_idle(how)) == (1, 0)
+        with pytest.raises((ConnectionError, http.client.BadStatusLine)):
+            get(connection)
+        assert get(fresh) == (200, b"abcd")
 
 
 def test_early_hints_come_first() -> None:
