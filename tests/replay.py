@@ -140,21 +140,27 @@ class ReplayServer:
             connection.closed.wait(max(0.0, deadline - time.monotonic())) for connection in list(self._connections)
         )
 
-    def end_idle(self, how: End, at_least: int = 0, timeout: float = 10.0) -> int:
-        """End the kept connections, those that have had an answer and no new request; how many they were.
+    def wait_ended(self, number: int, timeout: float = 10.0) -> None:
+        """Until the server has closed a connection, and the client could know it."""
+        self._connections[number].join(timeout)
 
-        When this returns, they are closed, and what has been sent on them is with the client. A client may know that a
-        reply is over before the server has noted it: ``at_least`` so many are waited for.
+    def wait_idle(self, count: int = 1, timeout: float = 10.0) -> None:
+        """Until so many connections are idle: they have had an answer, and no new request.
+
+        A client may know that a reply is over before the server has noted it.
         """
         deadline = time.monotonic() + timeout
-        ended: list[_Connection] = []
-        while True:
-            ended += [connection for connection in list(self._connections) if connection.end_idle(how)]
-            if len(ended) >= at_least:
-                break
+        while (idle := sum(connection.idle for connection in list(self._connections))) < count:
             if time.monotonic() > deadline:
-                raise RuntimeError(f"{len(ended)} kept connections, not {at_least}")
+                raise RuntimeError(f"{idle} idle connections, not {count}")
             threading.Event().wait(0.001)  # not time.sleep, which tests of pauses replace
+
+    def end_idle(self, how: End, timeout: float = 10.0) -> int:
+        """End the idle connections; how many they were.
+
+        When this returns, they are closed, and what has been sent on them is with the client.
+        """
+        ended = [connection for connection in list(self._connections) if connection.end_idle(how)]
         for connection in ended:
             connection.join(timeout)
         return len(ended)
@@ -242,10 +248,15 @@ class _Connection:
     def cut(self) -> None:
         self._channel.shutdown(socket.SHUT_RDWR)
 
+    @property
+    def idle(self) -> bool:
+        """Whether a reply is over, and no request has begun since."""
+        return self._idle and not self.closed.is_set()
+
     def end_idle(self, how: End) -> bool:
         """Whether the connection was idle, and is ending now."""
         with self._changing:
-            if not self._idle or self.closed.is_set():
+            if not self.idle:
                 return False
             self._idle = False
         self._inbox.put(Ended(how))
