@@ -391,7 +391,7 @@ class Client:
             )
 
         answer = call.run(attempt)
-        object.__setattr__(answer, "attempts", call.succeeded())  # nobody has seen the value yet
+        object.__setattr__(answer, "attempts", call.so_far())  # nobody has seen the value yet
         return answer if output is None else output.read(answer)
 
     @overload
@@ -701,7 +701,7 @@ class Client:
             )
 
         answer = call.run(attempt)
-        object.__setattr__(answer, "attempts", call.succeeded())
+        object.__setattr__(answer, "attempts", call.so_far())
         return answer
 
     def models(self, *, cancel: CancelToken | None = None, timeout: Timeout | float | None = None) -> tuple[Model, ...]:

@@ -173,13 +173,15 @@ class _Reading:
     def so_far(self, *, truncated: bool = True) -> ChatResponse:
         """The answer as far as it has come."""
         reply = self.reply
-        return self.accumulator.response(
+        response = self.accumulator.response(
             truncated=truncated,
             latency_ms=self._call.deadline.elapsed_ms,
             first_token_ms=self._first_token_ms,
             request_id=reply.request_id if reply else None,
             headers=reply.headers if reply else None,
         )
+        object.__setattr__(response, "attempts", self._call.so_far())  # nobody has seen the value yet
+        return response
 
     def run(self) -> Generator[StreamEvent, None, None]:
         """The events, the last one ``done`` or ``error``."""
@@ -204,6 +206,8 @@ class _Reading:
 
     def _failed(self, error: OpenAICompatError) -> StreamEvent:
         """The last event of a stream that failed; its exception holds what had come."""
+        if isinstance(error, Cancelled):
+            error.attempts = self._call.so_far()
         if isinstance(error, APIError):
             error.provider = error.provider or self._info.provider
         if isinstance(error, (APIError, Cancelled)) and error.partial is None and self.reply is not None:
@@ -249,7 +253,6 @@ class _Reading:
             raise stamped(error, self._info.provider, reply.request_id)
         if not complete:
             log.warning("%s: the stream ended with neither finish_reason nor [DONE]", self._info.provider)
-        object.__setattr__(response, "attempts", self._call.succeeded())  # nobody has seen the value yet
         if self._output is not None:
             response = self._output.read(response)
         self.response = response

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from ..deadline import Deadline
-from ..errors import APIError, APITimeoutError
+from ..errors import APIError, APITimeoutError, Cancelled
 from ..wire.retry import Attempt, RetryPolicy
 
 log = logging.getLogger("openai_compat")
@@ -23,6 +23,8 @@ class Call:
 
     At most ``1 + max_retries`` tries; within a try at most one replay, and that only of a request that went out over a
     kept connection on which not one byte came back.
+
+    ``sent`` says whether the request of the attempt under way has gone out.
 
     Args:
         deadline: when it has to be over, and what may end it before.
@@ -45,6 +47,7 @@ class Call:
         self._replay = False
         self._started = deadline.started
         self._waited = 0.0
+        self.sent = False
 
     def run(self, attempt: Callable[[], T]) -> T:
         """Call ``attempt`` until it succeeds or its error is not worth another try; that error is raised."""
@@ -54,6 +57,9 @@ class Call:
                 return attempt()
             except APIError as error:
                 self.again(error)
+            except Cancelled as error:
+                error.attempts = self.so_far()
+                raise
 
     def begin(self) -> None:
         """A try begins.
@@ -65,6 +71,7 @@ class Call:
             self.deadline.cancel.raise_if_cancelled()
         self._started = time.monotonic()
         self._replay = False
+        self.sent = False
 
     def replay(self, error: BaseException) -> bool:
         """Whether the request of this try may be sent once more: a kept connection was closed by the server."""
@@ -96,6 +103,7 @@ class Call:
             raise timeout from error
         self._tries += 1
         self._waited = delay
+        self.sent = False
 
     def given_up(self, error: APIError) -> APIError:
         """``error``, which ends the call, with the record of what was tried."""
@@ -105,9 +113,9 @@ class Call:
             error.args = (f"{error.args[0]} (after {self._tries + 1} tries)", *error.args[1:])
         return error
 
-    def succeeded(self) -> tuple[Attempt, ...]:
-        """The record of a call whose last attempt succeeded."""
-        return (*self.attempts, self._attempt(None))
+    def so_far(self) -> tuple[Attempt, ...]:
+        """The record, with the attempt that is under way or has succeeded, if it was sent."""
+        return (*self.attempts, self._attempt(None)) if self.sent else self.attempts
 
     def _failed(self, words: str) -> Attempt:
         attempt = self._attempt(words)

@@ -33,12 +33,13 @@ class NoReplyError(ConnectionError):
 class Exchange:
     """Sends a request over a lease, and reads the reply; the lease ends with it.
 
-    ``silent`` is True until the first byte has come back.
+    ``sent`` says whether any of the request has gone out, ``silent`` whether nothing has come back yet.
     """
 
     def __init__(self, lease: Lease, clock: Clock) -> None:
         self.lease = lease
         self.clock = clock
+        self.sent = False
         self.silent = True
         self.received = 0
         self.pieces: Iterator[bytes] = iter(())
@@ -89,6 +90,7 @@ class Exchange:
             except TimeoutError:
                 self._timed_out()
                 continue
+            self.sent = True
             rest = rest[sent:]
             if rest:
                 self.clock.progress()

@@ -27,6 +27,19 @@ _NETWORK = {
     if hasattr(errno, name)
 }
 _PACKAGES = ("requests", "urllib3", "socks")
+_LAYERS = (
+    *_PACKAGES,
+    "openai_compat",
+    "socket",
+    "ssl",
+    "http",
+    "gevent",
+    "eventlet",
+    "encodings",
+    "selectors",
+    "truststore",
+)
+_TIMEOUTS = ("Timeout", "ConnectTimeout", "ReadTimeout", "ConnectTimeoutError", "ReadTimeoutError")
 
 
 def mapped(error: BaseException, clock: Clock, endpoint: Endpoint, provider: str, proxy: str = "") -> BaseException:
@@ -48,9 +61,12 @@ def mapped(error: BaseException, clock: Clock, endpoint: Endpoint, provider: str
     if clock.deadline.cancelled:
         return Cancelled()
     chain = wrapped(error)
-    # urllib3 has counted refused connections among its timeouts.
-    if any(map(_is_timeout, chain)) and not any(isinstance(item, ConnectionRefusedError) for item in chain):
-        return _timeout(error, chain, clock, endpoint, provider)
+    foreign = next((item for item in chain if isinstance(item, OSError) and _raised_elsewhere(item)), None)
+    if foreign is not None and not _package(foreign):
+        # A signal handler's, raised in the middle of a system call, which urllib3 took for the socket's own.
+        return foreign
+    if any(map(_is_timeout, chain)):
+        return _timeout(chain, clock, endpoint, provider)
     return _explained(error, chain, endpoint, provider, proxy)
 
 
@@ -58,7 +74,9 @@ def cause(error: BaseException) -> BaseException | None:
     """What to chain: the error at the root, whose text holds neither URL nor headers."""
     if isinstance(error, OpenAICompatError) or not isinstance(error, Exception):
         return None
-    roots = [item for item in wrapped(error) if isinstance(item, OSError) and not _package(item)]
+    roots = [
+        item for item in wrapped(error) if isinstance(item, OSError) and (not _package(item) or _raised_elsewhere(item))
+    ]
     # Without its frames, whose variables hold the request as it was sent.
     return roots[-1].with_traceback(None) if roots else None
 
@@ -89,7 +107,7 @@ def _of_the_network(error: Exception) -> bool:
     if _package(error):
         return True
     if isinstance(error, TimeoutError):
-        return True  # told apart by whoever waited, or by the clock
+        return not _raised_elsewhere(error)
     return isinstance(error, OSError) and error.errno in _NETWORK
 
 
@@ -97,20 +115,29 @@ def _package(error: BaseException) -> bool:
     return type(error).__module__.partition(".")[0] in _PACKAGES
 
 
+def _raised_elsewhere(error: BaseException) -> bool:
+    """Whether code that is neither ours nor the network's raised it: a signal handler, a mock."""
+    step = error.__traceback__
+    if step is None:
+        return False
+    while step.tb_next is not None:
+        step = step.tb_next
+    return str(step.tb_frame.f_globals.get("__name__")).partition(".")[0] not in _LAYERS
+
+
 def _is_timeout(error: BaseException) -> bool:
-    return isinstance(error, TimeoutError) or (
-        _package(error) and any(cls.__name__ in ("Timeout", "TimeoutError") for cls in type(error).__mro__)
+    # One with a number is the system's: it gave the connection up, no limit was reached.
+    return (isinstance(error, TimeoutError) and error.errno is None) or (
+        _package(error) and type(error).__name__ in _TIMEOUTS
     )
 
 
-def _timeout(
-    error: Exception, chain: list[BaseException], clock: Clock, endpoint: Endpoint, provider: str
-) -> BaseException:
-    """A limit of ours that was reached; someone else's ``TimeoutError``, such as a signal handler's, stays."""
-    if not _package(error):
-        return clock.error() if clock.passed() else error
+def _timeout(chain: list[BaseException], clock: Clock, endpoint: Endpoint, provider: str) -> APITimeoutError:
+    """A limit that was reached: one of ours, or one that an adapter or the socket module has."""
+    if clock.passed():
+        return clock.error()
     # On requests' own way the clock cannot see when the connection is there.
-    connecting = any(_package(item) and "Connect" in type(item).__name__ and _is_timeout(item) for item in chain)
+    connecting = any("Connect" in type(item).__name__ for item in chain)
     waiting: Phase = "connect" if connecting else "first_token" if clock.phase == "connect" else clock.phase
     phase: Phase = "total" if clock.deadline.left == 0.0 else waiting
     if clock.passed(phase):

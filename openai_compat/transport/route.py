@@ -183,6 +183,8 @@ class Route:
             ) from None
 
     def _check_certificates(self) -> None:
+        if not self.endpoint.secure and not (self.proxy or "").startswith("https:"):
+            return
         if isinstance(self.verify, str) and self.verify != SYSTEM and not os.path.exists(self.verify):
             raise ConfigurationError(f"{self._verify_name} names {self.verify!r}, which does not exist")
         for path in _cert_files(self._settings.cert) if self._settings.cert is not None else ():

@@ -162,7 +162,7 @@ class Transport:
         head = dict(headers)
         if route.absolute:
             head.update(route.proxy_headers)
-        if (login := endpoint.userinfo or route.login) and not headers.keys() & {"Authorization", "api-key"}:
+        if (login := endpoint.userinfo or route.login) and not _authorized(head):
             head.update(basic(*login))
         if body is not None:
             head["Content-Length"] = str(len(body))
@@ -175,10 +175,12 @@ class Transport:
                 lease = pool.lease(call.deadline, fresh=fresh)
                 exchange = Exchange(lease, clock)
                 answer = exchange.ask(opening, body or b"")
+                call.sent = True
                 break
             except BaseException as error:
                 if exchange is not None:
                     exchange.close()
+                    call.sent = exchange.sent
                     stale = lease.kept and exchange.silent and failures.gone(error)
                     if stale and not call.deadline.cancelled and call.replay(error):
                         fresh = True
@@ -221,13 +223,13 @@ class Transport:
                 "verify": route.verify if isinstance(route.verify, (bool, str)) and route.verify != "system" else True,
                 "cert": self._settings.cert,
             }
-        if login and not headers.keys() & {"Authorization", "api-key"}:
+        if login and not _authorized(headers):
             headers = {**headers, **basic(*login)}
-        # An auth object of the session's applies where no key was given.
         auth = self._requests_auth
-        if auth is None and (self._keyed or login) and session.auth is None:
+        if auth is None and session.auth is None and _authorized(headers):
             auth = by_requests.keep_authorization
         clock = Clock(call.deadline, where=endpoint.base, provider=self.provider)
+        call.sent = not call.deadline.cancelled  # as far as can be seen from here
         try:
             response, content = by_requests.send(
                 session, method, endpoint.url(path, query), body, headers, clock, auth=auth, settings=settings
@@ -322,6 +324,10 @@ def merged_headers(headers: Mapping[str, str], further: Mapping[str, str]) -> di
     """Headers, and further ones in place of those of the same name, in whatever letter case."""
     names = {name.lower() for name in further}
     return {**{name: value for name, value in headers.items() if name.lower() not in names}, **further}
+
+
+def _authorized(headers: Mapping[str, str]) -> bool:
+    return any(name.lower() in ("authorization", "api-key") for name in headers)
 
 
 def _of_the_api(error: NotFoundError) -> bool:
