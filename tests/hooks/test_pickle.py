@@ -121,7 +121,7 @@ class TestClients:
             assert stream.until_done().text == "real"
 
     def test_settings_of_every_kind_go_along(self, server: ReplayServer, waits: list[float]) -> None:
-        from openai_compat import RetryPolicy  # type: ignore[attr-defined]
+        from openai_compat import RetryPolicy
 
         client = Client(server.url, model="m", retry=RetryPolicy(max_retries=0), api_path="/other", verify=False)
         other = pickled(client)
@@ -382,7 +382,7 @@ def test_what_an_error_holds_of_its_tries_goes_along(server: ReplayServer, waits
     server._replies = [error_reply(503)]
     with pytest.raises(APIStatusError) as caught:
         Client(server.url, model="m").chat("hi")
-    attempts = caught.value.attempts  # type: ignore[attr-defined]
+    attempts = caught.value.attempts
     assert [attempt.number for attempt in attempts] == [1, 2, 3]
     assert pickled(caught.value).attempts == attempts
 

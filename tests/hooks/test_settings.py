@@ -105,7 +105,7 @@ class TestAuthorities:
     @each_kind
     def test_a_bundle_that_is_given(self, kind: str, secure: ReplayServer, bundle: Path) -> None:
         for given in (str(bundle), bundle):
-            with Client(secure.url, model="m", verify=given) as client:  # type: ignore[arg-type]
+            with Client(secure.url, model="m", verify=given) as client:
                 assert CALLS[kind](client) == "real"
 
     @pytest.mark.skipif(not shutil.which("openssl"), reason="openssl makes the names of such a directory")
