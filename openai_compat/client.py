@@ -910,6 +910,8 @@ def _azure_endpoint(endpoint: Endpoint, model: str | None) -> Endpoint:
         return endpoint._replace(base=f"{root}/openai/v1")
     if not model:
         raise ConfigurationError("Azure with api-version needs model=, the name of the deployment")
+    if model in (".", ".."):
+        raise ConfigurationError(f"{model!r} cannot be the name of a deployment")
     return endpoint._replace(base=f"{root}/openai/deployments/{quote(model, safe='')}")
 
 

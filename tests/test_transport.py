@@ -77,7 +77,7 @@ def test_passing_refusals_are_tried_again(call: Any, status: int, waits: list[fl
 def test_lasting_refusals_are_not(call: Any, status: int, waits: list[float]) -> None:
     with ReplayServer([error_reply(status, "no")]) as server:
         with pytest.raises(APIStatusError, match="no") as caught:
-            call(Client(server.url, model="m"))
+            call(Client(f"{server.url}/v1", model="m"))
         assert (caught.value.status_code, len(server.requests)) == (status, 1)
     assert waits == []
 

@@ -181,7 +181,7 @@ def _explained(
         said = str(tunnel).partition(": ")[2]
         return failed(f"the proxy on the way to {where} refuses: {said}", retryable=said.startswith("5"))
     by_proxy = named("ProxyError", "ProxyConnectionError", "GeneralProxyError", "SOCKS5Error", "SOCKS5AuthError")
-    if by_proxy or (proxy and first(ConnectionRefusedError, socket.gaierror)):
+    if by_proxy or (proxy and (first(ConnectionRefusedError, socket.gaierror) or named("NewConnectionError"))):
         by = f" ({proxy})" if proxy else ""
         return failed(f"the proxy{by} on the way to {where} does not work", retryable=True)
     if first(ConnectionRefusedError):

@@ -102,7 +102,7 @@ class Transport:
         try:
             reply = self._send(endpoint, method, path, body, call, all_headers, query)
         except NotFoundError as error:
-            if not endpoint.guessed or _of_the_api(error):
+            if not endpoint.guessed:
                 raise
             reply = self._at_the_root(error, endpoint, method, path, body, call, all_headers, query)
         else:
@@ -116,12 +116,12 @@ class Transport:
         root = endpoint.at_root()
         try:
             reply = self._send(root, *args)
-        except NotFoundError as other:
-            error.args = (f"{error}; nor is there anything at {root.base} ({other.status_code})",)
+        except APIStatusError as other:
+            if other.status_code not in (404, 405):
+                self.endpoint = root
+                raise
+            error.args = (f"{error}; nor is there an API at {root.base} (HTTP {other.status_code})",)
             raise error from None
-        except APIStatusError:
-            self.endpoint = root
-            raise
         except APIError:
             raise error from None
         self.endpoint = root
@@ -328,8 +328,3 @@ def merged_headers(headers: Mapping[str, str], further: Mapping[str, str]) -> di
 
 def _authorized(headers: Mapping[str, str]) -> bool:
     return any(name.lower() in ("authorization", "api-key") for name in headers)
-
-
-def _of_the_api(error: NotFoundError) -> bool:
-    """Whether a 404 comes from the API itself, which does not have the model, and not from a path that is none."""
-    return error.body.lstrip().startswith("{") and '"error"' in error.body
