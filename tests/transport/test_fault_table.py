@@ -18,11 +18,11 @@ from typing import Any, Literal, get_args
 
 import attrs
 import pytest
-import requests
 from replay import EVENT_STREAM, JSON, End, ReplayServer, Reply, Request, Stage
 from wire_bodies import chat_body, stream_pieces, tool_call
 
 from openai_compat import APIConnectionError, APIError, Client, tool
+from transport.sessions import own_session
 
 RETRIES = 2
 STORM = 15
@@ -241,10 +241,11 @@ class Rig:
 def rigged(cell: Cell, tls: ssl.SSLContext, **options: Any) -> Iterator[Rig]:
     """A client before the call that the cell is about, and the fault armed where it strikes."""
     fault = Fault(cell)
-    with contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as closing, contextlib.ExitStack() as stack:
         server = ReplayServer(replies(cell.pool == "gzip"), tls=tls if cell.wire == "tls" else None, hang_up=fault)
-        stack.enter_context(server)
-        session = stack.enter_context(requests.Session()) if cell.pool == "session" else None
+        closing.enter_context(server)
+        closing.callback(lambda: pytest.fail("a connection is left open") if not server.wait_closed() else None)
+        session = stack.enter_context(own_session()) if cell.pool == "session" else None
         client = Client(server.url, model="m", session=session, max_retries=RETRIES, timeout=60, **options)
         stack.enter_context(client)
         rig = Rig(cell, server, fault, client)
@@ -295,7 +296,6 @@ def test_cell(cell: Cell, tls: ssl.SSLContext, pauses: list[float]) -> None:
         rig.fault.disarm()
         if cell.call != "tools":
             assert rig.call() == rig.answer
-    assert rig.server.wait_closed()
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import collections
-import gc
+import contextlib
 import gzip
 import os
 import random
@@ -17,12 +17,11 @@ from typing import Any, Literal
 
 import attrs
 import pytest
-import requests
 from replay import EVENT_STREAM, JSON, End, ReplayServer, Reply, Request, Stage
-from requests.adapters import HTTPAdapter
 from wire_bodies import chat_body, chat_reply, stream_pieces
 
 from openai_compat import APIConnectionError, APIError, Cancelled, CancelToken, Client
+from transport.sessions import own_session
 
 RETRIES = 2
 ENOUGH = 60
@@ -281,16 +280,13 @@ def test_a_crowd(wire: str, pool: str, tls: ssl.SSLContext, pauses: list[float])
                 continue
             wrong.extend(f"{plan}: {words}; {outcome}" for words in faults(plan, outcome, crowd.seen[plan.question]))
 
-    session = requests.Session() if pool == "session" else None
-    if session is not None:
-        session.mount("http", HTTPAdapter(pool_maxsize=THREADS))
+    given = own_session(THREADS) if pool == "session" else contextlib.nullcontext()
     with ReplayServer(crowd, tls=tls if wire == "tls" else None) as server:
-        client = Client(server.url, model="m", max_retries=4, session=session, pool_size=THREADS)
-        with client:
+        with (
+            given as session,
+            Client(server.url, model="m", max_retries=4, session=session, pool_size=THREADS) as client,
+        ):
             at_once(THREADS, work)
-        if session is not None:
-            session.close()
-            gc.collect()  # which closes the pools that urllib3 has cleared
         assert not wrong, f"seed {seed}: {len(wrong)} of {len(plans)} calls went wrong: {wrong[:3]}"
         assert server.wait_closed()
 
