@@ -21,7 +21,7 @@ from .errors import ConfigurationError
 from .tool_loop import ToolOptions, ToolRound, tool_rounds
 from .tools import Toolbox, ToolDispatcher
 from .wire.decode import NotJSONError, decode_json
-from .wire.messages import Message, Usage
+from .wire.messages import CUSTOM, MESSAGE_KEYS, Message, Usage
 from .wire.request import ChatRequest, request_messages
 from .wire.response import ChatResponse, ParsedResponse
 
@@ -337,6 +337,7 @@ class _Saved(msgspec.Struct):
 
     message: dict[str, Any]
     extra: dict[str, Any] = {}
+    reasoning: str = ""
     origin: str = ""
 
 
@@ -375,10 +376,13 @@ def saved_message(message: Message) -> dict[str, Any]:
     # As they came, and not as servers take them back: what to_wire mends is mended again when it is sent.
     wire["content"] = message.content
     for entry, call in zip(wire.get("tool_calls", ()), message.tool_calls, strict=True):
-        entry["function"]["arguments"] = call.arguments_json
+        if call.type != CUSTOM:
+            entry["function"]["arguments"] = call.arguments_json
     saved: dict[str, Any] = {"message": wire}
     if message.extra:
         saved["extra"] = dict(message.extra)
+    if message.reasoning:
+        saved["reasoning"] = message.reasoning
     if message.origin:
         saved["origin"] = message.origin
     return saved
@@ -399,4 +403,6 @@ def loaded_message(value: Mapping[str, Any]) -> Message:
 def _message(saved: _Saved) -> Message:
     msgspec.convert(saved.message, _Wire)
     message = Message.from_wire(saved.message, origin=saved.origin)
-    return attrs.evolve(message, extra={**message.extra, **saved.extra})
+    # Whoever wrote the file may have put anything there: what a reader of the message sees is what is sent.
+    beside = {key: value for key, value in saved.extra.items() if key not in MESSAGE_KEYS}
+    return attrs.evolve(message, extra={**message.extra, **beside}, reasoning=saved.reasoning)

@@ -10,6 +10,9 @@ import attrs
 from ..errors import ConfigurationError
 from .decode import NotJSONError, as_int, as_mapping, as_text, decode_json
 
+MAX_COUNT = 2**53
+"""A count above is no count: a database's integer column, and JSON in a browser, would not hold it."""
+
 
 @attrs.frozen(kw_only=True)
 class Usage:
@@ -27,20 +30,20 @@ class Usage:
         """Read a ``usage`` object; None where it says nothing."""
         if not isinstance(value, dict) or not value:
             return None
-        get = value.get
-        input_tokens = as_int(get("prompt_tokens", get("input_tokens")))
-        output_tokens = as_int(get("completion_tokens", get("output_tokens")))
-        total_tokens = as_int(get("total_tokens"))
+        input_tokens = _count(value, "prompt_tokens", "input_tokens")
+        output_tokens = _count(value, "completion_tokens", "output_tokens")
+        total_tokens = _count(value, "total_tokens")
         if total_tokens is None and input_tokens is not None and output_tokens is not None:
             total_tokens = input_tokens + output_tokens
-        cached = as_mapping(get("prompt_tokens_details") or get("input_tokens_details")).get("cached_tokens")
-        thought = as_mapping(get("completion_tokens_details") or get("output_tokens_details")).get("reasoning_tokens")
+        read, thought = as_mapping(_first(value, *_INPUT_DETAILS)), as_mapping(_first(value, *_OUTPUT_DETAILS))
+        cached_tokens = _count(read, "cached_tokens")
+        reasoning_tokens = _count(thought, "reasoning_tokens")
         return cls(
             input_tokens=input_tokens,
             output_tokens=output_tokens,
             total_tokens=total_tokens,
-            cached_tokens=as_int(get("prompt_cache_hit_tokens", get("cached_tokens")) if cached is None else cached),
-            reasoning_tokens=as_int(get("reasoning_tokens") if thought is None else thought),
+            cached_tokens=_count(value, *_CACHED) if cached_tokens is None else cached_tokens,
+            reasoning_tokens=_count(value, "reasoning_tokens") if reasoning_tokens is None else reasoning_tokens,
             raw=value,
         )
 
@@ -71,12 +74,52 @@ class Usage:
         )
 
 
+_INPUT_DETAILS = ("prompt_tokens_details", "input_tokens_details")
+_OUTPUT_DETAILS = ("completion_tokens_details", "output_tokens_details")
+_CACHED = ("prompt_cache_hit_tokens", "cache_read_input_tokens", "cached_tokens")
+
+
+def _first(value: Mapping[str, Any], *names: str) -> Any:
+    """The first of these keys that says something."""
+    return next((value[name] for name in names if value.get(name) is not None), None)
+
+
+def _count(value: Mapping[str, Any], *names: str) -> int | None:
+    count = as_int(_first(value, *names))
+    return count if count is not None and count <= MAX_COUNT else None
+
+
+def merged_usage(earlier: Mapping[str, Any] | None, later: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What two chunks of one stream say of its tokens: the later one wins, where it says something.
+
+    Counts that only the earlier one has stay: some servers tell the prompt's at the beginning and the answer's at the
+    end. They are never added up.
+    """
+    if not earlier:
+        return later
+    merged = {**earlier, **{key: value for key, value in later.items() if value or key not in earlier}}
+    counts = Usage.from_wire(merged)
+    if counts is not None and (counts.total_tokens or 0) < (counts.input_tokens or 0) + (counts.output_tokens or 0):
+        # The total of one chunk, beside the counts of both.
+        merged.pop("total_tokens", None)
+    return merged
+
+
+CUSTOM = "custom"
+"""The type of a call whose tool takes free text, or text of a grammar, in place of JSON arguments."""
+
+_CALL_KEYS = frozenset({"id", "type", "function", "custom", "index"})
+_FUNCTION_KEYS = frozenset({"name", "arguments"})
+_CUSTOM_KEYS = frozenset({"name", "input"})
+
+
 @attrs.frozen(kw_only=True)
 class ToolCall:
     """A call that the model asks for.
 
     ``arguments`` is the decoded object, or None where no JSON object can be had: then ``invalid`` is True and
-    ``arguments_json`` the text as it came. ``extra`` holds what the server sent with the call, for echoing.
+    ``arguments_json`` the text as it came. Of a call of type ``"custom"`` that text is its ``input``, which is no JSON.
+    ``extra`` holds what the server sent with the call, for echoing; it never stands in for what is named here.
     """
 
     id: str
@@ -84,24 +127,35 @@ class ToolCall:
     arguments: dict[str, Any] | None = None
     arguments_json: str = "{}"
     invalid: bool = False
+    type: str = "function"
     extra: Mapping[str, Any] = attrs.field(factory=dict)
 
     @classmethod
     def from_wire(cls, value: Mapping[str, Any]) -> ToolCall:
         """A call as it stands in a message."""
-        function = as_mapping(value.get("function"))
-        arguments, text = parse_arguments(as_text(function.get("arguments")))
-        extra = {key: item for key, item in value.items() if key not in ("id", "type", "function")}
-        if own := {key: item for key, item in function.items() if key not in ("name", "arguments")}:
+        kind = as_text(value.get("type")) or "function"
+        custom = kind == CUSTOM
+        inner = as_mapping(value.get(CUSTOM if custom else "function"))
+        given = as_text(inner.get("input" if custom else "arguments"))
+        arguments, text = (None, given) if custom else parse_arguments(given)
+        extra = {key: item for key, item in value.items() if key not in _CALL_KEYS}
+        known = _CUSTOM_KEYS if custom else _FUNCTION_KEYS
+        if own := {key: item for key, item in inner.items() if key not in known}:
             extra["function"] = own
         return cls(
             id=as_text(value.get("id")),
-            name=as_text(function.get("name")),
+            name=as_text(inner.get("name")),
             arguments=arguments,
             arguments_json=text,
             invalid=arguments is None,
+            type=kind,
             extra=extra,
         )
+
+    @property
+    def input(self) -> str:
+        """The text that a custom tool is given; empty for all others."""
+        return self.arguments_json if self.type == CUSTOM else ""
 
     def to_wire(self, *, own_fields: bool = True) -> dict[str, Any]:
         """The call as it is sent back. Invalid arguments go as ``{}``: servers refuse a history with broken JSON.
@@ -109,10 +163,18 @@ class ToolCall:
         Args:
             own_fields: whether ``extra`` goes with it.
         """
-        function = {"name": self.name, "arguments": "{}" if self.invalid else self.arguments_json}
-        extra = dict(self.extra) if own_fields else {}
-        function.update(as_mapping(extra.pop("function", None)))
-        return {"id": self.id, "type": "function", "function": function, **extra}
+        extra = self.extra if own_fields else {}
+        own = as_mapping(extra.get("function"))
+        if self.type == CUSTOM:
+            inner, known = {"name": self.name, "input": self.arguments_json}, _CUSTOM_KEYS
+        else:
+            inner, known = (
+                {"name": self.name, "arguments": "{}" if self.invalid else self.arguments_json},
+                _FUNCTION_KEYS,
+            )
+        inner.update((key, value) for key, value in own.items() if key not in known)
+        rest = {key: value for key, value in extra.items() if key not in _CALL_KEYS}
+        return {"id": self.id, "type": self.type, CUSTOM if self.type == CUSTOM else "function": inner, **rest}
 
 
 def parse_arguments(text: str) -> tuple[dict[str, Any] | None, str]:
@@ -132,12 +194,17 @@ def _calls(calls: Iterable[ToolCall]) -> tuple[ToolCall, ...]:
     return tuple(calls)
 
 
+MESSAGE_KEYS = frozenset({"role", "content", "tool_calls", "tool_call_id", "name"})
+"""What ``extra`` never replaces."""
+
+
 @attrs.frozen(kw_only=True)
 class Message(Mapping[str, Any]):
     """One message of a conversation, readable like its wire dict: ``message["content"]``, ``dict(message)``.
 
     ``extra`` holds provider fields that a later turn must echo (``reasoning_content``, ``reasoning_details``, ...);
-    they go only to the server named by ``origin``.
+    they go only to the server named by ``origin``, and never stand in for what is named here. ``reasoning`` is what the
+    model thought, wherever it told it: kept for servers that want it back in some other place, and sent to no other.
     """
 
     role: str
@@ -146,6 +213,7 @@ class Message(Mapping[str, Any]):
     tool_call_id: str | None = None
     name: str | None = None
     extra: Mapping[str, Any] = attrs.field(factory=dict)
+    reasoning: str = attrs.field(default="", repr=False)
     origin: str = attrs.field(default="", repr=False)
 
     @classmethod
@@ -167,15 +235,19 @@ class Message(Mapping[str, Any]):
         if not isinstance(wires, (list, tuple, type(None))):
             raise ConfigurationError(f"tool_calls is a list, not {type(wires).__name__}")
         calls = [ToolCall.from_wire(call) for call in wires or () if isinstance(call, Mapping)]
-        extra = {key: item for key, item in value.items() if key not in known and key != "tool_calls"}
+        extra = {key: item for key, item in value.items() if key not in MESSAGE_KEYS}
         return cls(**known, tool_calls=calls, extra=extra, origin=origin)
+
+    def at_home(self, origin: str | None) -> bool:
+        """Whether ``origin`` is the server that this came from, or may be."""
+        return not self.origin or origin is None or origin == self.origin
 
     def to_wire(self, origin: str | None = None) -> dict[str, Any]:
         """The wire dict, with the provider's own fields unless it goes to another ``origin``.
 
         An assistant message with tool calls and no text has ``content: null``; without calls it has ``""``.
         """
-        at_home = not self.origin or origin is None or origin == self.origin
+        at_home = self.at_home(origin)
         wire: dict[str, Any] = {"role": self.role, "content": self.content}
         if self.name is not None:
             wire["name"] = self.name
@@ -187,7 +259,7 @@ class Message(Mapping[str, Any]):
         elif self.content is None:
             wire["content"] = ""
         if at_home:
-            wire.update(self.extra)
+            wire.update((key, value) for key, value in self.extra.items() if key not in MESSAGE_KEYS)
         return wire
 
     def __getitem__(self, key: str) -> Any:
