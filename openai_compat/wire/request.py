@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
 
 from ..errors import ConfigurationError
+from .dialect import NO_ECHO, Echo
+from .echo import echoed
 from .messages import Message
 
 if TYPE_CHECKING:
@@ -16,19 +18,40 @@ if TYPE_CHECKING:
 
 @attrs.frozen
 class ToolSpec:
-    """A tool as the model is told of it: ``parameters`` is a JSON Schema of type object."""
+    """A tool as the model is told of it: ``parameters`` is a JSON Schema of type object.
+
+    One of type ``"custom"`` takes text in place of arguments: any, or what a ``grammar`` allows, written in ``syntax``.
+    """
 
     name: str
     description: str = ""
     parameters: Mapping[str, Any] = attrs.field(factory=lambda: {"type": "object", "properties": {}})
     strict: bool | None = None
+    type: Literal["function", "custom"] = attrs.field(default="function", kw_only=True)
+    grammar: str = attrs.field(default="", kw_only=True)
+    syntax: Literal["lark", "regex"] = attrs.field(default="lark", kw_only=True)
+
+    def __attrs_post_init__(self) -> None:
+        for name, known in (("type", ("function", "custom")), ("syntax", ("lark", "regex"))):
+            if getattr(self, name) not in known:
+                raise ConfigurationError(
+                    f"a tool's {name} is {known[0]!r} or {known[1]!r}, not {getattr(self, name)!r}"
+                )
 
     def to_wire(self) -> dict[str, Any]:
         """The entry of ``tools``."""
-        function: dict[str, Any] = {"name": self.name, "description": self.description, "parameters": self.parameters}
+        said: dict[str, Any] = {"name": self.name}
+        if self.description:
+            said["description"] = self.description
+        if self.type == "custom":
+            if self.grammar:
+                grammar = {"syntax": self.syntax, "definition": self.grammar}
+                said["format"] = {"type": "grammar", "grammar": grammar}
+            return {"type": "custom", "custom": said}
+        said["parameters"] = self.parameters
         if self.strict is not None:
-            function["strict"] = self.strict
-        return {"type": "function", "function": function}
+            said["strict"] = self.strict
+        return {"type": "function", "function": said}
 
 
 def _strings(value: str | Iterable[str] | None) -> tuple[str, ...]:
@@ -172,19 +195,17 @@ _SENT_AS_IS = (
 )
 
 
-def build_messages(request: ChatRequest, *, origin: str | None = None) -> list[dict[str, Any]]:
+def build_messages(request: ChatRequest, *, origin: str | None = None, echo: Echo = NO_ECHO) -> list[dict[str, Any]]:
     """The ``messages`` of a request: system first, then the history, then the prompt with its images and audio.
 
     Args:
         origin: the server they go to; what another one wants echoed is left out.
+        echo: what that server wants back of its own answers: its ``Dialect.echo``.
 
     Raises:
         ConfigurationError: nothing to ask, or images or audio without a prompt.
     """
-    return [
-        message.to_wire(origin) if isinstance(message, Message) else dict(message)
-        for message in request_messages(request)
-    ]
+    return echoed(request_messages(request), origin, echo)
 
 
 def request_messages(request: ChatRequest) -> list[Message | Mapping[str, Any]]:
@@ -219,15 +240,19 @@ def tools_json(tools: Iterable[ToolSpec | Mapping[str, Any]]) -> list[dict[str, 
     return [tool.to_wire() if isinstance(tool, ToolSpec) else dict(tool) for tool in tools]
 
 
-def build_body(request: ChatRequest, *, origin: str | None = None) -> dict[str, Any]:
+def build_body(request: ChatRequest, *, origin: str | None = None, echo: Echo = NO_ECHO) -> dict[str, Any]:
     """The body of a chat request that is not streamed.
+
+    Args:
+        origin, echo: as for ``build_messages``.
 
     Raises:
         ConfigurationError: no model, or nothing to ask.
     """
     if not request.model:
         raise ConfigurationError("no model: give model=, or one to the client")
-    body: dict[str, Any] = {"model": request.model, "messages": build_messages(request, origin=origin), "stream": False}
+    messages = build_messages(request, origin=origin, echo=echo)
+    body: dict[str, Any] = {"model": request.model, "messages": messages, "stream": False}
     if request.tools:
         body["tools"] = tools_json(request.tools)
     for name in _SENT_AS_IS:
@@ -247,9 +272,9 @@ def build_body(request: ChatRequest, *, origin: str | None = None) -> dict[str, 
     return body
 
 
-def build_streaming_body(request: ChatRequest, *, origin: str | None = None) -> dict[str, Any]:
+def build_streaming_body(request: ChatRequest, *, origin: str | None = None, echo: Echo = NO_ECHO) -> dict[str, Any]:
     """The same body with ``stream: true`` and a wish for usage at the end."""
-    body = build_body(request, origin=origin)
+    body = build_body(request, origin=origin, echo=echo)
     body["stream"] = True
     body.setdefault("stream_options", {"include_usage": True})
     return body

@@ -131,6 +131,27 @@ def test_a_history_of_dicts_is_sent_as_it_is_and_copied() -> None:
     assert sent is not message
 
 
+CALLS = [{"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}]
+
+
+@pytest.mark.parametrize(
+    ("message", "wanted"),
+    [
+        ({"role": "assistant", "tool_calls": CALLS}, {"role": "assistant", "content": None, "tool_calls": CALLS}),
+        (
+            {"role": "assistant", "content": "", "tool_calls": CALLS},
+            {"role": "assistant", "content": "", "tool_calls": CALLS},
+        ),
+        ({"role": "assistant", "tool_calls": []}, {"role": "assistant", "tool_calls": []}),
+        ({"role": "assistant"}, {"role": "assistant"}),
+    ],
+)
+def test_calls_without_a_content_have_null_beside_them(message: dict[str, Any], wanted: dict[str, Any]) -> None:
+    before = dict(message)
+    assert build_messages(ChatRequest(messages=[message])) == [wanted]
+    assert message == before
+
+
 def test_a_message_echoes_only_to_its_own_server() -> None:
     request = ChatRequest(
         messages=[Message(role="assistant", content="b", extra={"thinking": "x"}, origin="a")], model="m"
@@ -210,6 +231,31 @@ def test_row_04_strict_where_asked_for(strict: bool) -> None:
     assert ToolSpec("f", strict=strict).to_wire()["function"]["strict"] is strict
     assert "strict" not in ToolSpec("f").to_wire()["function"]
     assert ToolSpec("f").to_wire()["function"]["parameters"] == {"type": "object", "properties": {}}
+
+
+def test_a_tool_without_a_description_sends_none() -> None:
+    assert ToolSpec("f").to_wire()["function"].keys() == {"name", "parameters"}
+    assert ToolSpec("f", type="custom").to_wire() == {"type": "custom", "custom": {"name": "f"}}
+
+
+def test_a_custom_tool_takes_text_or_what_a_grammar_allows() -> None:
+    free = ToolSpec("run_sql", "Runs SQL.", type="custom")
+    assert body(tools=[free])["tools"] == [
+        {"type": "custom", "custom": {"name": "run_sql", "description": "Runs SQL."}}
+    ]
+    lark = ToolSpec("f", type="custom", grammar="start: /x+/")
+    regex = ToolSpec("f", type="custom", grammar="x+", syntax="regex")
+    for spec, grammar in (
+        (lark, {"syntax": "lark", "definition": "start: /x+/"}),
+        (regex, {"syntax": "regex", "definition": "x+"}),
+    ):
+        assert spec.to_wire()["custom"] == {"name": "f", "format": {"type": "grammar", "grammar": grammar}}
+
+
+@pytest.mark.parametrize("fields", [{"type": "free"}, {"type": "custom", "grammar": "x", "syntax": "ebnf"}])
+def test_a_tool_is_of_a_known_type(fields: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match="a tool's (type|syntax) is"):
+        ToolSpec("f", **fields)
 
 
 SENT: dict[str, Any] = {
@@ -349,12 +395,15 @@ FULL = ChatRequest(
 )
 
 
-@pytest.mark.parametrize("value", [FULL, ChatRequest("hi"), WEATHER], ids=["full", "plain", "tool"])
+CUSTOM = ToolSpec("f", type="custom", grammar="x+", syntax="regex")
+
+
+@pytest.mark.parametrize("value", [FULL, ChatRequest("hi"), WEATHER, CUSTOM], ids=["full", "plain", "tool", "custom"])
 def test_values_survive_pickle(value: Any) -> None:
     assert pickle.loads(pickle.dumps(value)) == value
 
 
-@pytest.mark.parametrize("value", [WEATHER], ids=["tool"])
+@pytest.mark.parametrize("value", [WEATHER, CUSTOM], ids=["tool", "custom"])
 def test_values_survive_json(value: Any) -> None:
     back = msgspec.json.decode(msgspec.json.encode(value), type=type(value))
     if isinstance(value, ChatRequest):

@@ -1,0 +1,71 @@
+"""A history as the server that it goes to wants its own answers back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from .dialect import Echo
+from .messages import Message
+
+_IN_FIELDS = ("reasoning_content", "reasoning", "thinking", "reasoning_details", "thinking_blocks", "reasoning_text")
+"""Where reasoning stands that did not come within the content."""
+
+
+def echoed(messages: Iterable[Message | Mapping[str, Any]], origin: str | None, echo: Echo) -> list[dict[str, Any]]:
+    """The wire dicts of a history.
+
+    Args:
+        origin: the server that they go to; what another one told is not told to it.
+    """
+    given = list(messages)
+    wires = [wire_of(message, origin) for message in given]
+    in_turn = _in_tool_turns(wires) if echo.whole_turn else [False] * len(wires)
+    for message, wire, whole in zip(given, wires, in_turn, strict=True):
+        if wire.get("role") == "assistant" and (wire.get("tool_calls") or whole):
+            thought = message.reasoning if isinstance(message, Message) and message.at_home(origin) else ""
+            _tell(wire, thought, echo)
+    return wires
+
+
+def wire_of(message: Message | Mapping[str, Any], origin: str | None) -> dict[str, Any]:
+    """One message; calls have a ``content`` beside them, which servers want, if only null."""
+    if isinstance(message, Message):
+        return message.to_wire(origin)
+    wire = dict(message)
+    if wire.get("tool_calls") and "content" not in wire:
+        wire["content"] = None
+    return wire
+
+
+def _tell(wire: dict[str, Any], thought: str, echo: Echo) -> None:
+    if echo.field:
+        if wire.get(echo.field) is None:
+            wire[echo.field] = thought
+        return
+    content = wire.get("content") or ""
+    if not thought or not echo.inline or not isinstance(content, str) or any(wire.get(key) for key in _IN_FIELDS):
+        return
+    if echo.inline == "tags":
+        wire["content"] = f"<think>\n{thought}\n</think>\n\n{content}"
+    else:
+        parts: list[dict[str, Any]] = [{"type": "thinking", "thinking": [{"type": "text", "text": thought}]}]
+        wire["content"] = [*parts, {"type": "text", "text": content}] if content else parts
+
+
+def _in_tool_turns(wires: list[dict[str, Any]]) -> list[bool]:
+    """Of each message, whether tools are called in its turn, which goes from what a user says to the next.
+
+    A user message with parts right after a tool's result shows the tool's pictures, and begins no turn.
+    """
+    turns: list[int] = []
+    called: set[int] = set()
+    turn = 0
+    for at, wire in enumerate(wires):
+        shows = at > 0 and wires[at - 1].get("role") == "tool" and not isinstance(wire.get("content"), str)
+        if wire.get("role") == "user" and not shows:
+            turn += 1
+        if wire.get("tool_calls"):
+            called.add(turn)
+        turns.append(turn)
+    return [turn in called for turn in turns]
