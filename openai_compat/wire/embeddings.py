@@ -1,9 +1,10 @@
-"""Embeddings: bodies and vectors. Float32 buffers, without a Python float per number where the server sends base64."""
+"""Embeddings: bodies and vectors. Buffers of numbers, without a Python float for each where the server sends base64."""
 
 from __future__ import annotations
 
 import base64
 import math
+import operator
 import sys
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -25,11 +26,68 @@ if TYPE_CHECKING:
 else:
     Vector = memoryview
 
-ENCODING_FORMATS = ("base64", "float")
+Input = str | Sequence[int]
+"""One thing to embed: a text, or the ids of its tokens."""
+
+_CODES = {"float32": "f", "int8": "b", "uint8": "B", "binary": "b", "ubinary": "B"}
+"""How the numbers of a vector are stored. ``binary`` and ``ubinary`` are eight dimensions a number, one a bit."""
+_PACKED = ("binary", "ubinary")
+ENCODING_FORMATS = ("base64", "float", "int8", "uint8", "binary", "ubinary")
+
+
+def embedding_inputs(given: Input | Iterable[Input]) -> list[Input]:
+    """The inputs one by one: a text or a list of token ids alone is one.
+
+    Raises:
+        ConfigurationError: nothing to embed, an empty input, or one that is neither.
+    """
+    if isinstance(given, str):
+        items: list[Any] = [given]
+    else:
+        items = list(given)
+        if not items:
+            raise ConfigurationError("nothing to embed: the list of texts is empty")
+        if (tokens := _token_ids(items)) is not None:
+            return [tokens]
+    return [_input(item, position) for position, item in enumerate(items)]
+
+
+def _input(item: object, position: int) -> Input:
+    if isinstance(item, str):
+        checked: Input = item
+    elif (tokens := _token_ids(item)) is not None:
+        checked = tokens
+    else:
+        raise ConfigurationError(
+            f"input {position} to embed is a {type(item).__name__}, not a string or a list of token ids"
+        )
+    if not checked:
+        raise ConfigurationError(f"input {position} to embed is empty")
+    return checked
+
+
+def _token_ids(value: object) -> list[int] | None:
+    if not isinstance(value, Iterable) or isinstance(value, (str, bytes, bytearray, memoryview, Mapping)):
+        return None
+    try:
+        tokens = list(value)
+        return None if any(isinstance(token, bool) for token in tokens) else [operator.index(token) for token in tokens]
+    except TypeError:
+        return None
+
+
+def vector_dtype(body: Mapping[str, Any]) -> str:
+    """Which numbers a request asks for: ``"float32"`` unless it says otherwise, as Voyage, Mistral, mixedbread and Jina
+    have it."""
+    for name in ("output_dtype", "embedding_type", "encoding_format"):
+        wanted = body.get(name)
+        if isinstance(wanted, str) and wanted not in ("float", "base64"):
+            return wanted
+    return "float32"
 
 
 def build_embeddings_body(
-    inputs: str | Sequence[str],
+    inputs: Input | Iterable[Input],
     *,
     model: str,
     encoding_format: str | None = "base64",
@@ -40,21 +98,17 @@ def build_embeddings_body(
     """The body of an embeddings request.
 
     Raises:
-        ConfigurationError: no model, nothing to embed, an empty text, or an unknown ``encoding_format``.
+        ConfigurationError: no model, nothing to embed, an empty input, or an unknown ``encoding_format``.
     """
     if not model:
         raise ConfigurationError("no model: give model=, or one to the client")
-    texts = [inputs] if isinstance(inputs, str) else list(inputs)
-    if not texts:
-        raise ConfigurationError("nothing to embed: the list of texts is empty")
-    for position, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise ConfigurationError(f"input {position} to embed is a {type(text).__name__}, not a string")
-        if not text:
-            raise ConfigurationError(f"input {position} to embed is empty")
+    given: Any = inputs if isinstance(inputs, str) else list(inputs)
+    items = embedding_inputs(given)
     if encoding_format not in (None, *ENCODING_FORMATS):
-        raise ConfigurationError(f"encoding_format must be 'base64', 'float' or None, not {encoding_format!r}")
-    body: dict[str, Any] = {"model": model, "input": inputs if isinstance(inputs, str) else texts}
+        known = ", ".join(map(repr, ENCODING_FORMATS))
+        raise ConfigurationError(f"encoding_format must be one of {known} or None, not {encoding_format!r}")
+    alone = isinstance(given, str) or _token_ids(given) is not None
+    body: dict[str, Any] = {"model": model, "input": items[0] if alone else items}
     if encoding_format is not None:
         body["encoding_format"] = encoding_format
     if dimensions is not None:
@@ -73,8 +127,15 @@ def _packed(numbers: Iterable[float]) -> Vector:
     return memoryview(array("f", numbers).tobytes()).cast("f")
 
 
+def _view(packed: bytes, code: str) -> Vector:
+    view: Any = memoryview(packed)
+    vector: Vector = view.cast(code)
+    return vector
+
+
 def _show_vectors(vectors: Sequence[Vector]) -> str:
-    return f"<{len(vectors)} × {len(vectors[0]) if vectors else 0} float32>"
+    numbers = {"f": "float32", "b": "int8", "B": "uint8"}.get(vectors[0].format if vectors else "f", "numbers")
+    return f"<{len(vectors)} × {len(vectors[0]) if vectors else 0} {numbers}>"
 
 
 @attrs.frozen(kw_only=True)
@@ -82,12 +143,14 @@ class EmbeddingResponse:
     """Vectors in the order of the inputs.
 
     Each vector is a read-only ``memoryview`` of float32 numbers: ``numpy.asarray(answer.embedding)`` copies nothing,
-    ``list(answer.embedding)`` gives Python floats.
+    ``list(answer.embedding)`` gives Python floats. Where ``dtype`` is ``"int8"`` or ``"uint8"`` they are such integers;
+    where it is ``"binary"`` (int8) or ``"ubinary"`` (uint8) each number holds eight dimensions, one a bit.
     """
 
     vectors: tuple[Vector, ...] = attrs.field(converter=_as_vectors, repr=_show_vectors)
     model: str = ""
     provider: str = ""
+    dtype: str = "float32"
     usage: Usage | None = None
     latency_ms: float = attrs.field(default=0.0, eq=False)
     request_id: str | None = attrs.field(default=None, eq=False)
@@ -112,8 +175,8 @@ class EmbeddingResponse:
 
     @property
     def dims(self) -> int:
-        """Numbers in a vector."""
-        return len(self.vectors[0])
+        """Dimensions of a vector."""
+        return len(self.vectors[0]) * (8 if self.dtype in _PACKED else 1)
 
     @property
     def input_tokens(self) -> int:
@@ -121,8 +184,14 @@ class EmbeddingResponse:
         return (self.usage and self.usage.input_tokens) or 0
 
     def normalized(self) -> EmbeddingResponse:
-        """The same with vectors of length 1, so that a dot product is a cosine; a zero vector stays."""
-        return attrs.evolve(self, vectors=tuple(_normalized(vector) for vector in self.vectors))
+        """The same with float32 vectors of length 1, so that a dot product is a cosine; a zero vector stays.
+
+        Raises:
+            ConfigurationError: the vectors are of bits.
+        """
+        if self.dtype in _PACKED:
+            raise ConfigurationError(f"vectors of dtype {self.dtype!r} are compared by their bits, and have no length")
+        return attrs.evolve(self, vectors=tuple(_normalized(vector) for vector in self.vectors), dtype="float32")
 
     def __len__(self) -> int:
         return len(self.vectors)
@@ -138,13 +207,14 @@ class EmbeddingResponse:
 
 
 def _restore(fields: dict[str, Any]) -> EmbeddingResponse:
-    fields["vectors"] = tuple(memoryview(packed).cast("f") for packed in fields["vectors"])
+    code = _CODES.get(fields.get("dtype", "float32"), "f")
+    fields["vectors"] = tuple(_view(packed, code) for packed in fields["vectors"])
     return EmbeddingResponse(**fields)
 
 
 def _normalized(vector: Vector) -> Vector:
     length = math.sqrt(math.fsum(number * number for number in vector))
-    return _packed(number / length for number in vector) if length else vector
+    return _packed(number / (length or 1) for number in vector)
 
 
 class _Item(msgspec.Struct):
@@ -179,11 +249,13 @@ def parse_embeddings_response(
     headers: Mapping[str, str] | None = None,
     secrets: Iterable[str] = (),
     url: str = "",
+    dtype: str = "float32",
 ) -> EmbeddingResponse:
-    """The vectors in a reply with HTTP 200: base64 or floats, whatever was asked for.
+    """The vectors in a reply with HTTP 200: base64 or numbers, whatever was asked for.
 
     Args:
-        count: how many texts were sent.
+        count: how many inputs were sent.
+        dtype: which numbers were asked for: ``vector_dtype`` of the body.
 
     Raises:
         ResponseParseError: not JSON.
@@ -207,7 +279,7 @@ def parse_embeddings_response(
             ) from None
         items, model, usage, raw = _read_slow(payload)
     try:
-        vectors = tuple(_vector(item) for item in _in_order(items, count))
+        vectors, dtype = _vectors(_in_order(items, count), dtype)
         if len({len(vector) for vector in vectors}) > 1:
             raise _Misshapen("the vectors have different dimensions")
     except _Misshapen as misshapen:
@@ -221,6 +293,7 @@ def parse_embeddings_response(
         vectors=vectors,
         model=as_text(model) or info.model,
         provider=info.provider,
+        dtype=dtype,
         usage=Usage.from_wire(usage),
         latency_ms=latency_ms,
         request_id=request_id,
@@ -247,17 +320,25 @@ def _read_fast(body: bytes | bytearray) -> _Read:
 
 
 def _read_slow(payload: Any) -> _Read:
-    """The same from a decoded body of any shape: a bare list, one object, NaN inside, keys that are missing."""
+    """The same from a decoded body of any shape: bare lists, one object, NaN inside, keys that are missing."""
     envelope = payload if isinstance(payload, dict) else {"data": payload}
-    data = envelope.get("data")
-    if data is None and "embedding" in envelope:
+    name = next((key for key in ("data", "embeddings", "embedding") if envelope.get(key) is not None), "data")
+    data = envelope.get(name)
+    if name == "embedding":
         data = [envelope]
-    if isinstance(data, dict):
+    elif isinstance(data, dict) or (isinstance(data, list) and data and all(map(_is_number, data))):
         data = [data]
-    items = data if isinstance(data, list) else []
-    pairs = [(item.get("index"), item.get("embedding")) for item in items if isinstance(item, dict)]
-    raw = {key: value for key, value in envelope.items() if key != "data"}
+    pairs = [
+        (item.get("index"), item.get("embedding")) if isinstance(item, dict) else (None, item)
+        for item in (data if isinstance(data, list) else ())
+        if isinstance(item, (dict, list)) or (name == "embeddings" and isinstance(item, str))
+    ]
+    raw = {key: value for key, value in envelope.items() if key != name}
     return pairs, envelope.get("model"), envelope.get("usage"), raw
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _in_order(pairs: list[tuple[Any, Any]], count: int) -> list[Any]:
@@ -278,25 +359,50 @@ _either = msgspec.json.Decoder(bytes | list[float])
 """Base64 or numbers; msgspec decodes the first three times as fast as binascii with a string in between."""
 
 
-def _vector(embedding: Any) -> Vector:
-    """A float32 vector, from base64 or numbers, decoded or still as JSON."""
+def _vectors(embeddings: list[Any], dtype: str) -> tuple[tuple[Vector, ...], str]:
+    """The vectors, and what they are: a server that was asked for integers may send floats all the same."""
+    if dtype != "float32":
+        embeddings = [_decoded(one) if isinstance(one, msgspec.Raw) else one for one in embeddings]
+        if any(isinstance(one, list) and not all(_is_whole(number) for number in _flat(one)) for one in embeddings):
+            dtype = "float32"
+    return tuple(_vector(one, dtype) for one in embeddings), dtype
+
+
+def _is_whole(number: Any) -> bool:
+    return _is_number(number) and (isinstance(number, int) or number.is_integer())
+
+
+def _vector(embedding: Any, dtype: str) -> Vector:
+    """A vector from base64 or numbers, decoded or still as JSON."""
     if isinstance(embedding, msgspec.Raw):
         try:
             embedding = _either.decode(embedding)
         except (msgspec.DecodeError, UnicodeError, RecursionError):
             embedding = _decoded(embedding)
-    if isinstance(embedding, bytes):
-        return _from_bytes(embedding)
     if isinstance(embedding, str):
-        return _from_bytes(_unpacked(embedding))
-    if isinstance(embedding, list) and len(embedding) == 1 and isinstance(embedding[0], list):
-        embedding = embedding[0]
+        embedding = _unpacked(embedding)
+    if isinstance(embedding, bytes):
+        return _from_bytes(embedding, dtype)
     if not isinstance(embedding, list) or not embedding:
         raise _Misshapen("an embedding is missing or empty")
+    numbers = _flat(embedding)
+    code = _CODES.get(dtype, "f")
     try:
-        return _checked(array("f", embedding).tobytes())
+        if code != "f":
+            return _view(array(code, map(int, numbers)).tobytes(), code)
+        return _checked(array("f", numbers).tobytes())
     except (TypeError, OverflowError):
-        raise _Misshapen("a vector has something in it that is not a finite number") from None
+        what = "a finite number" if code == "f" else f"of dtype {dtype}"
+        raise _Misshapen(f"a vector has something in it that is not {what}") from None
+
+
+def _flat(embedding: list[Any]) -> list[Any]:
+    """The numbers of a vector, which may stand in a list of their own."""
+    if not embedding or not isinstance(embedding[0], list):
+        return embedding
+    if len(embedding) > 1:
+        raise _Misshapen("it has a vector for each token, not one for the text: give the server a pooling (mean, cls)")
+    return _flat(embedding[0])
 
 
 def _decoded(embedding: msgspec.Raw) -> Any:
@@ -315,9 +421,13 @@ def _unpacked(text: str) -> bytes:
         raise _Misshapen(f"an embedding is not base64: {error}") from None
 
 
-def _from_bytes(packed: bytes) -> Vector:
-    if not packed or len(packed) % 4:
-        raise _Misshapen(f"an embedding of {len(packed)} bytes is not float32")
+def _from_bytes(packed: bytes, dtype: str) -> Vector:
+    if dtype not in _CODES:
+        raise _Misshapen(f"an embedding of dtype {dtype} in base64 cannot be read; ask for floats")
+    if not packed or (dtype == "float32" and len(packed) % 4):
+        raise _Misshapen(f"an embedding of {len(packed)} bytes is not {dtype}")
+    if dtype != "float32":
+        return _view(packed, _CODES[dtype])
     if sys.byteorder == "big":
         swapped = array("f", packed)
         swapped.byteswap()

@@ -25,7 +25,13 @@ from openai_compat.errors import (
     ResponseParseError,
     ResponseShapeError,
 )
-from openai_compat.wire.embeddings import EmbeddingResponse, build_embeddings_body, parse_embeddings_response
+from openai_compat.wire.embeddings import (
+    EmbeddingResponse,
+    build_embeddings_body,
+    embedding_inputs,
+    parse_embeddings_response,
+    vector_dtype,
+)
 from openai_compat.wire.messages import Usage
 from openai_compat.wire.response import CallInfo
 
@@ -69,9 +75,14 @@ REFUSED: dict[str, tuple[Any, dict[str, Any], str]] = {
     "no-texts": ([], {}, "the list of texts is empty"),
     "empty": ("", {}, "input 0 to embed is empty"),
     "empty-one": (["a", ""], {}, "input 1 to embed is empty"),
-    "number": (["a", 7], {}, "input 1 to embed is a int, not a string"),
+    "number": (["a", 7], {}, "input 1 to embed is a int, not a string or a list of token ids"),
+    "number-first": ([7, "a"], {}, "input 0 to embed is a int"),
+    "float": ([1.5], {}, "input 0 to embed is a float"),
+    "truth": ([True], {}, "input 0 to embed is a bool"),
+    "no-tokens": ([[1], []], {}, "input 1 to embed is empty"),
+    "mixed-tokens": ([[1, "a"]], {}, "input 0 to embed is a list"),
     "bytes": ([b"a"], {}, "input 0 to embed is a bytes"),
-    "format": ("a", {"encoding_format": "int8"}, "encoding_format must be 'base64', 'float' or None, not 'int8'"),
+    "format": ("a", {"encoding_format": "float8"}, "encoding_format must be one of 'base64', 'float', .*not 'float8'"),
 }
 
 
@@ -79,6 +90,103 @@ REFUSED: dict[str, tuple[Any, dict[str, Any], str]] = {
 def test_what_cannot_be_embedded_is_refused(inputs: Any, fields: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         build_embeddings_body(inputs, **{"model": "m", **fields})
+
+
+TOKENS: dict[str, tuple[Any, Any, list[Any]]] = {
+    "one": ([1, 2, 3], [1, 2, 3], [[1, 2, 3]]),
+    "many": ([[1, 2], (3,)], [[1, 2], [3]], [[1, 2], [3]]),
+    "numpy": (np.array([1, 2]), [1, 2], [[1, 2]]),
+    "matrix": (np.array([[1, 2], [3, 4]]), [[1, 2], [3, 4]], [[1, 2], [3, 4]]),
+    "beside-text": (["a", [3]], ["a", [3]], ["a", [3]]),
+    "iterator": (iter([1, 2]), [1, 2], [[1, 2]]),
+    "text": ("a", "a", ["a"]),
+    "texts": (("a", "b"), ["a", "b"], ["a", "b"]),
+}
+
+
+@pytest.mark.parametrize(("given", "sent", "inputs"), TOKENS.values(), ids=TOKENS)
+def test_token_ids_are_inputs_too(given: Any, sent: Any, inputs: list[Any]) -> None:
+    given = list(given) if not isinstance(given, (str, np.ndarray)) else given
+    body = build_embeddings_body(given, model="m", encoding_format=None)
+    assert as_json(body) == as_json({"model": "m", "input": sent})
+    assert embedding_inputs(given) == inputs
+
+
+@pytest.mark.parametrize(
+    ("fields", "dtype"),
+    [
+        ({}, "float32"),
+        ({"encoding_format": "base64"}, "float32"),
+        ({"encoding_format": "float"}, "float32"),
+        ({"encoding_format": "ubinary"}, "ubinary"),
+        ({"encoding_format": "base64", "extra_body": {"output_dtype": "int8"}}, "int8"),
+        ({"encoding_format": None, "extra_body": {"embedding_type": "binary"}}, "binary"),
+        ({"extra_body": {"output_dtype": "float"}}, "float32"),
+    ],
+)
+def test_a_body_says_which_numbers_it_asks_for(fields: dict[str, Any], dtype: str) -> None:
+    assert vector_dtype(build_embeddings_body("a", model="m", **fields)) == dtype
+
+
+def bits(code: str, *numbers: int) -> str:
+    return base64.b64encode(struct.pack(f"{len(numbers)}{code}", *numbers)).decode()
+
+
+# What was asked for, what came, and what it is.
+INTEGERS: dict[str, tuple[str, bytes, list[int], str, int]] = {
+    "int8": ("int8", reply([1, -128, 127, 0]), [1, -128, 127, 0], "b", 4),
+    "int8-base64": ("int8", reply(bits("b", 1, -128, 127, 0)), [1, -128, 127, 0], "b", 4),
+    "uint8": ("uint8", reply([1, 255]), [1, 255], "B", 2),
+    "uint8-base64": ("uint8", reply(bits("B", 1, 255, 7)), [1, 255, 7], "B", 3),
+    "binary": ("binary", reply([-128, 127]), [-128, 127], "b", 16),
+    "binary-base64": ("binary", reply(bits("b", -128, 127, 1, 2)), [-128, 127, 1, 2], "b", 32),
+    "ubinary": ("ubinary", reply([255, 0]), [255, 0], "B", 16),
+    "ubinary-base64": ("ubinary", reply(bits("B", 255, 0, 1, 2)), [255, 0, 1, 2], "B", 32),
+    "whole-floats": ("int8", reply([1.0, -2.0]), [1, -2], "b", 2),
+}
+
+
+@pytest.mark.parametrize(("dtype", "body", "numbers", "code", "dims"), INTEGERS.values(), ids=INTEGERS)
+def test_vectors_of_integers_are_what_they_are(
+    dtype: str, body: bytes, numbers: list[int], code: str, dims: int
+) -> None:
+    answer = parse_embeddings_response(body, call=CALL, dtype=dtype)
+    assert (list(answer.embedding), answer.embedding.format) == (numbers, code)
+    assert (answer.dtype, answer.dims) == (dtype, dims)
+    assert np.asarray(answer.embedding).dtype == {"b": np.int8, "B": np.uint8}[code]
+    assert answer.embedding.readonly
+    assert pickle.loads(pickle.dumps(answer)) == answer
+    assert ("int8" if code == "b" else "uint8") in repr(answer)
+    if dtype in ("binary", "ubinary"):
+        with pytest.raises(ConfigurationError, match="compared by their bits"):
+            answer.normalized()
+    else:
+        assert answer.normalized().dtype == "float32"
+        assert math.hypot(*answer.normalized().embedding) == pytest.approx(1)
+
+
+def test_floats_that_come_in_place_of_integers_are_floats() -> None:
+    answer = parse_embeddings_response(reply([0.5, -2.0], [1, 2]), count=2, dtype="int8")
+    assert (answer.dtype, answer.dims, listed(answer)) == ("float32", 2, [[0.5, -2.0], [1.0, 2.0]])
+
+
+@pytest.mark.parametrize(
+    ("dtype", "body", "message"),
+    [
+        ("int8", reply([128]), "not of dtype int8"),
+        ("uint8", reply([-1]), "not of dtype uint8"),
+        ("int8", reply([10**400]), "not of dtype int8"),
+        ("int8", reply([1, None]), "not a finite number"),
+        ("int8", reply([math.nan]), "not finite"),
+        ("int8", reply(""), "0 bytes is not int8"),
+        ("int8", reply([]), "missing or empty"),
+        ("int8", reply([1], [1, 2]), "2 vectors"),
+        ("float16", reply(packed(1.0)), "dtype float16 in base64 cannot be read"),
+    ],
+)
+def test_what_is_no_vector_of_integers_is_a_shape_error(dtype: str, body: bytes, message: str) -> None:
+    with pytest.raises(ResponseShapeError, match=message):
+        parse_embeddings_response(body, dtype=dtype)
 
 
 VECTORS: dict[str, tuple[bytes, int, list[list[float]]]] = {
@@ -107,6 +215,17 @@ VECTORS: dict[str, tuple[bytes, int, list[list[float]]]] = {
     "no-index": (as_json({"data": [{"embedding": [1.0]}, {"embedding": [2.0]}]}), 2, [[1.0], [2.0]]),
     "bare-list": (as_json([{"embedding": [1.0]}, {"embedding": [2.0]}]), 2, [[1.0], [2.0]]),
     "one-object": (as_json({"data": {"embedding": [1.0]}}), 1, [[1.0]]),
+    "embeddings": (as_json({"embeddings": [[1.0], [2.0]], "model": "given"}), 2, [[1.0], [2.0]]),
+    "embeddings-base64": (as_json({"embeddings": [packed(1, 2)]}), 1, [[1.0, 2.0]]),
+    "embeddings-of-objects": (
+        as_json({"embeddings": [{"index": 1, "embedding": [2.0]}, {"index": 0, "embedding": [1.0]}]}),
+        2,
+        [[1.0], [2.0]],
+    ),
+    "data-of-lists": (as_json({"data": [[1.0], [2.0]]}), 2, [[1.0], [2.0]]),
+    "bare-vectors": (as_json([[1.0, 2.0], [3.0, 4.0]]), 2, [[1.0, 2.0], [3.0, 4.0]]),
+    "bare-vector": (as_json([1.0, 2.0]), 1, [[1.0, 2.0]]),
+    "bare-nested": (as_json([[[1.0, 2.0]]]), 1, [[1.0, 2.0]]),
     "bare-object": (as_json({"embedding": [1.0], "model": "given"}), 1, [[1.0]]),
     "bom": (b"\xef\xbb\xbf" + reply([1.0]), 1, [[1.0]]),
     "error-null": (reply([1.0], error=None), 1, [[1.0]]),
@@ -176,7 +295,10 @@ MISSHAPEN: dict[str, tuple[bytes, int, str]] = {
     "infinite-base64": (reply(packed(-math.inf)), 1, "not finite"),
     "text-number": (reply([1.0, "2"]), 1, "not a finite number"),
     "null-number": (reply([1.0, None]), 1, "not a finite number"),
-    "nested-two": (reply([[1.0], [2.0]]), 1, "not a finite number"),
+    "tokens": (reply([[1.0], [2.0]]), 1, "a vector for each token, not one for the text"),
+    "bare-tokens": (as_json([[[1.0], [2.0]]]), 1, "a vector for each token"),
+    "bare-number-list": (as_json([1.0, 2.0]), 2, "1 vectors for 2 inputs"),
+    "embeddings-too-few": (as_json({"embeddings": [[1.0]]}), 2, "1 vectors for 2 inputs"),
     "dimensions": (reply([1.0], [1.0, 2.0]), 2, "different dimensions"),
     "not-base64": (reply("!"), 1, "an embedding"),
     "bad-padding": (reply("AAAAA"), 1, "not base64"),
@@ -315,14 +437,18 @@ bodies = st.fixed_dictionaries(
         "usage": json_values,
         "error": json_values,
         "embedding": json_values,
+        "embeddings": json_values,
     },
 )
+dtypes = st.sampled_from(["float32", "int8", "ubinary", "float16"])
 
 
 @thorough
-@given(st.binary(max_size=40) | bodies.map(as_json) | json_values.map(as_json) | damaged(bodies), st.integers(1, 2))
-def test_arbitrary_bytes_are_vectors_or_an_error_of_this_library(body: bytes, count: int) -> None:
-    found = attempt(OpenAICompatError, parse_embeddings_response, body, count=count, call=CALL)
+@given(
+    st.binary(max_size=40) | bodies.map(as_json) | json_values.map(as_json) | damaged(bodies), st.integers(1, 2), dtypes
+)
+def test_arbitrary_bytes_are_vectors_or_an_error_of_this_library(body: bytes, count: int, dtype: str) -> None:
+    found = attempt(OpenAICompatError, parse_embeddings_response, body, count=count, call=CALL, dtype=dtype)
     if isinstance(found, OpenAICompatError):
         assert isinstance(found, APIError)
         assert found.provider == "ollama"
