@@ -1,6 +1,7 @@
 """The known providers: who they are, where they listen, which variable has the key, and what they speak.
 
-Base URLs are the providers' own, as their documentation gave them in 2026.
+Base URLs are the providers' own, as their documentation gave them in 2026. What a dialect rests on is told in
+``wire.dialect``.
 """
 
 from __future__ import annotations
@@ -8,20 +9,43 @@ from __future__ import annotations
 import attrs
 
 from .errors import ConfigurationError
-from .wire.dialect import AZURE, CLOUD, GENERIC, OPEN_MODELS, OPENAI, Dialect
+from .wire.dialect import (
+    AZURE,
+    BEDROCK,
+    CEREBRAS,
+    CLOUD,
+    COHERE,
+    DASHSCOPE,
+    DEEPSEEK,
+    EFFORT,
+    GENERIC,
+    MINIMAX,
+    MISTRAL,
+    MOONSHOT,
+    OPENAI,
+    OPENROUTER,
+    TOGETHER,
+    ZAI,
+    Dialect,
+)
 
 __all__ = ["PROVIDERS", "Provider", "provider_for_url", "provider_named"]
 
 
 @attrs.frozen
 class Provider:
-    """A row of the table. ``key_variable`` is empty where no key is needed; ``host`` tells it by a base URL."""
+    """A row of the table.
+
+    ``key_variable`` is empty where no key is needed. ``hosts`` tell the provider by a base URL: names, in which ``*``
+    stands for anything, or a ``:port`` of this machine. ``api_path`` is what follows a bare host, where it is known.
+    """
 
     name: str
     base_url: str
     key_variable: str = ""
     dialect: Dialect = GENERIC
-    host: str = ""
+    hosts: tuple[str, ...] = ()
+    api_path: str | None = None
 
     @property
     def local(self) -> bool:
@@ -32,21 +56,41 @@ class Provider:
 PROVIDERS: dict[str, Provider] = {
     row.name: row
     for row in (
-        #        name          base URL                                       key variable          dialect      host
-        Provider("openai",     "https://api.openai.com/v1",                   "OPENAI_API_KEY",     OPENAI,      "api.openai.com"),
-        Provider("azure",      "",                                            "AZURE_OPENAI_API_KEY", AZURE,     ".openai.azure.com"),
-        Provider("ollama",     "http://localhost:11434/v1",                   "",                   GENERIC,     ":11434"),
-        Provider("lmstudio",   "http://localhost:1234/v1",                    "",                   GENERIC,     ":1234"),
-        Provider("llamacpp",   "http://localhost:8080/v1",                    "",                   GENERIC,     ":8080"),
-        Provider("vllm",       "http://localhost:8000/v1",                    "",                   GENERIC,     ":8000"),
-        Provider("openrouter", "https://openrouter.ai/api/v1",                "OPENROUTER_API_KEY", OPEN_MODELS, "openrouter.ai"),
-        Provider("groq",       "https://api.groq.com/openai/v1",              "GROQ_API_KEY",       CLOUD,       "api.groq.com"),
-        Provider("mistral",    "https://api.mistral.ai/v1",                   "MISTRAL_API_KEY",    CLOUD,       "api.mistral.ai"),
-        Provider("deepseek",   "https://api.deepseek.com/v1",                 "DEEPSEEK_API_KEY",   CLOUD,       "api.deepseek.com"),
-        Provider("together",   "https://api.together.xyz/v1",                 "TOGETHER_API_KEY",   OPEN_MODELS, "api.together.xyz"),
-        Provider("fireworks",  "https://api.fireworks.ai/inference/v1",       "FIREWORKS_API_KEY",  OPEN_MODELS, "api.fireworks.ai"),
-        Provider("gemini",     "https://generativelanguage.googleapis.com/v1beta/openai", "GEMINI_API_KEY", CLOUD, "generativelanguage.googleapis.com"),
-        Provider("xai",        "https://api.x.ai/v1",                         "XAI_API_KEY",        CLOUD,       "api.x.ai"),
+        #        name          base URL                                       key variable          dialect     hosts
+        Provider("openai",     "https://api.openai.com/v1",                   "OPENAI_API_KEY",     OPENAI,     ("api.openai.com", "*.api.openai.com")),
+        Provider("azure",      "",                                            "AZURE_OPENAI_API_KEY", AZURE,    ("*.openai.azure.com",)),
+        Provider("ollama",     "http://localhost:11434/v1",                   "",                   EFFORT,     (":11434",)),
+        Provider("lmstudio",   "http://localhost:1234/v1",                    "",                   EFFORT,     (":1234",)),
+        Provider("llamacpp",   "http://localhost:8080/v1",                    "",                   GENERIC,    (":8080",)),
+        Provider("vllm",       "http://localhost:8000/v1",                    "",                   GENERIC,    (":8000",)),
+        Provider("sglang",     "http://localhost:30000/v1",                   "",                   GENERIC,    (":30000",)),
+        Provider("jan",        "http://localhost:1337/v1",                    "",                   GENERIC,    (":1337",)),
+        Provider("koboldcpp",  "http://localhost:5001/v1",                    "",                   GENERIC,    (":5001",)),
+        Provider("litellm",    "http://localhost:4000/v1",                    "",                   EFFORT,     (":4000",)),
+        Provider("tgi",        "http://localhost:3000/v1",                    "",                   GENERIC),
+        # tgi and localai listen where other programs do too: they are told by their names alone.
+        Provider("localai",    "http://localhost:8080/v1",                    "",                   EFFORT),
+        Provider("openrouter", "https://openrouter.ai/api/v1",                "OPENROUTER_API_KEY", OPENROUTER, ("openrouter.ai",)),
+        Provider("groq",       "https://api.groq.com/openai/v1",              "GROQ_API_KEY",       CLOUD,      ("api.groq.com",)),
+        Provider("mistral",    "https://api.mistral.ai/v1",                   "MISTRAL_API_KEY",    MISTRAL,    ("api.mistral.ai",)),
+        Provider("deepseek",   "https://api.deepseek.com/v1",                 "DEEPSEEK_API_KEY",   DEEPSEEK,   ("api.deepseek.com",)),
+        Provider("together",   "https://api.together.xyz/v1",                 "TOGETHER_API_KEY",   TOGETHER,   ("api.together.xyz", "api.together.ai")),
+        Provider("fireworks",  "https://api.fireworks.ai/inference/v1",       "FIREWORKS_API_KEY",  EFFORT,     ("api.fireworks.ai",)),
+        Provider("gemini",     "https://generativelanguage.googleapis.com/v1beta/openai", "GEMINI_API_KEY", CLOUD, ("generativelanguage.googleapis.com",)),
+        Provider("xai",        "https://api.x.ai/v1",                         "XAI_API_KEY",        CLOUD,      ("api.x.ai",)),
+        Provider("dashscope",  "https://dashscope-intl.aliyuncs.com/compatible-mode/v1", "DASHSCOPE_API_KEY", DASHSCOPE, ("dashscope-intl.aliyuncs.com", "dashscope.aliyuncs.com", "dashscope-us.aliyuncs.com")),
+        Provider("zai",        "https://api.z.ai/api/paas/v4",                "ZAI_API_KEY",        ZAI,        ("api.z.ai", "open.bigmodel.cn")),
+        Provider("moonshot",   "https://api.moonshot.ai/v1",                  "MOONSHOT_API_KEY",   MOONSHOT,   ("api.moonshot.ai", "api.moonshot.cn")),
+        Provider("minimax",    "https://api.minimax.io/v1",                   "MINIMAX_API_KEY",    MINIMAX,    ("api.minimax.io", "api.minimaxi.com")),
+        Provider("cerebras",   "https://api.cerebras.ai/v1",                  "CEREBRAS_API_KEY",   CEREBRAS,   ("api.cerebras.ai",)),
+        Provider("sambanova",  "https://api.sambanova.ai/v1",                 "SAMBANOVA_API_KEY",  GENERIC,    ("api.sambanova.ai",)),
+        Provider("nvidia",     "https://integrate.api.nvidia.com/v1",         "NVIDIA_API_KEY",     GENERIC,    ("integrate.api.nvidia.com",)),
+        Provider("perplexity", "https://api.perplexity.ai",                   "PERPLEXITY_API_KEY", EFFORT,     ("api.perplexity.ai",), ""),
+        Provider("cohere",     "https://api.cohere.ai/compatibility/v1",      "COHERE_API_KEY",     COHERE,     ("api.cohere.ai", "api.cohere.com")),
+        Provider("bedrock",    "https://bedrock-runtime.us-west-2.amazonaws.com/openai/v1", "AWS_BEARER_TOKEN_BEDROCK", BEDROCK, ("bedrock-runtime.*.amazonaws.com",)),
+        # LiteLLM's names of the variables: HF_TOKEN and GITHUB_TOKEN are set for other purposes, and would choose these.
+        Provider("huggingface", "https://router.huggingface.co/v1",           "HUGGINGFACE_API_KEY", EFFORT,    ("router.huggingface.co",)),
+        Provider("github",     "https://models.github.ai/inference",          "GITHUB_API_KEY",     CLOUD,      ("models.github.ai",)),
     )
 }  # fmt: skip
 
@@ -65,10 +109,18 @@ def provider_named(name: str) -> Provider:
 
 def provider_for_url(host: str, port: int | None) -> Provider | None:
     """The provider that listens at a host, or on a port of this machine; None where it is not known."""
+    here = f":{port}" if host in ("localhost", "127.0.0.1", "::1") else ""
     for provider in PROVIDERS.values():
-        if provider.host.startswith(":"):
-            if f":{port}" == provider.host and host in ("localhost", "127.0.0.1", "::1"):
+        for known in provider.hosts:
+            if known == here or _matches(host, known):
                 return provider
-        elif host == provider.host or (provider.host.startswith(".") and host.endswith(provider.host)):
-            return provider
     return None
+
+
+def _matches(host: str, known: str) -> bool:
+    if known.startswith(":"):
+        return False
+    head, star, tail = known.partition("*")
+    if not star:
+        return host == known
+    return host.startswith(head) and host.endswith(tail) and len(host) > len(head) + len(tail)

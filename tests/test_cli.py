@@ -740,7 +740,9 @@ def test_a_server_on_this_machine_without_a_model(run: Run) -> None:
 
 def test_the_well_known_ports(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
-    assert [known.name for known in cli._local_providers()] == ["ollama", "lmstudio", "llamacpp", "vllm"]
+    names = [known.name for known in cli._local_providers()]
+    assert names[:4] == ["ollama", "lmstudio", "llamacpp", "vllm"]
+    assert names[4:] == ["sglang", "jan", "koboldcpp", "litellm", "tgi", "localai"]
 
 
 @pytest.fixture(name="no_model")

@@ -209,7 +209,7 @@ def test_a_client_that_could_not_work_is_refused(arguments: dict[str, Any], mess
         (lambda client: client.embed("hi"), "no model"),
         (lambda client: client.embed([], model="m"), "nothing to embed"),
         (lambda client: client.embed(["a", ""], model="m"), "input 1"),
-        (lambda client: client.embed([3], model="m"), "input 0"),
+        (lambda client: client.embed([3.5], model="m"), "input 0"),
         (lambda client: client.embed("a", model="m", encoding_format="hex"), "encoding_format"),
         (lambda client: client.embed("a", model="m", batch_size=0), "batch_size"),
         (lambda client: client.run_tools("hi", model="m", tools=[3]), "a tool is"),

@@ -11,9 +11,10 @@ import pytest
 
 from openai_compat.errors import ConfigurationError
 from openai_compat.providers import PROVIDERS, Provider, provider_for_url, provider_named
-from openai_compat.wire.dialect import AZURE, CLOUD, GENERIC, OPEN_MODELS, OPENAI
+from openai_compat.wire.dialect import AZURE, GENERIC, MISTRAL, OPENAI, OPENROUTER
 
-LOCAL = {"ollama", "lmstudio", "llamacpp", "vllm"}
+LOCAL = {"ollama", "lmstudio", "llamacpp", "vllm", "sglang", "jan", "koboldcpp", "litellm", "tgi", "localai"}
+BY_NAME_ALONE = {"tgi", "localai"}
 each = pytest.mark.parametrize("provider", PROVIDERS.values(), ids=PROVIDERS)
 
 
@@ -22,8 +23,12 @@ def test_a_provider_is_found_by_its_name_and_by_its_address(provider: Provider) 
     assert provider_named(provider.name) is provider
     assert provider_named(provider.name.upper()) is provider
     parts = urlsplit(provider.base_url)
-    if provider.base_url:
+    assert (not provider.hosts) is (provider.name in BY_NAME_ALONE)
+    if provider.base_url and provider.hosts:
         assert provider_for_url(parts.hostname or "", parts.port) is provider
+    for host in provider.hosts:
+        name, _, port = host.replace("*", "x").partition(":")
+        assert provider_for_url(name or "localhost", int(port) if port else None) is provider
 
 
 @each
@@ -32,9 +37,9 @@ def test_an_address_is_a_secure_one_or_of_this_machine(provider: Provider) -> No
     assert provider.local is (provider.name in LOCAL)
     if provider.local:
         assert (parts.scheme, parts.hostname, parts.path) == ("http", "localhost", "/v1")
-        assert provider.host == f":{parts.port}"
+        assert provider.hosts in ((f":{parts.port}",), ())
     elif provider.base_url:
-        assert (parts.scheme, parts.hostname, parts.port) == ("https", provider.host, None)
+        assert (parts.scheme, parts.port) == ("https", None)
     assert not parts.query
     assert not provider.base_url.endswith("/")
 
@@ -42,25 +47,34 @@ def test_an_address_is_a_secure_one_or_of_this_machine(provider: Provider) -> No
 @each
 def test_a_key_is_wanted_where_it_is_not_of_this_machine(provider: Provider) -> None:
     assert bool(provider.key_variable) is not provider.local
-    assert not provider.key_variable or provider.key_variable.endswith("_API_KEY")
+    assert not provider.key_variable or provider.key_variable.endswith(("_API_KEY", "_BEARER_TOKEN_BEDROCK"))
+
+
+@pytest.mark.parametrize("variable", ["HF_TOKEN", "GITHUB_TOKEN", "AWS_SECRET_ACCESS_KEY", "GOOGLE_API_KEY"])
+def test_a_variable_that_is_set_for_other_purposes_names_no_provider(variable: str) -> None:
+    assert variable not in {provider.key_variable for provider in PROVIDERS.values()}
 
 
 @each
-def test_a_local_server_is_generic_and_no_other_is(provider: Provider) -> None:
-    assert (provider.dialect is GENERIC) is provider.local
+def test_a_local_server_takes_what_local_servers_take(provider: Provider) -> None:
+    if provider.local:
+        assert not provider.dialect.leaves_out
 
 
 def test_dialects() -> None:
     assert PROVIDERS["openai"].dialect is OPENAI
     assert PROVIDERS["azure"].dialect is AZURE
-    assert PROVIDERS["openrouter"].dialect is OPEN_MODELS
-    assert PROVIDERS["mistral"].dialect is CLOUD
+    assert PROVIDERS["vllm"].dialect is GENERIC
+    assert PROVIDERS["openrouter"].dialect is OPENROUTER
+    assert PROVIDERS["mistral"].dialect is MISTRAL
 
 
 def test_names_addresses_and_hosts_are_unique() -> None:
     assert all(name == provider.name == name.lower() for name, provider in PROVIDERS.items())
-    for field in ("base_url", "host"):
-        assert len({getattr(provider, field) for provider in PROVIDERS.values()}) == len(PROVIDERS)
+    hosts = [host for provider in PROVIDERS.values() for host in provider.hosts]
+    assert len(set(hosts)) == len(hosts)
+    addresses = [provider.base_url for provider in PROVIDERS.values() if provider.hosts]
+    assert len(set(addresses)) == len(addresses)
 
 
 @pytest.mark.parametrize("name", ["", "openai2", " openai"])
@@ -83,6 +97,15 @@ ADDRESSES: dict[str, tuple[str, int | None, str | None]] = {
     "prefix": ("notapi.openai.com", None, None),
     "azure-lookalike": ("mine.openai.azure.com.evil.example", None, None),
     "azure-alone": ("openai.azure.com", None, None),
+    "region-of-openai": ("eu.api.openai.com", None, "openai"),
+    "dashscope": ("dashscope.aliyuncs.com", None, "dashscope"),
+    "bigmodel": ("open.bigmodel.cn", None, "zai"),
+    "bedrock": ("bedrock-runtime.eu-central-1.amazonaws.com", None, "bedrock"),
+    "bedrock-lookalike": ("bedrock-runtime.eu-central-1.amazonaws.com.evil.example", None, None),
+    "bedrock-overlap": ("bedrock-runtime.amazonaws.com", None, None),
+    "other-of-amazon": ("s3.eu-central-1.amazonaws.com", None, None),
+    "port-as-host": (":11434", None, None),
+    "star": ("*.openai.azure.com", None, "azure"),
     "nothing": ("", None, None),
 }
 
