@@ -78,6 +78,7 @@ class Dialect:
             switch, by the model's family; ``reasoning_effort``; ``thinking``: ``{"type": ...}``; ``enable_thinking``;
             ``reasoning``: ``{"effort": ...}``; ``reasoning.enabled``: beside ``reasoning_effort``; ``none``: nowhere.
         thinks: the type of ``thinking`` that turns it on.
+        effort: the ``reasoning_effort`` that turns it on.
         efforts: the efforts that it takes; any where empty.
         thinks_beside_tools: whether it reasons where tools are offered.
         schema_as: how the answer's schema is asked for: as ``response_format``, as the parameters of a tool that must
@@ -92,6 +93,7 @@ class Dialect:
     stream_options: bool = True
     thinking: Thinking = "chat_template_kwargs"
     thinks: str = "enabled"
+    effort: str = "medium"
     efforts: tuple[str, ...] = ()
     thinks_beside_tools: bool = True
     schema_as: SchemaAs = "json_schema"
@@ -152,7 +154,7 @@ class Dialect:
             return unheard
         if wishes:
             unheard.add("chat_template_kwargs")
-        level = effort if effort is not None else "medium" if on else "none"
+        level = effort if effort is not None else self.effort if on else "none"
         thinks = level != "none"
         taken = self._nearest(level)
         if not thinks and taken != "none" and self.thinking in ("reasoning_effort", "reasoning"):
@@ -297,8 +299,9 @@ DEEPSEEK = Dialect(
 )
 """Documentation of DeepSeek (thinking mode: the switch, the efforts low, high and max, and what must be passed back;
 JSON output: no ``json_schema``). Without it: 400 "reasoning_content in the thinking mode must be passed back"."""
-MISTRAL = attrs.evolve(CLOUD, user_after_tool=False, echo=Echo(inline="parts"))
-"""Documentation of Mistral (reasoning: thinking parts). A user message after a tool's is its error 3230."""
+MISTRAL = attrs.evolve(CLOUD, effort="high", user_after_tool=False, echo=Echo(inline="parts"))
+"""Documentation of Mistral (reasoning: the efforts "none" and "high" of most of its models, thoughts as parts). A user
+message after a tool's is its error 3230."""
 MOONSHOT = Dialect(
     thinking="thinking",
     leaves_out=_OF_LOCAL_SERVERS | {"reasoning_effort"},
@@ -316,8 +319,9 @@ MINIMAX = Dialect(
     leaves_out=_OF_LOCAL_SERVERS | {"reasoning_effort"},
     echo=Echo(inline="tags"),
 )
-"""Documentation of MiniMax (OpenAI API: the content with its ``<think>`` is to go back whole) and of AgentScope's
-formatter for it: ``max_tokens`` is deprecated, M2 ignores the switch and ``response_format``, M3 takes both."""
+"""Documentation of MiniMax (OpenAI API: the content with its ``<think>`` is to go back whole, or ``reasoning_details``
+where ``reasoning_split`` was asked for) and of AgentScope's formatter for it: ``max_tokens`` is deprecated, M2 ignores
+the switch and ``response_format``, M3 takes both."""
 DASHSCOPE = Dialect(thinking="enable_thinking", leaves_out=frozenset({"min_p", "repeat_penalty", "reasoning_effort"}))
 """Documentation of Alibaba's Model Studio: ``enable_thinking`` and ``top_k`` beside the OpenAI fields."""
 CEREBRAS = attrs.evolve(CLOUD, max_tokens="max_completion_tokens")

@@ -170,6 +170,8 @@ SWITCHES: dict[str, tuple[Dialect, str, dict[str, Any], dict[str, Any], tuple[st
     ),
     "ollama-off": (EFFORT, "qwen3", {"reasoning": False}, {"reasoning_effort": "none"}, ()),
     "ollama-on": (EFFORT, "qwen3", {"reasoning": True}, {"reasoning_effort": "medium"}, ()),
+    "mistral-on": (MISTRAL, "mistral-small-latest", {"reasoning": True}, {"reasoning_effort": "high"}, ()),
+    "mistral-effort": (MISTRAL, "mistral-large-4-0", {"reasoning_effort": "low"}, {"reasoning_effort": "low"}, ()),
     "openai-off": (OPENAI, "gpt-5.1", {"reasoning": False}, {"reasoning_effort": "none"}, ()),
     "deepseek-off": (DEEPSEEK, "deepseek-v4-pro", {"reasoning": False}, {"thinking": {"type": "disabled"}}, ()),
     "deepseek-on": (DEEPSEEK, "deepseek-v4-pro", {"reasoning": True}, {"thinking": {"type": "enabled"}}, ()),
@@ -678,6 +680,32 @@ def test_an_encoding_that_is_refused_is_not_asked_for() -> None:
     learnt = GENERIC.learn(refusal("encoding_format: Extra inputs are not permitted", 422), body)
     assert learnt is not None
     assert learnt.adapt(body)[0] == {"model": "m", "input": ["a"]}
+
+
+refusals = st.builds(
+    refusal,
+    st.sampled_from(
+        (*TEACHING, "body.thinking: not supported", "response_format must be 'text'", "tools are not supported")
+    ),
+    st.sampled_from([400, 422, 500]),
+    param=st.sampled_from([None, "max_tokens", "reasoning_effort", "response_format", "tool_choice", "stream_options"]),
+)
+
+
+@quick
+@given(st.sampled_from(PROVIDER_DIALECTS), st.lists(refusals, max_size=40))
+def test_what_was_tried_ends_a_quarrel(name: str, errors: list[APIStatusError]) -> None:
+    """A caller that tries no dialect twice comes to an end, whatever a server says."""
+    dialect: Dialect = getattr(dialect_module, name)
+    body = {**WHOLE, "messages": turn()[:3], "max_tokens": 4}
+    tried = {dialect}
+    for error in errors:
+        learnt = dialect.learn(error, dialect.adapt(body)[0])
+        if learnt is None or learnt in tried:
+            continue
+        dialect = learnt
+        tried.add(dialect)
+    assert len(tried) <= 12
 
 
 # Schemas
