@@ -337,7 +337,8 @@ class _Saved(msgspec.Struct):
 
     message: dict[str, Any]
     extra: dict[str, Any] = {}
-    reasoning: str = ""
+    # Of the message; a store that shows it writes a reasoning of its own beside it.
+    thoughts: str = ""
     origin: str = ""
 
 
@@ -382,7 +383,7 @@ def saved_message(message: Message) -> dict[str, Any]:
     if message.extra:
         saved["extra"] = dict(message.extra)
     if message.reasoning:
-        saved["reasoning"] = message.reasoning
+        saved["thoughts"] = message.reasoning
     if message.origin:
         saved["origin"] = message.origin
     return saved
@@ -405,4 +406,4 @@ def _message(saved: _Saved) -> Message:
     message = Message.from_wire(saved.message, origin=saved.origin)
     # Whoever wrote the file may have put anything there: what a reader of the message sees is what is sent.
     beside = {key: value for key, value in saved.extra.items() if key not in MESSAGE_KEYS}
-    return attrs.evolve(message, extra={**message.extra, **beside}, reasoning=saved.reasoning)
+    return attrs.evolve(message, extra={**message.extra, **beside}, reasoning=saved.thoughts)

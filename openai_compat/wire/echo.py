@@ -43,14 +43,20 @@ def _tell(wire: dict[str, Any], thought: str, echo: Echo) -> None:
         if wire.get(echo.field) is None:
             wire[echo.field] = thought
         return
-    content = wire.get("content") or ""
-    if not thought or not echo.inline or not isinstance(content, str) or any(wire.get(key) for key in _IN_FIELDS):
+    if not thought or not echo.inline or any(wire.get(key) for key in _IN_FIELDS):
         return
+    content = wire.get("content")
     if echo.inline == "tags":
-        wire["content"] = f"<think>\n{thought}\n</think>\n\n{content}"
+        thought = f"<think>\n{thought}\n</think>\n\n"
+        part: dict[str, Any] = {"type": "text", "text": thought}
     else:
-        parts: list[dict[str, Any]] = [{"type": "thinking", "thinking": [{"type": "text", "text": thought}]}]
-        wire["content"] = [*parts, {"type": "text", "text": content}] if content else parts
+        part = {"type": "thinking", "thinking": [{"type": "text", "text": thought}]}
+    if isinstance(content, list):
+        wire["content"] = [part, *content]
+    elif echo.inline == "tags":
+        wire["content"] = thought + (content or "")
+    else:
+        wire["content"] = [part, {"type": "text", "text": content}] if content else [part]
 
 
 def _in_tool_turns(wires: list[dict[str, Any]]) -> list[bool]:

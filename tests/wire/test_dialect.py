@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from openai_compat.errors import APIStatusError
 from openai_compat.wire import dialect as dialect_module
+from openai_compat.wire.accumulate import Accumulator
 from openai_compat.wire.dialect import (
     AZURE,
     BEDROCK,
@@ -38,7 +39,9 @@ from openai_compat.wire.dialect import (
     batch_limit,
 )
 from openai_compat.wire.messages import Message, ToolCall
+from openai_compat.wire.output import Output
 from openai_compat.wire.request import ChatRequest, build_body
+from openai_compat.wire.response import CallInfo
 from openai_compat.wire.schema_wish import text_of_call
 
 BODY: dict[str, Any] = {
@@ -360,6 +363,18 @@ def test_what_a_server_wants_back_is_sent_back(
     messages = sent(dialect, ChatRequest("and?", model="m", messages=turn(**fields)))["messages"]
     assert [messages[1], messages[3]] == [calling, done]
     assert messages[4] == {"role": "user", "content": "and?"}
+
+
+@pytest.mark.parametrize(
+    ("dialect", "part"),
+    [(MINIMAX, {"type": "text", "text": "<think>\nhm\n</think>\n\n"}), (MISTRAL, THOUGHT_PARTS[0])],
+)
+@pytest.mark.parametrize("content", [None, "", [{"type": "text", "text": "so"}]])
+def test_thoughts_go_back_before_whatever_was_said(dialect: Dialect, part: Any, content: Any) -> None:
+    message = Message(role="assistant", content=content, tool_calls=[CALL], reasoning="hm", origin="here")
+    (wire,) = sent(dialect, ChatRequest(messages=[message], model="m"))["messages"]
+    told = wire["content"]
+    assert told == [part, *(content or [])] or (dialect is MINIMAX and not content and told == part["text"])
 
 
 def test_geminis_mark_on_a_call_goes_back_on_that_call() -> None:
@@ -878,6 +893,30 @@ def test_the_arguments_of_the_forced_call_are_the_text(payload: Any, wanted: Any
     before = copy.deepcopy(payload)
     assert text_of_call(payload) == wanted
     assert payload == before
+
+
+def test_a_type_is_read_from_an_answer_by_call_whole_or_streamed() -> None:
+    output = Output.of(dict[str, int])
+    whole = {"choices": [{"message": {"tool_calls": [CALLED]}, "finish_reason": "tool_calls"}]}
+    pieces = [
+        {
+            "choices": [
+                {"delta": {"tool_calls": [{"index": 0, "id": "c", "function": {"name": "output", "arguments": ""}}]}}
+            ]
+        },
+        *(
+            {"choices": [{"delta": {"tool_calls": [{"index": 0, "function": {"arguments": piece}}]}}]}
+            for piece in '{"a": 1}'
+        ),
+        {"choices": [{"delta": {}, "finish_reason": "tool_calls"}]},
+    ]
+    for payloads in ([whole], pieces):
+        accumulator = Accumulator(CallInfo())
+        events = [event for payload in payloads for event in accumulator.feed(text_of_call(payload))]
+        assert {event.kind for event in [*events, *accumulator.finish()]} == {"text"}
+        answer = accumulator.response()
+        assert (answer.text, answer.tool_calls, answer.finish_reason) == ('{"a": 1}', (), "stop")
+        assert output.read(answer).parsed == {"a": 1}
 
 
 @quick
