@@ -35,6 +35,8 @@ _BESIDE_TOOLS = (
     "that takes both)"
 )
 
+_NEVER_OFF = "reasoning=False (this model always thinks; the least of it is asked for)"
+
 # Which variable of its chat template turns a model's thoughts on and off. The documentation of vLLM (reasoning
 # outputs), SGLang (separate reasoning) and NVIDIA NIM; the models' own templates. All others: enable_thinking, as
 # Qwen3, GLM-4.5 and later, Gemma 4, Hunyuan, SmolLM3 and Nemotron 3 have it.
@@ -65,6 +67,7 @@ class Echo:
 
 
 NO_ECHO = Echo()
+_DEEPSEEK_ECHO = Echo(field="reasoning_content", whole_turn=True)
 
 
 @attrs.frozen(kw_only=True)
@@ -115,12 +118,22 @@ class Dialect:
             from .schema_wish import say_schema
 
             say_schema(adapted, self.schema_as)
-        if not self.user_after_tool and isinstance(adapted.get("messages"), list):
-            adapted["messages"] = _bridged(adapted["messages"])
+        if self.echo.field or not self.user_after_tool:
+            adapted["messages"] = self._history(adapted.get("messages"))
         left_out = self.leaves_out & adapted.keys()
         for name in left_out:
             del adapted[name]
         return adapted, tuple(sorted({*left_out, *unheard}))
+
+    def _history(self, messages: Any) -> Any:
+        if not isinstance(messages, list) or not all(isinstance(message, Mapping) for message in messages):
+            return messages
+        if self.echo.field:
+            from .echo import echoed
+
+            # Thoughts are told where the body is built; here the field is made sure of, also once that was learnt.
+            messages = echoed(messages, None, self.echo)
+        return messages if self.user_after_tool else _bridged(messages)
 
     def answers_by_call(self, body: Mapping[str, Any]) -> bool:
         """Whether ``adapt`` turns the schema of this body into a tool; ``text_of_call`` then reads the answer."""
@@ -215,6 +228,8 @@ class Dialect:
             return attrs.evolve(self, max_tokens=other)
         if self.user_after_tool and said.wants_assistant_after_tool():
             return attrs.evolve(self, user_after_tool=False)
+        if not self.echo.field and said.misses_reasoning():
+            return attrs.evolve(self, echo=_DEEPSEEK_ECHO)
         if "encoding_format" in body and "input" in body and said.refuses("encoding_format"):
             return attrs.evolve(self, leaves_out=self.leaves_out | {"encoding_format"})
         return self._learn_reasoning(said, body) or self._learn_schema(said, body)
@@ -250,26 +265,19 @@ class Dialect:
         return attrs.evolve(self, schema_as=way)
 
 
-_NEVER_OFF = "reasoning=False (this model always thinks; the least of it is asked for)"
-
-
 def _template_switch(model: Any) -> str:
     name = model.lower() if isinstance(model, str) else ""
     return next((switch for family, switch in _TEMPLATE_SWITCHES if re.search(family, name)), "enable_thinking")
 
 
-def _bridged(messages: list[Any]) -> list[Any]:
+def _bridged(messages: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """The messages with an assistant's between a tool's result and a user's."""
-    made: list[Any] = []
+    made: list[Mapping[str, Any]] = []
     for message in messages:
-        if made and _role(message) == "user" and _role(made[-1]) == "tool":
+        if made and message.get("role") == "user" and made[-1].get("role") == "tool":
             made.append({"role": "assistant", "content": "Noted."})
         made.append(message)
     return made
-
-
-def _role(message: Any) -> Any:
-    return message.get("role") if isinstance(message, Mapping) else None
 
 
 _OF_LOCAL_SERVERS = frozenset({"top_k", "min_p", "repeat_penalty"})
@@ -295,7 +303,7 @@ DEEPSEEK = Dialect(
     thinking="thinking",
     schema_as="json_object",
     leaves_out=_OF_LOCAL_SERVERS,
-    echo=Echo(field="reasoning_content", whole_turn=True),
+    echo=_DEEPSEEK_ECHO,
 )
 """Documentation of DeepSeek (thinking mode: the switch, the efforts low, high and max, and what must be passed back;
 JSON output: no ``json_schema``). Without it: 400 "reasoning_content in the thinking mode must be passed back"."""
@@ -307,7 +315,8 @@ MOONSHOT = Dialect(
     leaves_out=_OF_LOCAL_SERVERS | {"reasoning_effort"},
     echo=Echo(field="reasoning_content"),
 )
-"""Documentation of Kimi. Without the echo: 400 "reasoning_content is missing in assistant tool call message"."""
+"""Documentation of Kimi. Without the echo: 400 "reasoning_content is missing in assistant tool call message", as from
+other hosts of its models, where it is learnt."""
 ZAI = Dialect(thinking="thinking", schema_as="json_object", leaves_out=_OF_LOCAL_SERVERS)
 """Documentation of Z.ai (thinking mode; structured output: ``json_object`` alone). Thoughts go back with calls, in the
 field that they came in. GLM-5.3 cannot be told not to think, which is learnt."""

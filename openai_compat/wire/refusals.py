@@ -107,6 +107,11 @@ class Refusal:
         order = re.search(r"unexpected role '?user'? after role '?tool'?", self._words, re.IGNORECASE)
         return bool(self._of_parameters and order and not self._was_sent("unexpected role"))
 
+    def misses_reasoning(self) -> bool:
+        """Kimi's and DeepSeek's rule that the thoughts of a call go back with it, wherever their models are served."""
+        words = r"\breasoning_content\b[^\n]{0,60}?(?:is missing in assistant|must be passed back)"
+        return bool(self._of_parameters and re.search(words, self._words) and not self._was_sent("reasoning_content"))
+
     def refuses_reasoning_beside_tools(self) -> bool:
         """OpenAI, of GPT-5.4 and later: "Function tools with reasoning_effort are not supported for ..."."""
         words = r"\btools with reasoning_effort\b[^.]{0,20} not supported"
@@ -155,8 +160,8 @@ class Refusal:
                 if wanted in _letters(value):
                     return True
             elif isinstance(value, Mapping):
-                stack.extend(value)
-                stack.extend(value.values())
+                # The keys of a message, such as reasoning_content, are nobody's words either.
+                stack.extend(value.values() if "role" in value else (*value, *value.values()))
             elif isinstance(value, (list, tuple)):
                 stack.extend(value)
         return False

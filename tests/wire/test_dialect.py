@@ -534,6 +534,7 @@ TEACHING = (
     "json_schema is not supported",
     "encoding_format is not supported",
     "Unexpected role 'user' after role 'tool'",
+    "The reasoning_content in the thinking mode must be passed back to the API.",
 )
 WHOLE: dict[str, Any] = {
     **SENT,
@@ -680,6 +681,28 @@ def test_the_log_is_told_how_to_choose_between_tools_and_reasoning() -> None:
     assert learnt is not None
     (told,) = learnt.adapt(build_body(request))[1]
     assert "reasoning=False" in told
+
+
+MISSING = (
+    "thinking is enabled but reasoning_content is missing in assistant tool call message at index 1",
+    "The `reasoning_content` in the thinking mode must be passed back to the API.",
+)
+
+
+@pytest.mark.parametrize("words", MISSING)
+def test_that_thoughts_go_back_is_learnt(words: str) -> None:
+    request = ChatRequest("and?", model="m", messages=turn(extra={"reasoning_content": "hm"}))
+    bare = ChatRequest("and?", model="m", messages=turn())
+    for asked, thoughts in ((request, "hm"), (bare, "")):
+        body = build_body(asked, origin="here")
+        learnt = GENERIC.learn(refusal(words), body)
+        assert learnt is not None
+        adapted, left_out = learnt.adapt(body)
+        assert [m.get("reasoning_content") for m in adapted["messages"]] == [None, thoughts, None, thoughts, None]
+        assert left_out == ()
+        assert learnt.learn(refusal(words), adapted) is None
+    said = ChatRequest(words, model="m", messages=turn())
+    assert GENERIC.learn(refusal(words), build_body(said)) is None
 
 
 def test_the_order_of_roles_is_learnt() -> None:
