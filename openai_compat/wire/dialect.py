@@ -118,8 +118,8 @@ class Dialect:
             from .schema_wish import say_schema
 
             say_schema(adapted, self.schema_as)
-        if self.echo.field or not self.user_after_tool:
-            adapted["messages"] = self._history(adapted.get("messages"))
+        if "messages" in adapted:
+            adapted["messages"] = self._history(adapted["messages"])
         left_out = self.leaves_out & adapted.keys()
         for name in left_out:
             del adapted[name]
@@ -151,7 +151,7 @@ class Dialect:
         effort = body.get("reasoning_effort")
         unheard: set[str] = set()
         if not self.thinks_beside_tools and body.get("tools"):
-            if on or effort != "none":
+            if effort != "none" and (effort is not None or on is not False):
                 unheard.add(_BESIDE_TOOLS)
             on, effort = None, "none"
         elif on is None and effort is None:
@@ -193,6 +193,11 @@ class Dialect:
         self, body: dict[str, Any], wishes: dict[str, Any], on: bool | None, effort: Any, unheard: set[str]
     ) -> None:
         switch = _template_switch(body.get("model"))
+        if effort == "none":
+            on, effort = False, None
+        elif effort is not None and on is None and switch == "thinking":
+            # Off by default in these families.
+            on = True
         if on is not None and switch != "reasoning_effort":
             wishes[switch] = on
         elif on is False and effort is None:

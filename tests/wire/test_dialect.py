@@ -164,6 +164,20 @@ SWITCHES: dict[str, tuple[Dialect, str, dict[str, Any], dict[str, Any], tuple[st
     ),
     "vllm-gpt-oss-on": (GENERIC, "openai/gpt-oss-20b", {"reasoning": True}, {}, ()),
     "vllm-effort": (GENERIC, "openai/gpt-oss-20b", {"reasoning_effort": "high"}, {"reasoning_effort": "high"}, ()),
+    "vllm-effort-none": (
+        GENERIC,
+        "Qwen/Qwen3-8B",
+        {"reasoning_effort": "none"},
+        {"chat_template_kwargs": {"enable_thinking": False}},
+        (),
+    ),
+    "vllm-effort-of-a-model-that-does-not-think-by-itself": (
+        GENERIC,
+        "deepseek-ai/DeepSeek-V3.1",
+        {"reasoning_effort": "high"},
+        {"chat_template_kwargs": {"thinking": True}, "reasoning_effort": "high"},
+        (),
+    ),
     "vllm-own-kwargs": (
         GENERIC,
         "deepseek-v3.1",
@@ -257,6 +271,13 @@ SWITCHES: dict[str, tuple[Dialect, str, dict[str, Any], dict[str, Any], tuple[st
         {"tools": [{"type": "function"}], "reasoning_effort": "none"},
         (),
     ),
+    "beside-tools-as-the-log-says": (
+        attrs.evolve(OPENAI, thinks_beside_tools=False),
+        "gpt-5.6",
+        {"tools": [{"type": "function"}], "reasoning": False},
+        {"tools": [{"type": "function"}], "reasoning_effort": "none"},
+        (),
+    ),
     "without-tools": (
         attrs.evolve(OPENAI, thinks_beside_tools=False),
         "gpt-5.6",
@@ -293,6 +314,12 @@ def test_where_nothing_is_wished_nothing_is_said(name: str) -> None:
     dialect: Dialect = getattr(dialect_module, name)
     body = build_body(ChatRequest("hi", model="m", system="s"))
     assert dialect.adapt(body) == (body, ())
+
+
+@pytest.mark.parametrize("name", PROVIDER_DIALECTS)
+def test_a_body_of_embeddings_is_sent_as_it_is(name: str) -> None:
+    body = {"model": "m", "input": ["a"], "encoding_format": "base64"}
+    assert getattr(dialect_module, name).adapt(body) == (body, ())
 
 
 @pytest.mark.parametrize("kwargs", [{"custom": 1}, {"enable_thinking": True, "custom": 1}])
