@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import requests
@@ -89,12 +91,66 @@ def test_embeddings_are_the_same_in_both_encodings(client: Client) -> None:
     assert packed.input_tokens > 0
 
 
-def test_many_texts_keep_their_order(client: Client) -> None:
-    texts = [f"sentence number {n} about {what}" for n, what in enumerate(["cats", "rain", "taxes", "bread", "stars"])]
-    together = client.embed(texts, batch_size=2, normalize=True)
-    for text, vector in zip(texts, together, strict=True):
-        alone = client.embed(text, normalize=True).embedding
-        assert math.fsum(a * b for a, b in zip(alone, vector, strict=True)) == pytest.approx(1.0, abs=1e-2)
+WORDS = ["the", "cat", "sat", "while", "stocks", "fell", "in", "Paris", "and", "rain", "ran", "down", "a", "window"]
+# Texts of these numbers of words, in no order: a server that cuts a batch where one of them ends is found out.
+LENGTHS = (1, 90, 5, 300, 2, 34, 140, 3, 21, 1, 13, 400, 8, 55)
+TEXTS = [" ".join(WORDS[(start + n) % len(WORDS)] for n in range(length)) for start, length in enumerate(LENGTHS)]
+
+
+def same(vectors: Iterable[Sequence[float]], others: Iterable[Sequence[float]]) -> list[bool]:
+    """Of each pair of normalized vectors, whether their cosine is 1 but for the rounding of the model's arithmetic."""
+    pairs = zip(vectors, others, strict=True)
+    return [math.fsum(a * b for a, b in zip(one, other, strict=True)) > 0.99 for one, other in pairs]
+
+
+@pytest.fixture(scope="module")
+def alone(client: Client) -> list[Sequence[float]]:
+    """The vector of each text, embedded with nothing beside it."""
+    return [client.embed(text, normalize=True).embedding for text in TEXTS]
+
+
+@pytest.mark.parametrize("batch_size", [None, 2, 5])
+def test_a_text_has_the_same_vector_in_a_batch_as_alone(
+    client: Client, alone: list[Sequence[float]], batch_size: int | None
+) -> None:
+    together = client.embed(TEXTS, normalize=True, batch_size=batch_size).vectors
+    assert same(alone, together) == [True] * len(TEXTS)
+    backwards = client.embed(TEXTS[::-1], normalize=True, batch_size=batch_size).vectors[::-1]
+    assert same(alone, backwards) == [True] * len(TEXTS)
+
+
+def test_a_text_has_the_same_vector_beside_other_calls(client: Client, alone: list[Sequence[float]]) -> None:
+    with ThreadPoolExecutor(len(TEXTS) + 2) as pool:
+        chats = [
+            pool.submit(client.chat, "What is the capital of Japan?", temperature=0, max_tokens=30) for _ in range(2)
+        ]
+        embedded = list(pool.map(lambda text: client.embed(text, normalize=True).embedding, TEXTS))
+    assert same(alone, embedded) == [True] * len(TEXTS)
+    assert ["Tokyo" in chat.result().text for chat in chats] == [True, True]
+
+
+def test_chats_beside_each_other_answer_their_own_question(client: Client) -> None:
+    def ask(country: str) -> str:
+        return client.chat(f"What is the capital of {country}?", temperature=0, max_tokens=20).text
+
+    capitals = {"Japan": "Tokyo", "Germany": "Berlin", "Greece": "Athens", "Egypt": "Cairo", "Norway": "Oslo"}
+    with ThreadPoolExecutor(len(capitals)) as pool:
+        answers = dict(zip(capitals, pool.map(ask, capitals), strict=True))
+    assert {country: capital for country, capital in capitals.items() if capital not in answers[country]} == {}
+
+
+def test_no_chat_takes_the_room_of_another() -> None:
+    with LocalServer(context=256, slots=3) as server, ThreadPoolExecutor(3) as pool:
+        client = Client(server.base_url, model=server.model, max_retries=0, timeout=110)
+
+        def run_on(question: str) -> tuple[int, str]:
+            answer = client.chat(question, temperature=0, extra_body={"ignore_eos": True})
+            return answer.input_tokens + answer.output_tokens, answer.finish_reason
+
+        together = list(pool.map(run_on, ["Hi", "Tell me a story.", "Why is the sky blue? " * 20]))
+        assert together == [(256, "length")] * 3
+        with pytest.raises(BadRequestError, match=r"exceeds the available context size \(256 tokens\)"):
+            client.chat("word " * 300)
 
 
 def test_models_are_listed(client: Client, local_server: LocalServer) -> None:
