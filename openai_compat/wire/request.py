@@ -116,7 +116,12 @@ def _audio(value: Any) -> tuple[Audio, ...]:
     return tuple(Audio.of(item) for item in _each(value))
 
 
-@attrs.frozen(kw_only=True)
+def _prompt_by_place(_class: type, fields: list[attrs.Attribute[Any]]) -> list[attrs.Attribute[Any]]:
+    # Before attrs 25.4 a field of a keyword-only class is keyword-only whatever it says itself.
+    return [field.evolve(kw_only=field.name != "prompt") for field in fields]
+
+
+@attrs.frozen(kw_only=True, field_transformer=_prompt_by_place)
 class ChatRequest:
     """What to ask, and how. Only what is set is sent.
 
