@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from .wire.output import Output
 
     S = TypeVar("S", bound=ChatStream)
+    Build = Callable[..., dict[str, Any]]
 
 log = logging.getLogger("openai_compat")
 
@@ -137,6 +138,8 @@ class Client:
             raise ConfigurationError(f"inline_think must be 'split' or 'keep', not {inline_think!r}")
         endpoint = Endpoint.parse(base_url, api_path)
         known = _known_provider(provider, endpoint)
+        if known is not None and endpoint.guessed and known.api_path is not None:
+            endpoint = Endpoint.parse(base_url, known.api_path)
         if known is PROVIDERS["azure"]:
             endpoint = _azure_endpoint(endpoint, model)
         self.provider = known.name if known else provider or endpoint.host
@@ -370,11 +373,11 @@ class Client:
 
             return _drive(self._stream(ChatStream, request, cancel, timeout, think_opened, output), sink)
         info = self._call_info(request)
-        body = build_body(request, origin=self.base_url)
+        body = self._body(build_body, request)
         call = self._call(timeout, cancel)
 
         def attempt() -> ChatResponse:
-            reply = self._post("/chat/completions", body, call, request)
+            reply, as_text = self._ask(build_body, body, call, request)
             return parse_response(
                 reply.read(),
                 call=info,
@@ -440,11 +443,11 @@ class Client:
         output: Output | None,
     ) -> S:
         info = self._call_info(request)
-        body = build_streaming_body(request, origin=self.base_url)
+        body = self._body(build_streaming_body, request)
         stop = CancelToken()
         call = self._call(timeout, stop)
         return kind(
-            lambda: self._post("/chat/completions", body, call, request),
+            lambda: self._ask(build_streaming_body, body, call, request),
             lambda: Accumulator(
                 info,
                 inline_think=self._inline_think,
@@ -610,7 +613,7 @@ class Client:
 
     def embed(
         self,
-        texts: str | Sequence[str],
+        texts: str | Sequence[str] | Sequence[int] | Sequence[Sequence[int]],
         *,
         model: str | None = None,
         encoding_format: Literal["base64", "float"] | None = "base64",
@@ -625,6 +628,7 @@ class Client:
         """Vectors for one text or many, in their order.
 
         Args:
+            texts: what to embed; lists of token ids are taken too.
             encoding_format: what to ask for; either is understood, whatever the server sends. None leaves it out.
             dimensions: numbers in a vector, where the model can shorten them.
             batch_size: most texts in one request; by default 2048, or fewer where the server says so.
@@ -635,10 +639,10 @@ class Client:
             ResponseShapeError: a vector is missing, not finite, or cannot be told to belong to a text.
         """
         with importing:
-            from .wire.embeddings import build_embeddings_body
+            from .wire.embeddings import build_embeddings_body, embedding_inputs
 
         name = model or self.model or ""
-        inputs = [texts] if isinstance(texts, str) else list(texts)
+        inputs = embedding_inputs(texts)
         build_embeddings_body(inputs, model=name, encoding_format=encoding_format)
         info = CallInfo(call_id=_new_id(), provider=self.provider, model=name, origin=self.base_url)
         deadline = Deadline(self.timeout if timeout is None else Timeout.of(timeout), cancel)
@@ -647,10 +651,9 @@ class Client:
         size = self._batch_size(batch_size, name)
         shrunk = False
         while done < len(inputs):
-            batch: str | list[str] = texts if isinstance(texts, str) else inputs[done : done + size]
-            count = 1 if isinstance(batch, str) else len(batch)
+            batch = inputs[done : done + size]
             body = build_embeddings_body(
-                batch,
+                texts if isinstance(texts, str) else batch,
                 model=name,
                 encoding_format=encoding_format,
                 dimensions=dimensions,
@@ -658,8 +661,9 @@ class Client:
                 extra_body=extra_body,
             )
             try:
-                parts.append(self._embed_batch(body, count, info, deadline))
+                parts.append(self._embed_batch(body, len(batch), info, deadline))
             except APIStatusError as error:
+                count = len(batch)
                 limit = batch_limit(error, count)
                 # The number that the server names is believed once: one that names another each time is not asked long.
                 size = limit if limit and not shrunk else count // 2
@@ -669,7 +673,7 @@ class Client:
                 continue
             if shrunk:
                 self._batch_limits[name] = size, time.monotonic()
-            done += count
+            done += len(batch)
         joined = _joined(parts, deadline.elapsed_ms)
         return joined.normalized() if normalize else joined
 
@@ -683,14 +687,15 @@ class Client:
 
     def _embed_batch(self, body: dict[str, Any], count: int, info: CallInfo, deadline: Deadline) -> EmbeddingResponse:
         with importing:
-            from .wire.embeddings import parse_embeddings_response
+            from .wire.embeddings import parse_embeddings_response, vector_dtype
 
         call = Call(deadline, self._retry, self._on_retry)
 
         def attempt() -> EmbeddingResponse:
-            reply = self._transport.send("POST", "/embeddings", _encoded(body), call)
+            reply, dialect, asked = self._post("/embeddings", body, call, info.model)
             return parse_embeddings_response(
                 reply.read(),
+                dtype=vector_dtype(dialect.adapt(asked)[0]),
                 count=count,
                 call=info,
                 latency_ms=deadline.elapsed_ms,
@@ -751,33 +756,67 @@ class Client:
         deadline = Deadline(self.timeout if timeout is None else Timeout.of(timeout), cancel)
         return Call(deadline, self._retry, self._on_retry)
 
-    def _post(self, path: str, body: dict[str, Any], call: Call, request: ChatRequest) -> Reply:
-        """Send a body in the server's dialect; what a refusal teaches is tried at once, and kept if it was true."""
-        model = request.model or ""
-        dialect = known = self._learnt.get(model, self._dialect)
-        for _ in range(MAX_LESSONS):
+    def _body(self, build: Build, request: ChatRequest) -> dict[str, Any]:
+        """The body of a chat request, with what the server wants back of its own answers."""
+        return build(request, origin=self.base_url, echo=self._dialect_for(request.model).echo)
+
+    def _ask(
+        self, build: Build, body: dict[str, Any], call: Call, request: ChatRequest
+    ) -> tuple[Reply, Callable[[Any], Any] | None]:
+        """Send a chat request; the reply, and how its payloads are read where the answer comes as a call."""
+        headers = _checked_headers(request.extra_headers)
+        reply, dialect, body = self._post(
+            "/chat/completions",
+            body,
+            call,
+            request.model,
+            rebuild=lambda dialect: build(request, origin=self.base_url, echo=dialect.echo),
+            headers=headers,
+            query=request.extra_query,
+        )
+        if not dialect.answers_by_call(body):
+            return reply, None
+        with importing:
+            from .wire.schema_wish import text_of_call
+        return reply, text_of_call
+
+    def _post(
+        self,
+        path: str,
+        body: dict[str, Any],
+        call: Call,
+        model: str | None,
+        *,
+        rebuild: Callable[[Dialect], dict[str, Any]] | None = None,
+        headers: Mapping[str, str] | None = None,
+        query: Mapping[str, str] | None = None,
+    ) -> tuple[Reply, Dialect, dict[str, Any]]:
+        """Send a body in the server's dialect; what a refusal teaches is tried at once, and kept if it was true.
+
+        Returns the reply, the dialect that it was asked in, and the body before that.
+        """
+        dialect = known = self._dialect_for(model)
+        tried = {known}
+        while True:
             adapted, left_out = dialect.adapt(body)
             self._tell(left_out)
             try:
-                reply = self._transport.send(
-                    "POST",
-                    path,
-                    _encoded(adapted),
-                    call,
-                    headers=_checked_headers(request.extra_headers),
-                    query=request.extra_query,
-                )
+                reply = self._transport.send("POST", path, _encoded(adapted), call, headers=headers, query=query)
             except APIStatusError as error:
                 learnt = dialect.learn(error, adapted)
-                if learnt is None:
+                if learnt is None or learnt in tried or len(tried) > MAX_LESSONS:
                     raise
+                tried.add(learnt)
+                if rebuild is not None and learnt.echo != dialect.echo:
+                    body = rebuild(learnt)
                 dialect = learnt
-                refusal = error
             else:
                 if dialect is not known:
-                    self._learnt[model] = dialect
-                return reply
-        raise refusal
+                    self._learnt[model or ""] = dialect
+                return reply, dialect, body
+
+    def _dialect_for(self, model: str | None) -> Dialect:
+        return self._learnt.get(model or "", self._dialect)
 
     def _tell(self, left_out: tuple[str, ...]) -> None:
         for name in left_out:
@@ -792,8 +831,8 @@ MIN_BATCH = 8
 """Batches that a server goes on refusing are halved down to this."""
 BATCH_MEMORY = 600.0
 """Seconds for which a server's limit on a batch is remembered."""
-MAX_LESSONS = 3
-"""Times that a chat request is sent in the forms that refusals teach."""
+MAX_LESSONS = 8
+"""Times that a request is sent anew in the forms that refusals teach."""
 
 
 class _Key:

@@ -37,7 +37,7 @@ class ChatStream(Iterator[StreamEvent]):
 
     def __init__(
         self,
-        open_reply: Callable[[], Reply],
+        open_reply: Callable[[], tuple[Reply, Callable[[Any], Any] | None]],
         make_accumulator: Callable[[], Accumulator],
         *,
         info: CallInfo,
@@ -142,7 +142,7 @@ class _Reading:
 
     def __init__(
         self,
-        open_reply: Callable[[], Reply],
+        open_reply: Callable[[], tuple[Reply, Callable[[Any], Any] | None]],
         make_accumulator: Callable[[], Accumulator],
         *,
         info: CallInfo,
@@ -229,7 +229,8 @@ class _Reading:
     def _attempt(self) -> Iterator[StreamEvent]:
         self.reply = None
         self.accumulator = accumulator = self._make_accumulator()
-        self.reply = reply = self._open_reply()
+        reply, as_text = self._open_reply()
+        self.reply = reply
         try:
             complete = yield from self._timed(
                 stream_events(

@@ -120,7 +120,8 @@ class Transport:
             if other.status_code not in (404, 405):
                 self.endpoint = root
                 raise
-            error.args = (f"{error}; nor is there an API at {root.base} (HTTP {other.status_code})",)
+            tried = f"{endpoint.base}; nor is there an API at {root.base} (HTTP {other.status_code})"
+            error.args = (f"{error} (asked at {tried})",)
             raise error from None
         except APIError:
             raise error from None

@@ -348,7 +348,7 @@ BEDROCK = attrs.evolve(CLOUD, efforts=("low", "medium", "high"))
 
 _INPUTS = r"(?:inputs?|texts?|items?|elements?|documents?|strings?|sentences?|entries|prompts?)"
 _BATCH = r"(?<!physical )(?<!logical )\bbatch(?:[ _-]?size)?\b"
-_TOO_MANY = rf"\btoo many (?:{_INPUTS}|requests in (?:the|one|a) batch)"
+_TOO_MANY = rf"\btoo many (?:{_INPUTS}|requests in (?:the|one|a) batch)|\bbatch (?:is|was) too (?:large|big)\b"
 _NUMBER_OF = rf"\bnumber of {_INPUTS}"
 _MORE = (
     r"(?:(?:larger|greater|more) than|at most|up to|exceed(?:s|ed|ing)?|>|<=?|maximum|max"

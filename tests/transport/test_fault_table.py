@@ -269,6 +269,7 @@ def in_the_policys_range(pauses: list[float]) -> bool:
 
 
 @pytest.mark.parametrize("cell", TABLE, ids=str)
+@pytest.mark.filterwarnings("ignore:unclosed <ssl.SSLSocket:ResourceWarning")
 def test_cell(cell: Cell, tls: ssl.SSLContext, pauses: list[float]) -> None:
     wanted = expected(cell)
     with rigged(cell, tls) as rig:
