@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -41,15 +42,51 @@ def decode_json(data: bytes | bytearray | memoryview | str) -> Any:
         raise NotJSONError(str(error), cut_short=cut_short) from None
 
 
+def decode_event(text: str) -> tuple[list[Any], str]:
+    """The JSON objects that a line holds one after the other, and the rest, which is empty where all could be read.
+
+    Takes what cannot be meant otherwise: a trailing comma, and an integer of too many digits, which becomes None.
+    """
+    values: list[Any] = []
+    at = len(text) - len(text.lstrip())
+    try:
+        while text.startswith("{", at):
+            value, at = _EVENT.raw_decode(text, at)
+            values.append(value)
+            at = _BETWEEN.match(text, at).end()  # type: ignore[union-attr]
+    except (ValueError, RecursionError):
+        mended = _TRAILING_COMMA.sub(r"\1", text[at:])
+        if mended != text[at:]:
+            more, rest = decode_event(mended)
+            return values + more, rest
+    return values, text[at:]
+
+
+def _int(digits: str) -> int | None:
+    return int(digits) if len(digits) <= MAX_DIGITS else None
+
+
+MAX_DIGITS = 4000
+"""Python refuses to read, or to show, integers of more than 4,300."""
+_EVENT = json.JSONDecoder(strict=False, parse_int=_int)
+_BETWEEN = re.compile(r"[\s,]*(?:data:\s*(?=[{\[]))?")
+# What stands in strings is passed over whole.
+_TRAILING_COMMA = re.compile(r'("(?:[^"\\]|\\.)*+"?)|,(?=\s*[}\]])', re.DOTALL)
+
+
 def as_int(value: Any) -> int | None:
-    """The count that ``value`` stands for: 7, 7.0, 7.9 and "7" are 7; anything else is None."""
+    """The count that ``value`` stands for: 7, 7.0, 7.9 and "7" are 7; anything else, and 2**53 + 1, is None."""
     if isinstance(value, bool) or value is None:
         return None
     try:
         number = int(float(value)) if isinstance(value, (str, float)) else int(value)
     except (TypeError, ValueError, OverflowError):
         return None
-    return number if number >= 0 else None
+    return number if 0 <= number <= MAX_COUNT else None
+
+
+MAX_COUNT = 2**53
+"""What is larger counts nothing: it overflows the columns of databases, and other languages' numbers."""
 
 
 def as_text(value: Any) -> str:

@@ -1,23 +1,24 @@
-"""Byte chunks to payloads: whole frames, mended for sseclient-py where they are not plain, then JSON.
+"""Byte chunks to payloads: whole events, tidied for sseclient-py where they are not plain, then JSON.
 
 The reader's contract:
 
 1. Bytes may be cut anywhere; the payloads are the same.
 2. An event is handed on as soon as its last byte is there, at a cost linear in its size.
-3. What is not JSON is skipped, an error is never: not one in an ``error:`` field or on a bare line either.
+3. Nothing that was said is passed over in silence: what cannot be read is ``Lost``, and an error is an error, also as
+   plain words, in an ``error:`` field or on a bare line.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
-from itertools import chain
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import attrs
 from sseclient import SSEClient
 
 from ..errors import StreamError
-from .decode import NotJSONError, decode_json
+from .decode import NotJSONError, decode_event, decode_json
 from .error_body import find_error
 
 DONE = object()
@@ -26,13 +27,53 @@ BEAT = b": silence\n\n"
 """This very object among the chunks is no part of the body: it is handed on as it is, to show that nothing comes."""
 MAX_EVENT_BYTES = 32 * 1024 * 1024
 """Default limit for one event, or for a whole JSON body in place of a stream."""
+PIECE = 64 * 1024
+"""Bytes after which ``check`` is called at the latest."""
+MAX_STRAY = 500
+"""Bytes of a body that is no stream which are kept."""
+BATCH = 1000
+"""Lines after which ``check`` is called at the latest."""
 
 _BOM = b"\xef\xbb\xbf"
-_PREAMBLE = rb"\A(?:\s|\xef\xbb\xbf)+"
+_PREAMBLE = re.compile(rb"\A(?:\s|\xef\xbb\xbf)+")
 _NEWLINE = b"\x0b"
-"""Stands for a newline within data: no JSON has it, and no reader of lines splits at it."""
-_FIELDS = (b"data:", b"event:", b"id:", b"retry:", b":")
+"""Stands for a newline within data: no JSON has it, and sseclient-py, which splits bytes, does not split at it."""
 _SSE_START = re.compile(rb"\s*(?:data|event|id|retry|error)?:")
+_ALIVE = re.compile(
+    r"\W*(?:keep[-_ ]?alive|ping|pong|heart[-_ ]?beat|no-?op|(?:openrouter )?processing|waiting|connected)\W*", re.IGNORECASE
+)
+_HTML = re.compile(r"<(?:!doctype|html|head|body)\b", re.IGNORECASE)
+_ERROR = re.compile(
+    r"""[\[(*!#]*(?:
+        (?:[a-z]+[\ _-]){0,3}(?:error|exception|failure)\b
+        | [\w.]{0,100}(?:Error|Exception|Exit|Interrupt)\s?(?::|\(|\Z)
+        | traceback\b | (?:HTTP\S{0,10}\s)?[45]\d\d\s[a-z]
+        | bad\ gateway | gateway\ time-?out | (?:service|model|server|upstream)\b.{0,20}\bunavailable
+        | too\ many\ requests | rate\ limit | unauthori[sz]ed | forbidden | upstream\ connect
+    )""",
+    re.IGNORECASE | re.VERBOSE,
+)
+_TRACEBACK = re.compile(r"traceback \(", re.IGNORECASE)
+_WORDS = 200
+"""Characters in which words show what they are."""
+
+
+@attrs.frozen
+class Lost:
+    """An event that cannot be read; ``text`` is how it begins."""
+
+    text: str
+
+    @classmethod
+    def of(cls, text: str) -> Lost:
+        return cls(text[:_WORDS])
+
+
+@attrs.frozen
+class NotAStream:
+    """All there is of a body that is neither an event stream nor JSON; of a text, how it begins."""
+
+    body: bytes
 
 
 def looks_like_sse(body: bytes | bytearray) -> bool:
@@ -40,131 +81,195 @@ def looks_like_sse(body: bytes | bytearray) -> bool:
     return _SSE_START.match(body.removeprefix(_BOM)) is not None
 
 
-def iter_payloads(chunks: Iterable[bytes], *, max_event_bytes: int = MAX_EVENT_BYTES) -> Iterator[Any]:
-    """The decoded payloads of a streamed body, then ``DONE`` if it said so.
+def _nothing() -> None:
+    pass
 
-    Also reads one JSON body, or a JSON array of chunks, sent in place of events. An event named ``error`` is always
-    handed on in a shape that ``find_error`` knows.
+
+def iter_payloads(
+    chunks: Iterable[bytes],
+    *,
+    max_event_bytes: int = MAX_EVENT_BYTES,
+    check: Callable[[], object] | None = None,
+) -> Iterator[Any]:
+    """The decoded payloads of a streamed body, then ``DONE`` if it said so; ``Lost`` for what cannot be read.
+
+    Also reads one JSON body, or a JSON array of chunks, sent in place of events; any other body is ``NotAStream``. An
+    error is always handed on in a shape that ``find_error`` knows.
+
+    Args:
+        check: called at least every 64 KB and every 1,000 lines, whatever they are; what it raises ends the reading.
 
     Raises:
         StreamError: one event, or the JSON body, is larger than ``max_event_bytes``.
     """
-    for block in _Framer(max_event_bytes).blocks(chunks):
-        if block is BEAT:
+    check = check or _nothing
+    reader = _Reader(max_event_bytes, check)
+    for piece in _pieces(chunks, check):
+        if piece is BEAT:
             yield BEAT
             continue
-        lines = block.count(b"\n") if block.startswith(b"data:") else 0
-        if lines == 2 or (lines and block.count(b"\n\ndata:") * 2 + 2 == lines):
-            # Nothing but events of one "data:" line, as nearly always: sseclient-py would make the same of it.
-            payloads: Iterable[Any] = _of_lines(block[5:-2].split(b"\n\ndata:"))
-        else:
-            payloads = _of_any(block)
-        for payload in payloads:
-            if type(payload) is list:
-                yield from payload
-            else:
-                yield payload
-                if payload is DONE:
-                    return
-
-
-def _of_lines(lines: list[bytes]) -> list[Any]:
-    payloads: list[Any] = []
-    for data in lines:
-        try:
-            payloads.append(decode_json(data))
-        except NotJSONError:
-            if data.lstrip().startswith(b"[DONE]"):
-                payloads.append(DONE)
-                break
-    return payloads
-
-
-def _of_any(block: bytes) -> Iterator[Any]:
-    """The payloads of a block with other fields, comments, several lines or line ends gone astray."""
-    mended = _valid_utf8(b"\n".join(_parted([_mend(line) for line in block.split(b"\n")])))
-    for event in SSEClient(iter([mended])).events():
-        data = event.data.replace(_NEWLINE.decode(), "\n")
-        if data.startswith("[DONE]"):
-            yield DONE
-            return
-        try:
-            payload = decode_json(data)
-        except NotJSONError:
-            if event.event == "error":
-                yield {"error": data}
-            elif "\n" in data:
-                yield from _one_a_line(data)
-            continue
-        if event.event == "error" and find_error(payload) is None:
-            payload = {"error": payload or data}
+        for payload in reader.feed(piece):
+            yield payload
+            if payload is DONE:
+                return
+    for payload in reader.finish():
         yield payload
-
-
-def _one_a_line(data: str) -> Iterator[Any]:
-    """Events that one newline separates, which the specification joins into one."""
-    for line in data.split("\n"):
-        if line.startswith("[DONE]"):
-            yield DONE
+        if payload is DONE:
             return
-        try:
-            yield decode_json(line)
-        except NotJSONError:
+
+
+def _pieces(chunks: Iterable[bytes], check: Callable[[], object]) -> Iterator[bytes]:
+    """The chunks in pieces of bounded size, with LF line ends, also where a CR and its LF come in two chunks."""
+    after_cr = False
+    for chunk in chunks:
+        check()
+        if chunk is BEAT:
+            yield chunk
             continue
+        for at in range(0, len(chunk), PIECE):
+            if at:
+                check()
+            piece = chunk if len(chunk) <= PIECE else chunk[at : at + PIECE]
+            if after_cr:
+                after_cr = False
+                piece = piece.removeprefix(b"\n")
+            if b"\r" in piece:
+                after_cr = piece.endswith(b"\r")
+                piece = piece.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+            if piece:
+                yield piece
 
 
-class _Framer:
-    """Cuts bytes at blank lines, and gives all lines the same end."""
+class _Reader:
+    """Takes pieces with LF line ends, and gives the payloads of the events that have ended."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, check: Callable[[], object]) -> None:
         self._limit = limit
-        self._after_cr = False
+        self._check = check
+        self._feed: Callable[[bytes], Iterable[Any]] = self._begin
+        self._pending = bytearray()  # a body that has not begun, a JSON body, or a line that has not ended
+        self._scanned = 0
+        self._event = _Event()
+        self._stray = b""
 
-    def blocks(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
-        """Blocks of one or more whole events, with LF line ends."""
-        source = iter(chunks)
-        first = self._first(source)
-        if first[:1] in (b"{", b"["):
-            yield from self._json_body(first, source)
-            return
-        pending = bytearray()
-        scanned = 0
-        several = False  # the event has a data line that is not whole by itself
-        for chunk in chain([first], map(self._with_lf, source)):
-            if chunk is BEAT:
-                yield chunk
-                continue
-            if not pending and chunk.endswith(b"\n\n"):
-                self._check_events(chunk)
-                yield chunk
-                continue
-            pending += chunk
-            cut = pending.rfind(b"\n\n", scanned)
-            if cut >= 0:
-                cut += 2
-                block = bytes(pending[:cut])
-                self._check_events(block)
-                yield block
-            elif not several and (split := pending.rfind(b"}\ndata:", scanned)) >= 0:
-                if not _is_whole(pending[: split + 1]):
-                    several = True
-                    continue
-                # A server that ends its events with one newline: the next event shows that this one is whole.
-                cut = split + 2
-                yield bytes(pending[:cut]) + b"\n"
-            else:
-                scanned = max(0, len(pending) - 6)
-                self._check_size(len(pending))
-                continue
-            del pending[:cut]
-            scanned = 0
-            several = False
-        if pending:
-            yield bytes(pending) + b"\n\n"
+    def feed(self, piece: bytes) -> Iterable[Any]:
+        """The payloads that ``piece`` completes."""
+        return self._feed(piece)
 
-    def _check_events(self, block: bytes) -> None:
+    def finish(self) -> Iterator[Any]:
+        """The payloads of what no blank line has ended."""
+        if self._feed == self._json:
+            yield from self._json_body()
+        if self._pending:
+            line = bytes(self._pending)
+            self._pending.clear()
+            yield from self._lines([line])
+        yield from self._event.end()
+        if not self._event.known:
+            yield NotAStream(self._stray)
+
+    def _begin(self, piece: bytes) -> Iterable[Any]:
+        """Byte order marks and white space in front of the first event are no part of it."""
+        start = _PREAMBLE.sub(b"", bytes(self._pending) + piece)
+        self._pending[:] = start
+        if not start or _BOM.startswith(start):
+            return ()
+        self._pending.clear()
+        self._feed = self._json if start[:1] in (b"{", b"[") else self._events
+        return self._feed(start)
+
+    def _json(self, piece: bytes) -> Iterable[Any]:
+        self._pending += piece
+        self._check_size(len(self._pending))
+        return ()
+
+    def _json_body(self) -> Iterator[Any]:
+        """One JSON body, which events may follow; else all of it is read as lines."""
+        body = bytes(self._pending)
+        self._pending.clear()
+        try:
+            payload = decode_json(body)
+        except NotJSONError:
+            text = body.decode("utf-8", "replace")
+            values, rest = decode_event(text)
+            if not values and not re.search(rb"^(?:data|event|error):|^\[DONE\]", body, re.MULTILINE):
+                self._stray = body
+                return
+            yield from values
+            yield from self._lines(rest.encode().split(b"\n"))
+            self._event.known = True
+        else:
+            self._event.known = True
+            yield from payload if type(payload) is list else [payload]
+
+    def _events(self, piece: bytes) -> Iterable[Any]:
+        if not self._pending and not self._event.begun and piece.endswith(b"\n\n"):
+            return self._block(piece)
+        self._pending += piece
+        cut = self._pending.rfind(b"\n", self._scanned) + 1
+        if cut:
+            block = bytes(self._pending[:cut])
+            del self._pending[:cut]
+        self._scanned = len(self._pending)
+        self._check_size(self._event.size + len(self._pending))
+        if not cut:
+            return ()
+        return self._mixed(block)
+
+    def _mixed(self, block: bytes) -> Iterator[Any]:
+        """The payloads of whole lines, which need not be whole events."""
+        begins = 0
+        if self._event.begun:
+            blank = 0 if block.startswith(b"\n") else block.find(b"\n\n") + 1
+            begins = blank + 1 if blank or block.startswith(b"\n") else len(block)
+            yield from self._lines(block[:begins].split(b"\n")[:-1])
+        blank = block.rfind(b"\n\n", begins)
+        ends = blank + 2 if blank >= 0 else begins
+        if ends > begins:
+            yield from self._block(block[begins:ends])
+        yield from self._lines(block[ends:].split(b"\n")[:-1])
+        if self._event.waits and self._pending.startswith(b"data:"):
+            # A server that ends its events with one newline: the next event shows that this one is whole.
+            yield from self._event.end()
+
+    def _block(self, block: bytes) -> Iterable[Any]:
+        """The payloads of whole events."""
         if len(block) > self._limit:
-            self._check_size(max(len(event) for event in block.split(b"\n\n")))
+            self._check_size(max(map(len, block.split(b"\n\n"))))
+        lines = block.count(b"\n") if block.startswith(b"data:") else 0
+        if (lines == 2 or (lines and block.count(b"\n\ndata:") * 2 + 2 == lines)) and not self._stray:
+            # Nothing but events of one "data:" line, as nearly always: sseclient-py would make the same of it.
+            self._event.known = True
+            return self._plain(block[5:-2].split(b"\n\ndata:"))
+        return self._lines(block.split(b"\n")[:-1])
+
+    def _plain(self, events: list[bytes]) -> Iterator[Any]:
+        for number, data in enumerate(events, 1):
+            if number % BATCH == 0:
+                self._check()
+            try:
+                payload = decode_json(data)
+            except NotJSONError:
+                yield from _read(data.decode("utf-8", "replace"), "")
+                continue
+            if type(payload) is dict:
+                yield payload
+            else:
+                yield from _flat(payload)
+
+    def _lines(self, lines: list[bytes]) -> Iterator[Any]:
+        for number, line in enumerate(lines, 1):
+            if number % BATCH == 0:
+                self._check()
+            payloads = self._event.take(line)
+            if self._stray and self._event.known:
+                if b'{"' in self._stray:
+                    yield Lost.of(self._stray.decode("utf-8", "replace"))
+                self._stray = b""
+            yield from payloads
+            self._check_size(self._event.size)
+            if not self._event.known and len(self._stray) < MAX_STRAY:
+                self._stray += line[:MAX_STRAY] + b"\n"
 
     def _check_size(self, size: int) -> None:
         if size > self._limit:
@@ -172,90 +277,168 @@ class _Framer:
                 f"one event of the stream is larger than {self._limit:,} bytes; raise max_event_bytes if that is right"
             )
 
-    def _first(self, source: Iterator[bytes]) -> bytes:
-        """The first bytes of a body, without byte order marks and white space in front of the first event."""
-        start = b""
-        for chunk in source:
-            start = re.sub(_PREAMBLE, b"", start + self._with_lf(chunk))
-            if start and not _BOM.startswith(start):
-                break
-        return start
 
-    def _with_lf(self, chunk: bytes) -> bytes:
-        """CRLF and CR become LF, also where a CR and its LF come in two chunks."""
-        if self._after_cr and chunk and chunk is not BEAT:
-            self._after_cr = False
-            chunk = chunk.removeprefix(b"\n")
-        if b"\r" in chunk:
-            self._after_cr = chunk.endswith(b"\r")
-            chunk = chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-        return chunk
+class _Event:
+    """One event, line by line.
 
-    def _json_body(self, first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
-        body = bytearray(first)
-        self._check_size(len(body))
-        for chunk in rest:
-            body += self._with_lf(chunk)
-            self._check_size(len(body))
-        try:
-            decode_json(body)
-        except NotJSONError:
-            yield bytes(body) + b"\n\n"
-        else:
-            yield b"data: " + bytes(body).replace(b"\n", b" ") + b"\n\n"
-
-
-def _parted(lines: list[bytes]) -> Iterator[bytes]:
-    """The lines, with one ``data:`` line to an event, and a blank one between events one newline apart.
-
-    A ``data:`` line that is whole JSON, in an event of nothing else, cannot go on in a further one. Other data lines
-    become one, with a mark for the newline: sseclient-py would copy the event for each of them.
+    A ``data:`` line that is whole JSON, in an event of nothing else, cannot go on in a further one: some servers put
+    one newline between their events.
     """
-    data: list[bytes] = []
-    alone = whole = True
-    for line in lines:
-        if line.startswith(b":"):
-            continue
-        if line.startswith(b"data:"):
-            if data and alone and whole:
-                yield b"data: " + data.pop()
-                yield b""
-            data.append(line[5:].removeprefix(b" "))
-            whole = alone and len(data) == 1 and line.rstrip().endswith(b"}") and _is_json(line[5:])
-            continue
+
+    def __init__(self) -> None:
+        self.known = False  # a line of an event stream has come
+        self._clear()
+
+    def _clear(self) -> None:
+        self.size = 0
+        self._data: list[bytes] = []
+        self._name = b""
+        self._alone = True  # nothing but data so far
+        self._single: bool | None = None  # the data is one line, and whole; None where that is to be seen
+
+    @property
+    def begun(self) -> bool:
+        """A line has come, and no blank line after it."""
+        return self.size > 0
+
+    @property
+    def waits(self) -> bool:
+        """The event is whole by itself, if no further field comes."""
+        if self._single is None:
+            self._single = self._alone and len(self._data) == 1 and _is_whole(self._data[0])
+        return self._single
+
+    def take(self, line: bytes) -> Iterable[Any]:
+        """The payloads that this line completes."""
         if not line:
-            if data:
-                yield b"data: " + _NEWLINE.join(data)
-            data = []
-        alone = not line
-        yield line
-    if data:
-        yield b"data: " + _NEWLINE.join(data)
+            return self.end() if self.size else ()
+        self.size += len(line) + 1
+        if line.startswith(b"data:"):
+            return self._take_data(line[5:].removeprefix(b" "))
+        if line.startswith(b":"):
+            self.known = True
+        elif line.startswith(b"event:"):
+            self.known = True
+            self._alone = self._single = False
+            self._name = line[6:].removeprefix(b" ")
+        elif line.startswith((b"id:", b"retry:")):
+            self.known = True
+            self._alone = self._single = False
+        else:
+            return self._take_other(line)
+        return ()
+
+    def _take_data(self, data: bytes) -> Iterable[Any]:
+        self.known = True
+        before = list(self.end(len(data) + 1)) if self._data and self.waits else ()
+        self._single = None if self._alone and not self._data else False
+        self._data.append(data)
+        return before
+
+    def _take_other(self, line: bytes) -> Iterable[Any]:
+        """What the specification ignores, though it may hold an error or a chunk."""
+        start = line.lstrip()
+        if start.startswith((b"{", b"[DONE]")):
+            return self._take_data(line)
+        if line.startswith(b"error:"):
+            before = list(self.end(len(line))) if self._data else []
+            self.known = True
+            self._name, self._alone, self._single = b"error", False, False
+            self._data.append(line[6:].removeprefix(b" "))
+            return before
+        if not self.known:
+            return ()
+        text = start.decode("utf-8", "replace")
+        if _is_error(text) and not _TRACEBACK.match(text):
+            return [*self.end(), {"error": text}]
+        return [Lost.of(text)] if b'{"' in line else ()
+
+    def end(self, size: int = 0) -> Iterable[Any]:
+        """The payloads of the event so far; another begins, of which ``size`` bytes have come."""
+        data, name = self._data, self._name
+        self._clear()
+        self.size = size
+        if not data:
+            return ()
+        # One line for all: sseclient-py copies an event for each of its lines.
+        frame = _valid_utf8(b"event: %b\ndata: %b\n\n" % (name, _NEWLINE.join(data)))
+        return [
+            payload
+            for event in SSEClient(iter([frame])).events()
+            for payload in _read(event.data.replace(_NEWLINE.decode(), "\n"), event.event)
+        ]
 
 
-def _is_whole(lines: bytes | bytearray) -> bool:
-    """Whether these lines, which another ``data:`` line follows, are whole events."""
-    event = lines.rpartition(b"\n\n")[2].split(b"\n")
-    return all(_is_json(line[5:]) if line.startswith(b"data:") else line[:1] in (b"", b":") for line in event)
-
-
-def _is_json(text: bytes | bytearray) -> bool:
+def _read(data: str, name: str) -> Iterator[Any]:
+    """What the data of one event says, an event named ``error`` in a shape that is found to be one."""
+    if data.lstrip().startswith("[DONE]"):
+        yield DONE
+        return
     try:
-        decode_json(text)
+        payload = decode_json(data)
+    except NotJSONError:
+        if name != "error":
+            yield from _read_words(data, name)
+            return
+        payload = data
+    if name == "error" and find_error(payload) is None:
+        yield {"error": payload or data}
+    else:
+        yield from _flat(payload)
+
+
+def _flat(payload: Any) -> Iterator[Any]:
+    """A list is a list of chunks; a string is words."""
+    if type(payload) is list:
+        yield from payload
+    elif type(payload) is str:
+        yield from _read_words(payload, "")
+    else:
+        yield payload
+
+
+def _read_words(data: str, name: str) -> Iterator[Any]:
+    """What data that is not JSON says: nothing, several events, an error, or what nobody knows."""
+    data = data.strip()
+    if not data or _is_alive(data) or _is_alive(name):
+        return
+    lines = data.split("\n")
+    if _is_error(data):
+        yield {"error": lines[-1] if _TRACEBACK.match(data) else data}
+        return
+    if len(lines) > 1:
+        # Events that one newline separates, which the specification joins into one.
+        found = [payload for line in lines for payload in _read(line, "")]
+        if not all(type(payload) is Lost for payload in found):
+            yield from found
+            return
+    values, rest = decode_event(data)
+    yield from values
+    if rest.startswith("[DONE]"):
+        yield DONE
+    elif rest:
+        yield Lost.of(rest)
+
+
+def _is_alive(words: str) -> bool:
+    """Nothing is said but that the connection lives."""
+    return words.startswith(":") or (len(words) < _WORDS and _ALIVE.fullmatch(words) is not None)
+
+
+def _is_error(words: str) -> bool:
+    """These words are an error, or a page in place of an answer."""
+    start = words[:_WORDS]
+    return _ERROR.match(start) is not None or _HTML.match(start) is not None
+
+
+def _is_whole(data: bytes) -> bool:
+    if not data.rstrip().endswith(b"}"):
+        return False
+    try:
+        decode_json(data)
     except NotJSONError:
         return False
     return True
-
-
-def _mend(line: bytes) -> bytes:
-    """A field that the specification knows, from a line that it would drop though it holds an error or a chunk."""
-    if not line or line.startswith(_FIELDS):
-        return line
-    if line.startswith(b"error:"):
-        return b"event: error\ndata:" + line[6:]
-    if line.lstrip().startswith((b"{", b"[DONE]")):
-        return b"data: " + line
-    return line
 
 
 def _valid_utf8(block: bytes) -> bytes:

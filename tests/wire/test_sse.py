@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from openai_compat.errors import StreamError
 from openai_compat.wire.error_body import find_error
-from openai_compat.wire.sse import DONE, iter_payloads, looks_like_sse
+from openai_compat.wire.sse import BATCH, BEAT, DONE, PIECE, Lost, NotAStream, iter_payloads, looks_like_sse
 
 A: dict[str, Any] = {"a": 1}
 B: dict[str, Any] = {"b": {"c": "é"}}
@@ -21,8 +21,8 @@ ONE = b'{"a": 1}'
 TWO = '{"b": {"c": "é"}}'.encode()
 
 STREAMS: dict[str, tuple[bytes, list[Any]]] = {
-    "nothing": (b"", []),
-    "blank": (b"\n\n \n", []),
+    "nothing": (b"", [NotAStream(b"")]),
+    "blank": (b"\n\n \n", [NotAStream(b"")]),
     "lf": (b"data: %b\n\ndata: %b\n\ndata: [DONE]\n\n" % (ONE, TWO), [A, B, DONE]),
     "crlf": (b"data: %b\r\n\r\ndata: %b\r\n\r\ndata: [DONE]\r\n\r\n" % (ONE, TWO), [A, B, DONE]),
     "cr": (b"data: %b\r\rdata: %b\r\rdata: [DONE]\r\r" % (ONE, TWO), [A, B, DONE]),
@@ -31,8 +31,8 @@ STREAMS: dict[str, tuple[bytes, list[Any]]] = {
     "bom": (b"\xef\xbb\xbfdata: %b\n\n" % ONE, [A]),
     "bom-and-blank-lines": (b"\xef\xbb\xbf\r\n\r\ndata: %b\n\n" % ONE, [A]),
     "bom-json": (b"\xef\xbb\xbf" + ONE, [A]),
-    "bom-alone": (b"\xef\xbb\xbf", []),
-    "half-a-bom": (b"\xef\xbb", []),
+    "bom-alone": (b"\xef\xbb\xbf", [NotAStream(b"")]),
+    "half-a-bom": (b"\xef\xbb", [NotAStream(b"\xef\xbb\n")]),
     "leading-space": (b"  data: %b\n\n" % ONE, [A]),
     "comments": (b": ping\n\ndata: %b\n\n:\n: OPENROUTER PROCESSING\n\ndata: %b\n\n: bye\n\n" % (ONE, TWO), [A, B]),
     "keep-alives": (b"data:\n\ndata: \n\ndata: : keepalive\n\ndata: ping\n\ndata: %b\n\n" % ONE, [A]),
@@ -44,13 +44,13 @@ STREAMS: dict[str, tuple[bytes, list[Any]]] = {
     "fields-after": (b"data: %b\nid: 7\n\n" % ONE, [A]),
     "multi-line-data": (b'data: {"a":\ndata: 1\ndata: }\n\ndata: %b\n\n' % TWO, [A, B]),
     "multi-line-braces": (b'data: {"b": {\ndata: "c": "\xc3\xa9"}\ndata: }\n\n', [B]),
-    "not-json": (b"data: hello\n\ndata: %b\n\ndata: {\n\ndata: %b\n\n" % (ONE, TWO), [A, B]),
+    "not-json": (b"data: hello\n\ndata: %b\n\ndata: {\n\ndata: %b\n\n" % (ONE, TWO), [Lost("hello"), A, Lost("{"), B]),
     "single-newlines": (b"data: %b\ndata: %b\ndata: %b\ndata: [DONE]\n" % (ONE, TWO, ONE), [A, B, A, DONE]),
     "single-newlines-crlf": (b"data: %b\r\ndata: %b\r\ndata: [DONE]\r\n" % (ONE, TWO), [A, B, DONE]),
-    "single-newlines-with-junk": (b"data: %b\ndata: junk\ndata: %b\n" % (ONE, TWO), [A, B]),
+    "single-newlines-with-junk": (b"data: %b\ndata: junk\ndata: %b\n" % (ONE, TWO), [A, Lost("junk"), B]),
     "no-final-blank-line": (b"data: %b\n\ndata: %b\n" % (ONE, TWO), [A, B]),
     "no-final-newline": (b"data: %b\n\ndata: %b" % (ONE, TWO), [A, B]),
-    "cut-short": (b"data: %b\n\ndata: %b" % (ONE, TWO[:-1]), [A]),
+    "cut-short": (b"data: %b\n\ndata: %b" % (ONE, TWO[:-1]), [A, Lost(TWO[:-1].decode())]),
     "done-without-newline": (b"data: %b\n\ndata: [DONE]" % ONE, [A, DONE]),
     "done-ends": (b"data: [DONE]\n\ndata: %b\n\n" % ONE, [DONE]),
     "done-with-more": (b"data: [DONE] bye\n\n", [DONE]),
@@ -61,7 +61,7 @@ STREAMS: dict[str, tuple[bytes, list[Any]]] = {
     "cut-utf8": (b'data: {"x": "\xf0\x9f\x98"}\n\ndata: %b\n\n' % ONE, [{"x": "\ufffd"}, A]),
     "lone-surrogate": (b'data: {"x": "\\ud83d"}\n\n', [{"x": "\ud83d"}]),
     "nan": (b'data: {"x": -Infinity}\n\n', [{"x": float("-inf")}]),
-    "scalars": (b'data: 7\n\ndata: null\n\ndata: "x"\n\n', [7, None, "x"]),
+    "scalars": (b'data: 7\n\ndata: null\n\ndata: "x"\n\n', [7, None, Lost("x")]),
     "array-of-chunks": (b"data: [%b, %b]\n\n" % (ONE, TWO), [A, B]),
     "error-field": (b'data: %b\n\nerror: {"message": "no"}\n\n' % ONE, [A, {"message": "no"}]),
     "error-field-of-no-known-shape": (b'data: %b\n\nerror: {"why": "no"}\n\n' % ONE, [A, {"error": {"why": "no"}}]),
@@ -90,11 +90,11 @@ STREAMS: dict[str, tuple[bytes, list[Any]]] = {
     "ndjson": (b"%b\n%b\n" % (ONE, TWO), [A, B]),
     "json-body": (TWO, [B]),
     "json-body-pretty": (b'\n {\r\n  "b": {"c":\r\n\r\n  "\xc3\xa9"}\n}\n', [B]),
-    "json-body-cut-short": (TWO[:-1], []),
+    "json-body-cut-short": (TWO[:-1], [NotAStream(TWO[:-1])]),
     "json-body-invalid-utf8": (b'{"x": "\xff"}', [{"x": "\ufffd"}]),
     "json-array-body": (b"[%b,\n%b]" % (ONE, TWO), [A, B]),
     "json-array-body-lines": (b"[%b\n,\n%b\n]\n" % (ONE, TWO), [A, B]),
-    "html": (b"<html>\n\n<body>\n</html>\n\n", []),
+    "html": (b"<html>\n\n<body>\n</html>\n\n", [NotAStream(b"<html>\n\n<body>\n</html>\n\n")]),
 }
 
 
