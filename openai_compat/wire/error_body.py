@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from ..errors import APIStatusError, StreamServerError, redact_error_body, status_error_class
-from .decode import NotJSONError, decode_json
+from .decode import NotJSONError, decode_json, encode_json
 from .retry import MAX_WAIT, retry_after
 
 MAX_MESSAGE = 1000
@@ -16,8 +16,23 @@ MAX_MESSAGE = 1000
 MAX_DEPTH = 8
 """How deep in a body an error is looked for."""
 
+_WORDS = (
+    *("message", "msg", "Message", "status_msg", "error_msg", "error_message", "errorMessage", "error_description"),
+    *("detail", "title"),
+)
+_CODES = ("code", "error_code", "errorCode", "Code")
+_TYPES = ("type", "error_type", "status", "__type")
+_SUCCESS = re.compile(r"(?:success(?:ful(?:ly)?)?|ok(?:ay)?|none|null|done)?[.!]?", re.IGNORECASE)
 _STATUS_KEYS = ("code", "http_status_code", "status_code", "statusCode", "status", "raw_status_code")
-_NO_QUOTA = frozenset({"insufficient_quota", "billing_hard_limit_reached", "exceeded_current_quota_error"})
+_NO_QUOTA = frozenset(
+    {"insufficient_quota", "billing_hard_limit_reached", "exceeded_current_quota_error", "insufficient_balance"}
+    # Z.ai, SiliconFlow
+    | {"1113", "30001"}
+)
+_NO_BALANCE = (
+    r"(?:insufficient|not enough|no|low|negative)\b.{0,20}\b(?:balance|credits?|funds|resource package)"
+    r"|balance (?:is |was )?(?:insufficient|not enough|too low)|out of credits?|please (?:recharge|top[ -]?up)|arrears|余额不足|欠费"
+)
 _TITLE = r"<title[^>]*>(.*?)</title>"
 _PASSING = r"rate.?limit|overloaded|unavailable|timeout|server.?error|internal"
 
@@ -36,7 +51,7 @@ def find_error(payload: Any) -> ErrorDetail | None:
     """The error in a body, or in a stream's chunk, that came under HTTP 200; None where there is none.
 
     Beside choices or data only ``error``, ``object: "error"`` and a non-zero ``base_resp.status_code`` mean one; an
-    ``error`` that is null or empty means none.
+    ``error`` that is null or empty, and words of success, mean none.
     """
     if isinstance(payload, list):
         # A list may wrap one error; a list of chunks is none.
@@ -44,18 +59,37 @@ def find_error(payload: Any) -> ErrorDetail | None:
     if not isinstance(payload, dict):
         return None
     if payload.get("error") or payload.get("object") == "error":
-        return describe_error(payload)
+        return _in_words(payload)
     base_resp = payload.get("base_resp")
     if isinstance(base_resp, dict) and base_resp.get("status_code"):
-        return describe_error({"base_resp": base_resp})
+        return _in_words({"base_resp": base_resp})
     for choice in payload["choices"] if isinstance(payload.get("choices"), list) else ():
         if isinstance(choice, dict) and choice.get("error"):
-            return describe_error({"error": choice["error"]})
-    if "choices" in payload or "data" in payload:
+            return _in_words({"error": choice["error"]})
+    if payload.get("choices") or payload.get("data"):
         return None
-    if payload.get("success") is False or any(payload.get(key) for key in ("errors", "detail", "message", "msg")):
-        return describe_error(payload)
+    if payload.get("success") is False or payload.get("error_code") or payload.get("errors") or _tencent(payload):
+        return _in_words(payload)
+    words = [payload.get(key) for key in _WORDS if key != "title"]
+    if any(word and not (isinstance(word, str) and _SUCCESS.fullmatch(word.strip())) for word in words):
+        return _in_words(payload)
     return None
+
+
+def _in_words(payload: Any) -> ErrorDetail:
+    """What a body says; of a shape that nobody knows, the body itself."""
+    detail = describe_error(payload)
+    if detail.message or not payload:
+        return detail
+    try:
+        return detail._replace(message=encode_json(payload).decode())
+    except (TypeError, ValueError, RecursionError):
+        return detail
+
+
+def _tencent(payload: dict[str, Any]) -> Any:
+    response = payload.get("Response")
+    return response.get("Error") if isinstance(response, dict) else None
 
 
 def describe_error(payload: Any, depth: int = 0) -> ErrorDetail:
@@ -69,7 +103,9 @@ def describe_error(payload: Any, depth: int = 0) -> ErrorDetail:
     if not isinstance(payload, dict):
         return ErrorDetail()
     inner = _inner(payload, depth)
-    own = next((payload[key] for key in ("message", "msg", "status_msg") if _is_text(payload.get(key))), "")
+    # FastChat says what is wrong where its text would be.
+    words = (*_WORDS, "text") if payload.get("error_code") else _WORDS
+    own = next((payload[key] for key in words if _is_text(payload.get(key))), "")
     message = inner.message or own
     if own and inner.message and _is_text(payload.get("error")):
         message = f"{inner.message}: {own}" if own not in inner.message else inner.message
@@ -78,7 +114,10 @@ def describe_error(payload: Any, depth: int = 0) -> ErrorDetail:
         # OpenRouter: the reason, as its upstream gave it.
         upstream = describe_error(_decoded(metadata["raw"]), depth + 1).message
         message = f"{message}: {upstream}" if message else upstream
-    code = inner.code if inner.code is not None else payload.get("code")
+    message = "; ".join(part for part in (message, *_further(payload)) if part)
+    code = inner.code
+    if code is None:
+        code = next((payload[key] for key in _CODES if payload.get(key) is not None), None)
     if code is None and "status_msg" in payload:
         code = payload.get("status_code")
     location = payload.get("loc")
@@ -87,7 +126,7 @@ def describe_error(payload: Any, depth: int = 0) -> ErrorDetail:
         message = f"{param}: {message}"
     else:
         param = inner.param or payload.get("param")
-    kind = inner.type or next((payload[key] for key in ("type", "status") if _is_text(payload.get(key))), None)
+    kind = inner.type or next((payload[key] for key in _TYPES if _is_text(payload.get(key))), None)
     return ErrorDetail(
         message=message,
         code=code if isinstance(code, (str, int)) and not isinstance(code, bool) else None,
@@ -97,12 +136,24 @@ def describe_error(payload: Any, depth: int = 0) -> ErrorDetail:
     )
 
 
+def _further(payload: dict[str, Any]) -> list[str]:
+    """What some servers say beside their message: a moderation's reasons, an inner code, what the model had written."""
+    metadata, inner = payload.get("metadata"), payload.get("innererror")
+    reasons = metadata.get("reasons") if isinstance(metadata, dict) else None
+    said = [str(reason)[:200] for reason in reasons[:5] if _is_text(reason)] if isinstance(reasons, list) else []
+    if isinstance(inner, dict) and _is_text(inner.get("code")):
+        said.append(inner["code"])
+    if _is_text(payload.get("failed_generation")):
+        said.append(f"failed generation: {payload['failed_generation'][:300]}")
+    return said
+
+
 def _inner(payload: dict[str, Any], depth: int) -> ErrorDetail:
-    for key in ("error", "errors", "detail", "message", "base_resp"):
+    for key in ("error", "errors", "detail", "message", "base_resp", "Response", "Error"):
         value = payload.get(key)
         if isinstance(value, (dict, list)) or (key in ("error", "detail") and _is_text(value)):
             found = describe_error(value, depth + 1)
-            if found.message:
+            if found.message or found.code is not None:
                 return found
     return ErrorDetail()
 
@@ -146,7 +197,9 @@ def _retryable(detail: ErrorDetail, status: int | None, wait: float | None, head
     told = headers.get("x-should-retry", "").lower()
     if told in ("true", "false"):
         return told == "true"
-    if detail.code in _NO_QUOTA or detail.type in _NO_QUOTA or (wait is not None and wait > MAX_WAIT):
+    if str(detail.code) in _NO_QUOTA or detail.type in _NO_QUOTA or (wait is not None and wait > MAX_WAIT):
+        return False
+    if wait is None and re.search(_NO_BALANCE, detail.message[:MAX_MESSAGE], re.IGNORECASE):
         return False
     if status is not None:
         return is_retryable_status(status)
@@ -162,14 +215,26 @@ def _describe_body(text: str) -> tuple[ErrorDetail, Any]:
     try:
         payload = decode_json(text)
     except NotJSONError:
-        stripped = text.strip()
-        if not stripped.startswith("<"):
-            return ErrorDetail(message=stripped), None
+        return describe_text(text), None
+    # Under HTTP 200 an error may stand beside, or in, the choices.
+    return find_error(payload) or _in_words(payload), payload
+
+
+def describe_text(text: str) -> ErrorDetail:
+    """What a body says that is not JSON: an HTML page by its title, an event stream by the error in it."""
+    from .sse import iter_payloads, looks_like_sse
+
+    stripped = text.strip()
+    if stripped.startswith("<"):
         title = re.search(_TITLE, stripped[:4096], re.IGNORECASE | re.DOTALL)
         words = " ".join(title[1].split())[:120] if title else ""
-        return ErrorDetail(message=f"an HTML page ({words})" if words else "an HTML page"), None
-    # Under HTTP 200 an error may stand beside, or in, the choices.
-    return find_error(payload) or describe_error(payload), payload
+        return ErrorDetail(message=f"an HTML page ({words})" if words else "an HTML page")
+    if looks_like_sse(stripped.encode("utf-8", "replace")):
+        body = stripped.encode("utf-8", "replace")
+        for payload in iter_payloads([body], max_event_bytes=len(body) + 8):
+            if (found := find_error(payload)) is not None:
+                return found
+    return ErrorDetail(message=stripped)
 
 
 def status_error(
@@ -189,13 +254,13 @@ def status_error(
         headers: with lower-case names.
         url: where it came from, shown where a path seems wrong.
         secrets: the caller's keys, masked wherever the server echoes them.
-        now: POSIX time in seconds, for a ``Retry-After`` that is a date.
+        now: POSIX time in seconds, for a ``Retry-After`` that is a date, where the response has none.
     """
     secrets = tuple(secrets)
     text = body.decode("utf-8", "replace") if isinstance(body, bytes) else body
     detail, payload = _describe_body(text)
     effective = status if status >= 300 else detail.status or status
-    wait = retry_after(headers, payload, now)
+    wait = retry_after(headers, payload, _date(headers) or now if "retry-after" in headers else now)
     message = _shown(detail.message, secrets) or "no message"
     shown = f"HTTP {effective} from {provider or 'the server'}: {message}"
     return status_error_class(effective)(
@@ -211,6 +276,16 @@ def status_error(
         retryable=_retryable(detail, effective if effective >= 300 else None, wait, headers),
         retry_after=wait,
     )
+
+
+def _date(headers: Mapping[str, str]) -> float | None:
+    """When the response was sent, by the server's own clock."""
+    from email.utils import parsedate_to_datetime
+
+    try:
+        return parsedate_to_datetime(headers["date"]).timestamp()
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return None
 
 
 def _advice(status: int, message: str, url: str) -> str:

@@ -2,9 +2,16 @@
 
 How a delta finds its call:
 
-1. An id that is new opens a call; an id that is known continues its call.
-2. Without one, the index names the call; without either, the last call goes on.
-3. A named delta after complete arguments opens a call, once arguments of its own come.
+1. A name with a new id, or with an index that is new, opens a call; so do a name after complete arguments, once
+   arguments of its own come, and a second name in one delta.
+2. What has no name opens none, unless it is the first: it goes on with the call of its id, else of its index, else
+   with the last.
+3. The same whole arguments said again are a repeat.
+
+Which calls may be run:
+
+1. Arguments that are empty or null mean ``{}`` only in an answer that is whole.
+2. Anything but a JSON object is invalid. So are all calls of an answer of which something was lost.
 """
 
 from __future__ import annotations
@@ -14,13 +21,16 @@ import re
 from collections.abc import Callable
 from typing import Any, Literal
 
+from ..errors import StreamError
 from .decode import as_int, as_text
 from .messages import ToolCall, parse_arguments
 from .response import ToolCallDelta
 
+MAX_CALLS = 10_000
+"""Calls in one answer; more are an attack."""
 _STRUCTURE = re.compile(r'["\\{}\[\]]')
-_CALL_KEYS = frozenset({"index", "id", "type", "function"})
-_FUNCTION_KEYS = frozenset({"name", "arguments"})
+_CALL_KEYS = frozenset({"index", "id", "type", "function", "custom"})
+_FUNCTION_KEYS = frozenset({"name", "arguments", "input"})
 Opened = Literal["tool_call", "tool_call_delta"]
 
 
@@ -63,7 +73,10 @@ class _Nesting:
 class _Call:
     """One call while it grows."""
 
-    __slots__ = ("announced", "arguments", "extra", "id", "name", "named_again", "nesting", "position")
+    __slots__ = (
+        *("announced", "arguments", "delta", "extra", "id", "name", "named_again", "nesting", "position"),
+        *("shown_id", "size", "type"),
+    )
 
     def __init__(self, position: int) -> None:
         self.position = position
@@ -72,7 +85,11 @@ class _Call:
         self.arguments: list[str] = []
         self.extra: dict[str, Any] = {}
         self.announced = False
+        self.delta = 0
         self.named_again = ""
+        self.shown_id = ""
+        self.size = 0
+        self.type = "function"
         self.nesting = _Nesting()
 
     def add_name(self, piece: str) -> None:
@@ -80,10 +97,23 @@ class _Call:
         if piece != self.name and (not self.name or not self.arguments):
             self.name += piece
 
+    def add_arguments(self, piece: str) -> None:
+        self.arguments.append(piece)
+        self.size += len(piece)
+
     @property
     def complete(self) -> bool:
         """Whether the arguments are a whole JSON object."""
         return bool(self.arguments) and self.nesting.closed(self.arguments)
+
+    def repeats(self, piece: str) -> bool:
+        """Whether ``piece`` is the whole arguments, said again."""
+        return len(piece) == self.size and bool(piece.strip()) and piece == "".join(self.arguments)
+
+    @property
+    def shown_name(self) -> str:
+        # gpt-oss served raw: "<|channel|>commentary" leaks into the name.
+        return self.name.partition("<|")[0].strip()
 
 
 class ToolCallAssembler:
@@ -95,17 +125,23 @@ class ToolCallAssembler:
         self._by_index: dict[int, _Call] = {}
         self._by_id: dict[str, _Call] = {}
         self._legacy: _Call | None = None
-        self._made: dict[int, str] = {}
+        self._deltas = 0
+        self._early_ids: dict[int | None, str] = {}
 
     def __bool__(self) -> bool:
         return bool(self._calls or self._legacy)
 
     def feed(self, entries: Any, *, whole: bool = False) -> list[tuple[Opened, ToolCallDelta]]:
-        """Take the ``tool_calls`` of a delta; of a ``whole`` message, each entry is a call of its own."""
+        """Take the ``tool_calls`` of a delta; of a ``whole`` message, each entry is a call of its own.
+
+        Raises:
+            StreamError: more than 10,000 calls.
+        """
         progress: list[tuple[Opened, ToolCallDelta]] = []
-        for position, entry in enumerate(entries if isinstance(entries, list) else [entries]):
+        self._deltas += 1
+        for entry in entries if isinstance(entries, list) else [entries]:
             if isinstance(entry, dict):
-                self._feed_entry(entry, progress, fresh=whole, among_others=position > 0)
+                self._feed_entry(entry, progress, fresh=whole)
         return progress
 
     def feed_legacy(self, entry: Any) -> None:
@@ -115,31 +151,40 @@ class ToolCallAssembler:
                 self._legacy = _Call(0)
             self._legacy.add_name(as_text(entry.get("name")))
             if piece := _arguments_piece(entry.get("arguments")):
-                self._legacy.arguments.append(piece)
+                self._legacy.add_arguments(piece)
 
     def _feed_entry(
-        self, entry: dict[str, Any], progress: list[tuple[Opened, ToolCallDelta]], *, fresh: bool, among_others: bool
+        self, entry: dict[str, Any], progress: list[tuple[Opened, ToolCallDelta]], *, fresh: bool
     ) -> None:
-        raw_function = entry.get("function")
-        function = raw_function if isinstance(raw_function, dict) else {}
+        kind, function, piece = _kind_of(entry)
         call_id = as_text(entry.get("id"))
         index = as_int(entry.get("index"))
         name = as_text(function.get("name"))
-        piece = _arguments_piece(function.get("arguments"))
-        call = None if fresh else self._find(call_id, index, opens=among_others and bool(name))
-        if call is not None and (name or call.named_again) and call.complete:
-            if piece.strip():
-                if call_id and call_id == call.id and piece == "".join(call.arguments):
-                    return  # the whole call, said again
-                name = name or call.named_again
+        call = None if fresh else self._find(call_id, index, named=bool(name))
+        again = name or (call.named_again if call is not None else "")
+        if call is not None and (again or len(piece) == call.size) and call.complete:
+            if call.repeats(piece) and (not name or (call_id and call_id == call.id)):
+                return
+            if again and piece.strip():
+                name = again
                 call = None
             elif name and name != call.name:
                 call = None
-            elif not call_id:
+            elif again and not call_id:
                 # A repeated name, or a new call whose arguments are still to come: what follows will tell.
-                call.named_again = name or call.named_again
+                call.named_again = again
+        if call is None and not (name or fresh) and self._calls:
+            if not piece:
+                # It announces a call that is named later, if at all.
+                self._early_ids[index] = call_id
+                return
+            call, call_id = self._calls[-1], ""
         if call is None:
+            self._announce_last(progress)
             call = self._open(index)
+            call.type = kind
+            call_id = call_id or self._early_ids.pop(index, "")
+        call.delta = self._deltas
         if call_id and not call.id:
             self._identify(call, call_id)
         if name:
@@ -147,30 +192,54 @@ class ToolCallAssembler:
         if not (_CALL_KEYS.issuperset(entry) and _FUNCTION_KEYS.issuperset(function)):
             _keep_extra(call, entry, function)
         if piece:
-            call.arguments.append(piece)
-        if call.name and not call.announced:
-            call.announced = True
-            progress.append(("tool_call", ToolCallDelta(position=call.position, id=call.id, name=call.name)))
-            piece = "".join(call.arguments)
-        if piece and call.announced:
-            delta = ToolCallDelta(position=call.position, id=call.id, name=call.name, arguments=piece)
-            progress.append(("tool_call_delta", delta))
+            call.add_arguments(piece)
+        if call.announced:
+            if piece:
+                progress.append(("tool_call_delta", _delta(call, piece)))
+        elif piece and call.name:
+            self._announce(call, progress)
 
-    def _find(self, call_id: str, index: int | None, *, opens: bool) -> _Call | None:
-        """The call that a delta goes on with; None where it opens one."""
-        if index is not None:
-            call = self._by_index.get(index)
-            if call is None or not call_id or not call.id or call.id == call_id:
-                return call
-            return self._by_id.get(call_id)
-        if call_id and call_id in self._by_id:
-            return self._by_id[call_id]
+    def announce(self) -> list[tuple[Opened, ToolCallDelta]]:
+        """The events of a call that was named, and has had no arguments, now that nothing follows."""
+        progress: list[tuple[Opened, ToolCallDelta]] = []
+        self._announce_last(progress)
+        return progress
+
+    def _announce_last(self, progress: list[tuple[Opened, ToolCallDelta]]) -> None:
+        if self._calls:
+            self._announce(self._calls[-1], progress)
+
+    def _announce(self, call: _Call, progress: list[tuple[Opened, ToolCallDelta]]) -> None:
+        """Name a call, once: a name may come in pieces, and is whole when the arguments begin."""
+        if call.announced or not call.name:
+            return
+        call.announced = True
+        call.shown_id = call.id or call.shown_id or self._make_id()
+        progress.append(("tool_call", _delta(call, "")))
+        if arguments := "".join(call.arguments):
+            progress.append(("tool_call_delta", _delta(call, arguments)))
+
+    def _find(self, call_id: str, index: int | None, *, named: bool) -> _Call | None:
+        """The call that a delta goes on with; None where it opens one, or has no name and fits none."""
         last = self._calls[-1] if self._calls else None
-        if opens or (last is not None and call_id and last.id):
-            return None
-        return last
+        known = self._by_id.get(call_id) if call_id else None
+        at_index = self._by_index.get(index) if index is not None else None
+        if not named:
+            return known or at_index or (None if call_id or index is not None else last)
+        if index is not None:
+            if at_index is not None and call_id and at_index.id and at_index.id != call_id:
+                return known
+            call = at_index
+        elif known is not None:
+            return known
+        else:
+            call = None if last is not None and call_id and last.id else last
+        # Two names in one delta are two calls.
+        return None if call is not None and call.delta == self._deltas and call.name else call
 
     def _open(self, index: int | None) -> _Call:
+        if len(self._calls) >= MAX_CALLS:
+            raise StreamError(f"the answer has more than {MAX_CALLS:,} tool calls")
         call = _Call(len(self._calls))
         self._calls.append(call)
         if index is not None:
@@ -183,24 +252,49 @@ class ToolCallAssembler:
             call.id = call_id
             self._by_id[call_id] = call
 
-    def finish(self) -> tuple[ToolCall, ...]:
-        """The calls as they stand; asking twice gives the same ids."""
-        calls = self._calls or ([self._legacy] if self._legacy else [])
-        return tuple(self._value(call) for call in calls)
+    def finish(self, *, whole: bool = True, lost: bool = False) -> tuple[ToolCall, ...]:
+        """The calls as they stand; asking twice gives the same ids.
 
-    def _value(self, call: _Call) -> ToolCall:
-        if not call.id and call.position not in self._made:
-            self._made[call.position] = self._make_id()
-        arguments, text = parse_arguments("".join(call.arguments))
+        Args:
+            whole: the answer is not known to have been cut short.
+            lost: something of the answer could not be read.
+        """
+        calls = self._calls or ([self._legacy] if self._legacy else [])
+        return tuple(self._value(call, whole, lost) for call in calls)
+
+    def _value(self, call: _Call, whole: bool, lost: bool) -> ToolCall:
+        if not call.announced:
+            call.shown_id = call.id or call.shown_id or self._make_id()
+        came = "".join(call.arguments)
+        arguments, text = (None, came) if call.type == "custom" else parse_arguments(came)
+        if lost or (not whole and came.strip() in ("", "null")):
+            arguments, text = None, came
         return ToolCall(
-            id=call.id or self._made[call.position],
-            # gpt-oss served raw: "<|channel|>commentary" leaks into the name.
-            name=call.name.partition("<|")[0].strip(),
+            id=call.shown_id,
+            name=call.shown_name,
             arguments=arguments,
             arguments_json=text,
             invalid=arguments is None,
             extra=dict(call.extra),
+            type=call.type,
+            input=came if call.type == "custom" and whole and not lost else None,
         )
+
+
+def _kind_of(entry: dict[str, Any]) -> tuple[str, dict[str, Any], str]:
+    """The type of a call, what names it, and a piece of its arguments, or of the text that a custom tool takes."""
+    function = entry.get("function")
+    if isinstance(function, dict):
+        kind = as_text(entry.get("type")) or "function"
+        return kind if kind != "custom" else "function", function, _arguments_piece(function.get("arguments"))
+    custom = entry.get("custom")
+    if isinstance(custom, dict):
+        return "custom", custom, as_text(custom.get("input"))
+    return "function", {}, ""
+
+
+def _delta(call: _Call, piece: str) -> ToolCallDelta:
+    return ToolCallDelta(position=call.position, id=call.shown_id, name=call.shown_name, arguments=piece)
 
 
 def _keep_extra(call: _Call, entry: dict[str, Any], function: dict[str, Any]) -> None:
@@ -214,7 +308,7 @@ def _keep_extra(call: _Call, entry: dict[str, Any], function: dict[str, Any]) ->
 
 
 def _arguments_piece(value: Any) -> str:
-    if isinstance(value, str):
-        return value
+    if value is None or isinstance(value, str):
+        return value or ""
     # The standard library's form also takes lone surrogates.
-    return json.dumps(value, separators=(",", ":")) if isinstance(value, (dict, list)) else ""
+    return json.dumps(value, separators=(",", ":"))

@@ -129,7 +129,12 @@ DIALECTS: dict[str, tuple[list[Any], list[tuple[str, str, Any]]]] = {
         [("a", "get_weather", {"x": 1})],
     ),
     "name-after-arguments": ([[entry(None, '{"x"', index=0, id="a")], [entry("f", ": 1}", index=0)]], [F1]),
-    "id-late": ([[entry("f", '{"x"', index=0)], [entry(None, ": 1}", index=0, id="a")]], [F1]),
+    "id-after-the-name": ([[entry("f", "", index=0)], [entry(None, '{"x": 1}', index=0, id="a")]], [F1]),
+    "id-too-late": (
+        # The call has been told of under another.
+        [[entry("f", '{"x"', index=0)], [entry(None, ": 1}", index=0, id="a")]],
+        [("made1", "f", {"x": 1})],
+    ),
     "id-empty": ([[entry("f", '{"x": 1}', index=0, id="")]], [("made1", "f", {"x": 1})]),
     "id-null": ([[entry("f", '{"x": 1}', index=0, id=None)]], [("made1", "f", {"x": 1})]),
     "id-number": ([[entry("f", '{"x": 1}', index=0, id=7)]], [("made1", "f", {"x": 1})]),
@@ -143,7 +148,7 @@ DIALECTS: dict[str, tuple[list[Any], list[tuple[str, str, Any]]]] = {
     "arguments-null": ([[{"index": 0, "id": "a", "function": {"name": "f", "arguments": None}}]], [("a", "f", {})]),
     "arguments-missing": ([[{"index": 0, "id": "a", "function": {"name": "f"}}]], [("a", "f", {})]),
     "arguments-empty": ([[entry("f", "", index=0, id="a")]], [("a", "f", {})]),
-    "arguments-number": ([[entry("f", 7, index=0, id="a")]], [("a", "f", {})]),
+    "arguments-number": ([[entry("f", 7, index=0, id="a")]], [("a", "f", None)]),
     "one-object-in-place-of-a-list": ([entry("f", '{"x": 1}', id="a")], [F1]),
     "junk-between": ([None, "x", [None, 7, "x", entry("f", '{"x": 1}', id="a")], []], [F1]),
     "function-null": ([[{"index": 0, "id": "a", "function": None}], [entry("f", '{"x": 1}', index=0)]], [F1]),
@@ -236,6 +241,7 @@ def test_arguments_that_came_before_the_name_are_given_with_it() -> None:
 def test_positions_count_calls() -> None:
     calls = assembler()
     events = list(calls.feed([entry("f", "", index=4, id="a"), entry("g", "", index=9, id="b")]))
+    events += calls.announce()
     assert [delta.position for _, delta in events] == [0, 1]
 
 
