@@ -6,6 +6,7 @@ style nothing. Its raw HTML is escaped, its images become links, and links lead 
 
 from __future__ import annotations
 
+import base64
 import functools
 import html
 import re
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from markdown_it.rules_inline import StateInline
 
     from .conversation import Conversation
+    from .wire.answer_media import AnswerAudio
     from .wire.embeddings import EmbeddingResponse
     from .wire.messages import Message, ToolCall, Usage
     from .wire.response import ChatResponse, Choice
@@ -377,7 +379,32 @@ def _prose(text: str) -> str:
 
 
 def _choice(choice: Choice) -> str:
-    return answer_html(choice.text or choice.refusal, choice.reasoning, choice.tool_calls)
+    said = answer_html(choice.text or choice.refusal, choice.reasoning, choice.tool_calls)
+    heard = audio_html(choice.audio) if choice.audio is not None else ""
+    return said + "".join(picture_html(image.url) for image in choice.images) + heard
+
+
+def picture_html(url: str) -> str:
+    """A picture that came with the answer; one that is elsewhere is a link, and loads nothing."""
+    if _PICTURE.fullmatch(url):
+        return f'<img src="{url}" alt="picture" style="max-width: 100%">'
+    return f'<a href="{_escape(url)}">{_escape(url)}</a>' if _LINK.match(url) else _verbatim(url[:200])
+
+
+_PICTURE = re.compile(r"data:image/(?:png|jpeg|gif|webp|avif|bmp);base64,[A-Za-z0-9+/=\s]*", re.IGNORECASE)
+
+
+def audio_html(audio: AnswerAudio) -> str:
+    """A spoken answer, to be played where its format is known, and its words."""
+    try:
+        name = audio.format
+    except ValueError:
+        name = ""
+    words = _verbatim(audio.transcript) if audio.transcript else ""
+    if not name:
+        return words
+    sound = base64.b64encode(audio.content).decode("ascii")
+    return f'<audio controls src="data:audio/{name};base64,{sound}"></audio>{words}'
 
 
 def _message(message: Message) -> str:

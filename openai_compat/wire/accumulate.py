@@ -1,38 +1,50 @@
 """Stream payloads to events, and to the answer; a whole reply is a stream of one payload.
 
-Fields are accumulated one by one and never merged by type: what a server repeats (role, id, name, usage) is replaced,
-only text, reasoning, refusal and arguments grow.
+Fields are accumulated one by one: what a server repeats (role, id, name, usage) is replaced; text, reasoning, refusal
+and arguments grow, and so does, by the rules of ``growing``, what else an answer may hold.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import (
     APIError,
     ResponseShapeError,
+    StreamError,
     StreamInterruptedError,
     StreamServerError,
 )
 from .decode import as_int, as_text
 from .error_body import MAX_DEPTH, ErrorDetail, find_error
-from .messages import ToolCall, Usage
-from .reasoning import DEFAULT_TAGS, REASONING, ReasoningSplitter
-from .response import UNKNOWN, CallInfo, ChatResponse, Choice, StreamEvent
+from .growing import Growing, grow, plain
+from .messages import ToolCall, Usage, merged_usage
+from .reasoning import DEFAULT_TAGS, KNOWN_TAGS, REASONING, ReasoningSplitter, Tag
+from .response import UNKNOWN, CallInfo, ChatResponse, Choice, StreamEvent, ended_by_itself
 
 if TYPE_CHECKING:
     from .tool_calls import ToolCallAssembler
 
-InlineThink = Literal["split", "keep"]
+InlineThink = Literal["leading", "all", "keep"]
+MAX_CHOICES = 1000
+"""Choices of one answer; OpenAI gives 128 at most."""
+MAX_TEXT = 64 * 1024 * 1024
+"""Characters of one choice: text, reasoning and refusal together."""
 
 _CHUNK_KEYS = frozenset({"id", "object", "created", "model", "choices", "usage"})
 _CHOICE_KEYS = frozenset({"index", "delta", "message", "finish_reason"})
+_RARE_KEYS = _CHOICE_KEYS | {"usage", "logprobs", "error"}
 _DELTA_KEYS = frozenset(
-    {"role", "content", "reasoning_content", "reasoning", "thinking", "refusal", "tool_calls", "function_call", "index"}
+    {"role", "content", "reasoning_content", "reasoning", "reasoning_text", "thinking", "refusal", "tool_calls"}
+    | {"function_call", "index"}
 )
-_REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
+_REASONING_KEYS = ("reasoning_content", "reasoning", "reasoning_text", "thinking")
+_REASONING_LISTS = ("reasoning_details", "thinking_blocks")
+_MEDIA_KEYS = frozenset({"audio", "images", "annotations"})
+_FAILED = frozenset({"error", "insufficient_system_resource", "network_error"})
+"""Finish reasons that mean that the server failed."""
 
 
 class Accumulator:
@@ -40,9 +52,13 @@ class Accumulator:
 
     Args:
         call: stamped into events and the answer.
-        inline_think: ``"split"`` takes ``<think>`` spans out of the text, ``"keep"`` leaves them there.
+        inline_think: ``"leading"`` takes ``<think>`` spans out of the text where it begins, and none once the server
+            tells thoughts in a field of their own; ``"all"`` takes out every span, ``"keep"`` none.
         think_opened: the span was opened in the prompt.
-        think_tags: names of the tags around inline reasoning.
+        think_tags: what stands around inline reasoning: names of elements, or pairs of strings. By default ``think``
+            for ``"all"``, else all that are known.
+        several: more than one choice was asked for. Where it was not, whatever comes is one answer, also under other
+            indexes.
         make_id: makes an id for a tool call that has none; by default from the answer's own id and its position.
     """
 
@@ -50,16 +66,19 @@ class Accumulator:
         self,
         call: CallInfo | None = None,
         *,
-        inline_think: InlineThink = "split",
+        inline_think: InlineThink = "leading",
         think_opened: bool = False,
-        think_tags: Sequence[str] = DEFAULT_TAGS,
+        think_tags: Sequence[Tag] | None = None,
+        several: bool = False,
         make_id: Callable[[], str] | None = None,
     ) -> None:
         self.call = call or CallInfo()
         self.error: ErrorDetail | None = None
-        self._split = inline_think == "split"
+        self.skipped = 0
+        self._inline_think = inline_think
         self._think_opened = think_opened
         self._think_tags = think_tags
+        self._several = several
         self._make_id = make_id or self._derived_id
         self._made_ids = 0
         self._choices: dict[int, _ChoiceState] = {}
@@ -69,7 +88,11 @@ class Accumulator:
         self._usage: Any = None
 
     def feed(self, payload: Any) -> list[StreamEvent]:
-        """The events of one payload. One that is an error sets ``error``, after its events."""
+        """The events of one payload. One that is an error sets ``error``, after its events.
+
+        Raises:
+            StreamError: the answer is larger than any that a server would give.
+        """
         events: list[StreamEvent] = []
         if type(payload) is not dict:
             return events
@@ -80,7 +103,7 @@ class Accumulator:
             self._model = as_text(payload.get("model"))
         usage = payload.get("usage")
         if usage is not None and type(usage) is dict:
-            self._usage = usage
+            self._usage = merged_usage(self._usage, usage)
         if not self._headed:
             self._headed = True
             self._top.update((key, payload[key]) for key in ("id", "created", "object") if payload.get(key))
@@ -98,32 +121,62 @@ class Accumulator:
                 self._top[key] = value
         groq = payload.get("x_groq")
         if type(groq) is dict and type(groq.get("usage")) is dict:
-            self._usage = groq["usage"]
+            self._usage = merged_usage(self._usage, groq["usage"])
 
     def _feed_choice(self, choice: dict[str, Any], position: int, events: list[StreamEvent]) -> None:
-        index = choice.get("index")
-        if type(index) is not int:
-            index = as_int(index)
-            if index is None:
-                index = position
+        index = self._index(choice, position) if self._several else 0
         state = self._choices.get(index)
         if state is None:
-            state = self._choices[index] = _ChoiceState(self, index)
+            state = self._choices[index] = self._new_choice(index)
+        before = len(events) if state.finish_reason else -1
         delta = choice.get("delta")
         if delta and type(delta) is dict:
             state.feed(delta, events)
         elif type(message := choice.get("message")) is dict:
             state.feed(message, events, whole=True)
+        if -1 < before < len(events):
+            state.went_on = True
         reason = choice.get("finish_reason")
         if reason:
             state.finish_with(reason)
         if not _CHOICE_KEYS.issuperset(choice):
             self._feed_rare(choice, state)
 
+    @staticmethod
+    def _index(choice: dict[str, Any], position: int) -> int:
+        index = as_int(choice.get("index"))
+        return position if index is None else index
+
+    def _new_choice(self, index: int) -> _ChoiceState:
+        if len(self._choices) >= MAX_CHOICES:
+            raise StreamError(f"the answer has more than {MAX_CHOICES:,} choices")
+        return _ChoiceState(self, index)
+
+    def new_splitter(self) -> ReasoningSplitter | None:
+        """What takes the inline thoughts out of a choice's content, if they are to be taken out."""
+        leading = self._inline_think == "leading"
+        if self._inline_think == "keep":
+            return None
+        tags = self._think_tags if self._think_tags is not None else KNOWN_TAGS if leading else DEFAULT_TAGS
+        return ReasoningSplitter(tags, opened=self._think_opened, leading=leading)
+
+    @property
+    def heeds_fields(self) -> bool:
+        """Thoughts in a field of their own mean that a tag in the content is prose."""
+        return self._inline_think == "leading"
+
+    @property
+    def think_opened(self) -> bool:
+        """The span was opened in the prompt."""
+        return self._think_opened
+
     def _feed_rare(self, choice: dict[str, Any], state: _ChoiceState) -> None:
         """What stands beside index, delta and finish_reason, here and there."""
+        for key, value in choice.items():
+            if key not in _RARE_KEYS and value is not None:
+                state.fields[key] = value
         if type(choice.get("usage")) is dict:
-            self._usage = choice["usage"]
+            self._usage = merged_usage(self._usage, choice["usage"])
         if choice.get("logprobs"):
             state.add_logprobs(choice["logprobs"])
         if choice.get("error") and self.error is None:
@@ -140,7 +193,8 @@ class Accumulator:
         """The events that had to wait for the end: held-back text, complete tool calls, usage."""
         events = self.flush()
         for state in self._choices.values():
-            for call in state.finished_calls():
+            state.announce_calls(events)
+            for call in state.finished_calls(lost=self.skipped > 0):
                 if call.name:
                     events.append(StreamEvent("tool_call_done", call, state.index, self.call))
         usage = Usage.from_wire(self._usage)
@@ -160,13 +214,14 @@ class Accumulator:
     ) -> ChatResponse:
         """The answer, complete or so far."""
         return ChatResponse(
-            choices=tuple(self._choices[index].choice() for index in sorted(self._choices)),
+            choices=tuple(self._choices[index].choice(lost=self.skipped > 0) for index in sorted(self._choices)),
             model=self._model or self.call.model,
             provider=self.call.provider,
             usage=Usage.from_wire(self._usage),
             latency_ms=latency_ms,
             first_token_ms=first_token_ms,
-            truncated=truncated,
+            truncated=truncated or self.skipped > 0,
+            skipped_events=self.skipped,
             request_id=request_id,
             headers=headers or {},
             raw=_copied(self._top) if raw is None else raw,
@@ -181,8 +236,14 @@ class Accumulator:
 
     @property
     def finished(self) -> bool:
-        """A ``finish_reason`` has come."""
-        return any(state.finish_reason for state in self._choices.values())
+        """A ``finish_reason`` has come, and nothing of its choice after it: some servers say it with every chunk."""
+        return any(state.finish_reason and not state.went_on for state in self._choices.values())
+
+    @property
+    def settled(self) -> bool:
+        """All choices that were begun have their ``finish_reason``, and usage has come: nothing more is needed."""
+        states = self._choices.values()
+        return bool(states) and bool(self._usage) and all(one.finish_reason and not one.went_on for one in states)
 
     @property
     def any_content(self) -> bool:
@@ -214,10 +275,12 @@ def verdict(response: ChatResponse, *, complete: bool, strict: bool) -> APIError
         )
     if not response.choices:
         return ResponseShapeError("the answer has no choices", partial=response)
-    if response.finish_reason == "error":
+    if response.finish_reason in _FAILED:
         return StreamServerError(
-            "the server ended the answer with finish_reason 'error' and did not say why; what came is in .partial",
+            f"the server ended the answer with finish_reason {response.finish_reason!r} and did not say why; "
+            "what came is in .partial",
             partial=response,
+            retryable=response.finish_reason != "error",
         )
     if any(not call.name for choice in response.choices for call in choice.tool_calls):
         return ResponseShapeError("the answer has a tool call without a name", partial=response)
@@ -245,15 +308,27 @@ class _ChoiceState:
     def __init__(self, owner: Accumulator, index: int) -> None:
         self.index = index
         self.finish_reason = ""
+        self.went_on = False
+        self.fields: dict[str, Any] = {}
         self._make_id = owner.next_id
         self._calls: ToolCallAssembler | None = None
         self._call = owner.call
-        self._splitter = ReasoningSplitter(owner._think_tags, opened=owner._think_opened) if owner._split else None
+        self._splitter = owner.new_splitter()
+        self._think_opened = owner.think_opened
+        self._heeds_fields = owner.heeds_fields
+        self._fielded = False
+        # Thoughts at the beginning of the content, held back while they may be those of a field, told twice.
+        self._copy: list[str] | None = None
+        self._copied = 0
+        self._told = 0
+        self._size = 0
+        self._parts: list[tuple[int, dict[str, Any]]] = []  # each with how many pieces of text came before it
+        self._media = False
         self._content: list[str] = []
         self.text_pieces: list[str] = []
         self._reasoning: list[str] = []
         self._refusal: list[str] = []
-        self._extra: dict[str, Any] = {}
+        self._extra = Growing()
         self._grown: dict[str, list[str]] = {}
         self._logprobs: dict[str, Any] | None = None
         self._by_delta = False
@@ -268,12 +343,20 @@ class _ChoiceState:
             self._calls = ToolCallAssembler(self._make_id)
         return self._calls
 
-    def finished_calls(self) -> tuple[ToolCall, ...]:
-        return self._calls.finish() if self._calls is not None else ()
+    def announce_calls(self, events: list[StreamEvent]) -> None:
+        for kind, progress in self._calls.announce() if self._calls is not None else ():
+            events.append(StreamEvent(kind, progress, self.index, self._call))
+
+    def finished_calls(self, *, lost: bool = False) -> tuple[ToolCall, ...]:
+        if self._calls is None:
+            return ()
+        # Without a reason, only a message that came in one piece is known to be whole.
+        whole = ended_by_itself(self.finish_reason) if self.finish_reason else not self._by_delta
+        return self._calls.finish(whole=whole, lost=lost)
 
     @property
     def any_content(self) -> bool:
-        return bool(self.text_pieces or self._reasoning or self._refusal or self._calls)
+        return bool(self.text_pieces or self._reasoning or self._refusal or self._calls or self._media)
 
     def feed(self, delta: dict[str, Any], events: list[StreamEvent], *, whole: bool = False) -> None:
         if whole and self._by_delta:
@@ -295,7 +378,7 @@ class _ChoiceState:
             "refusal": bool(self._refusal),
             "tool_calls": bool(self._calls),
             "function_call": bool(self._calls),
-            "reasoning_details": "reasoning_details" in self._extra,
+            **dict.fromkeys(self._extra, True),
             **dict.fromkeys(_REASONING_KEYS, bool(self._reasoning)),
         }
         news = {key: value for key, value in message.items() if not said.get(key)}
@@ -313,14 +396,14 @@ class _ChoiceState:
                 continue
             piece = _plain_text(value)
             self._grown.setdefault(key, []).append(piece)
-            if not shown:
-                self._add_reasoning(piece, events)
+            if not shown and piece:
+                self._add_field_reasoning(piece, events)
                 shown = True
-        details = delta.get("reasoning_details")
-        if type(details) is list:
-            text = self._merge_details(details)
-            if not shown:
-                self._add_reasoning(text, events)
+        for key in _REASONING_LISTS:
+            details = delta.get(key)
+            if type(details) is list and (text := _thoughts(details)) and not shown:
+                self._add_field_reasoning(text, events)
+                shown = True
         refusal = delta.get("refusal")
         if type(refusal) is str:
             self._add_refusal(refusal, events)
@@ -331,18 +414,47 @@ class _ChoiceState:
             self.calls.feed_legacy(legacy)
         if not _DELTA_KEYS.issuperset(delta):
             for key, value in delta.items():
-                if key not in _DELTA_KEYS and key != "reasoning_details" and value is not None:
-                    self._extra[key] = value
+                if key not in _DELTA_KEYS:
+                    grow(self._extra, key, value)
+            if not _MEDIA_KEYS.isdisjoint(delta):
+                self._add_media(delta, events)
+
+    def _add_media(self, delta: dict[str, Any], events: list[StreamEvent]) -> None:
+        from .answer_media import AudioDelta, annotations_of, images_of
+
+        found: list[tuple[Any, Any]] = []
+        if type(audio := delta.get("audio")) is dict:
+            found.append(("audio", AudioDelta.from_wire(audio)))
+        found += [("image", image) for image in images_of(delta.get("images"))]
+        found += [("annotation", annotation) for annotation in annotations_of(delta.get("annotations"))]
+        for kind, value in found:
+            self._media = self._media or kind != "annotation"
+            events.append(StreamEvent(kind, value, self.index, self._call))
 
     def _feed_parts(self, content: Any, events: list[StreamEvent]) -> None:
         """Content as a list of parts (Mistral's thinking among them), or as anything else that has text."""
         for part in content if type(content) is list else [content]:
-            if type(part) is dict and part.get("type") in ("thinking", "reasoning"):
-                self._add_reasoning(_plain_text(part.get("thinking") or part.get("text") or ""), events)
-            elif type(part) is dict and part.get("type") == "refusal":
+            kind = part.get("type") if type(part) is dict else ""
+            if kind in ("thinking", "reasoning"):
+                self._add_field_reasoning(_plain_text(part.get("thinking") or part.get("text") or ""), events)
+            elif kind == "refusal":
                 self._add_refusal(_plain_text(part.get("refusal") or ""), events)
-            else:
-                self._add_text(_plain_text(part), events)
+            elif text := _plain_text(part):
+                self._content.append(text)
+                self._add_text(text, events)
+            elif kind and kind not in ("text", "output_text", "reference"):
+                self._add_part(part, events)
+
+    def _add_part(self, part: dict[str, Any], events: list[StreamEvent]) -> None:
+        """A part that is no text: a picture, a file, or what else there may be."""
+        from .answer_media import picture
+
+        self._media = True
+        if self._splitter is not None:
+            self._add_split(self._splitter.finish(), events, last=True)
+        self._parts.append((len(self.text_pieces), part))
+        if (image := picture(part)) is not None:
+            events.append(StreamEvent("image", image, self.index, self._call))
 
     def _add_text(self, piece: str, events: list[StreamEvent]) -> None:
         if self._half or "\ud7ff" < piece[-1:] < "\udc00":
@@ -351,8 +463,7 @@ class _ChoiceState:
         if splitter is not None and not splitter.passes(piece):
             self._add_split(splitter.feed(piece), events)
         elif piece:
-            self.text_pieces.append(piece)
-            events.append(StreamEvent("text", piece, self.index, self._call))
+            self._tell(piece, events)
 
     def _with_half(self, piece: str) -> str:
         """A piece whose characters are whole: some servers cut an emoji into its surrogates, one a delta."""
@@ -362,42 +473,68 @@ class _ChoiceState:
             piece, self._half = piece[:-1], piece[-1]
         return piece.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
-    def _add_split(self, pieces: list[tuple[str, str]], events: list[StreamEvent]) -> None:
+    def _add_split(self, pieces: list[tuple[str, str]], events: list[StreamEvent], *, last: bool = False) -> None:
+        if self._copy is not None:
+            self._look_at_copy(pieces, events, last)
+            return
         for kind, piece in pieces:
             if kind is REASONING:
                 self._add_reasoning(piece, events)
             else:
-                self.text_pieces.append(piece)
-                events.append(StreamEvent("text", piece, self.index, self._call))
+                self._tell(piece, events)
+
+    def _tell(self, piece: str, events: list[StreamEvent]) -> None:
+        self._count(piece)
+        self.text_pieces.append(piece)
+        events.append(StreamEvent("text", piece, self.index, self._call))
+
+    def _look_at_copy(self, pieces: list[tuple[str, str]], events: list[StreamEvent], last: bool) -> None:
+        """Thoughts inline beside those of a field: the same are told once, others are prose in tags."""
+        assert self._copy is not None
+        thoughts = [piece for kind, piece in pieces if kind is REASONING]
+        self._copy += thoughts
+        self._copied += sum(map(len, thoughts))
+        splitter = self._splitter
+        text = [piece for kind, piece in pieces if kind is not REASONING]
+        inside = splitter is not None and splitter.inside
+        waits = self._copied <= self._told if inside else not self._copied
+        if waits and not text and not last:
+            return
+        copy, self._copy = "".join(self._copy).strip(), None
+        if copy == "".join(self._reasoning).strip() or not copy:
+            for piece in text:
+                self._tell(piece, events)
+            return
+        self._splitter = None
+        self._tell("".join(self._content), events)
+
+    def _add_field_reasoning(self, piece: str, events: list[StreamEvent]) -> None:
+        """Thoughts from a field of their own."""
+        if piece and not self._fielded:
+            self._fielded = True
+            if self._heeds_fields and self._think_opened:
+                self._splitter = None
+            elif self._heeds_fields and not self.text_pieces and not self._reasoning:
+                self._copy = []
+        self._add_reasoning(piece, events)
 
     def _add_reasoning(self, piece: str, events: list[StreamEvent]) -> None:
         if piece:
+            self._count(piece)
+            self._told += len(piece)
             self._reasoning.append(piece)
             events.append(StreamEvent("reasoning", piece, self.index, self._call))
 
+    def _count(self, piece: str) -> None:
+        self._size += len(piece)
+        if self._size > MAX_TEXT:
+            raise StreamError(f"the answer is longer than {MAX_TEXT:,} characters")
+
     def _add_refusal(self, piece: str, events: list[StreamEvent]) -> None:
         if piece:
+            self._count(piece)
             self._refusal.append(piece)
             events.append(StreamEvent("refusal", piece, self.index, self._call))
-
-    def _merge_details(self, details: list[Any]) -> str:
-        """OpenRouter's ``reasoning_details``: pieces of one entry are joined, entries are kept as they came."""
-        kept: list[Any] = self._extra.setdefault("reasoning_details", [])
-        text = ""
-        for detail in details:
-            if type(detail) is not dict:
-                continue
-            text += as_text(detail.get("text")) or as_text(detail.get("summary"))
-            last = kept[-1] if kept else None
-            same = last is not None and all(last.get(key) == detail.get(key) for key in ("type", "index"))
-            if last is not None and same and detail.get("index") is not None:
-                for key, value in detail.items():
-                    grows = key in ("text", "summary", "data") and type(value) is str
-                    if value is not None:
-                        last[key] = as_text(last.get(key)) + value if grows else value
-            else:
-                kept.append(dict(detail))
-        return text
 
     def finish_with(self, reason: Any) -> None:
         if type(reason) is dict:
@@ -421,20 +558,41 @@ class _ChoiceState:
             self._half = ""
             self._add_text("\ufffd", events)
         if self._splitter is not None:
-            self._add_split(self._splitter.finish(), events)
+            self._add_split(self._splitter.finish(), events, last=True)
 
-    def choice(self) -> Choice:
+    def choice(self, *, lost: bool = False) -> Choice:
         return Choice(
             index=self.index,
             text="".join(self.text_pieces),
             reasoning="".join(self._reasoning),
             refusal="".join(self._refusal),
-            tool_calls=self.finished_calls(),
+            tool_calls=self.finished_calls(lost=lost),
             finish_reason=self.finish_reason or UNKNOWN,
             # Copies, so that an answer so far stays as it was while more arrives.
             logprobs=None if self._logprobs is None else _copied(self._logprobs),
-            extra={**{key: "".join(pieces) for key, pieces in self._grown.items()}, **_copied(self._extra)},
+            extra={**{key: "".join(pieces) for key, pieces in self._grown.items()}, **plain(self._extra)},
+            parts=tuple(self._content_parts()),
+            fields=dict(self.fields),
         )
+
+    def _content_parts(self) -> Iterator[dict[str, Any]]:
+        """The content in its order, text between its parts; nothing where it is text alone."""
+        begin = 0
+        for end, part in [*self._parts, (len(self.text_pieces), None)] if self._parts else ():
+            if text := "".join(self.text_pieces[begin:end]):
+                yield {"type": "text", "text": text}
+            if part is not None:
+                yield part
+            begin = end
+
+
+def _thoughts(entries: list[Any]) -> str:
+    """The words in ``reasoning_details`` or ``thinking_blocks``."""
+    return "".join(
+        next((entry[key] for key in ("text", "summary", "thinking") if type(entry.get(key)) is str and entry[key]), "")
+        for entry in entries
+        if type(entry) is dict
+    )
 
 
 def _copied(fields: dict[str, Any]) -> dict[str, Any]:

@@ -19,6 +19,9 @@ MAX_IMAGE_BYTES = 20 * 1024 * 1024
 MAX_AUDIO_BYTES = 25 * 1024 * 1024
 """Largest audio clip that is put into a request; OpenAI's own limit for one is 25 MB."""
 
+MAX_ANSWER_BYTES = 256 * 1024 * 1024
+"""Largest picture that is read from an answer."""
+
 Detail = Literal["auto", "low", "high"]
 
 
@@ -181,6 +184,26 @@ class Image:
             )
         return cls(f"data:{media_type};base64,{base64.b64encode(data).decode('ascii')}", detail)
 
+    @property
+    def content(self) -> bytes:
+        """The picture itself, where it is a ``data:`` URL.
+
+        Raises:
+            ConfigurationError: it is elsewhere, or broken.
+        """
+        if not self.url[:5].lower() == "data:":
+            raise ConfigurationError(f"the picture is not here but at {self.url[:200]}")
+        return _decode_data_url(self.url, "image/png", "the image", MAX_ANSWER_BYTES)[1]
+
+    def save(self, path: str | PathLike) -> None:
+        """Write ``content`` to a file."""
+        Path(path).write_bytes(self.content)
+
+    def _repr_html_(self) -> str:
+        from .._html import picture_html
+
+        return picture_html(self.url)
+
     def to_wire(self) -> dict[str, Any]:
         """The ``image_url`` part."""
         image_url = {"url": self.url}
@@ -274,7 +297,7 @@ class Audio:
 
     @classmethod
     def _embed(cls, data: bytes, what: str, format: str | None) -> Audio:
-        name = _audio_format(data) or format
+        name = audio_format(data) or format
         if not name:
             raise ConfigurationError(
                 f"{what} is not audio that is known (WAV, MP3, FLAC, Ogg, M4A, WebM, AAC, AIFF); "
@@ -336,7 +359,7 @@ _M4A_BRANDS = (b"M4A", b"M4B", b"mp4", b"iso", b"das")
 _FORMAT_OF_SUBTYPE = {"wave": "wav", "vnd.wave": "wav", "mpeg": "mp3", "mp4": "m4a"}
 
 
-def _audio_format(data: bytes) -> str | None:
+def audio_format(data: bytes) -> str | None:
     """The format that the content shows, or None."""
     for magic, name in _AUDIO_MAGIC:
         if data.startswith(magic):

@@ -5,13 +5,31 @@ The splitter's contract:
 1. Any split of a text into pieces gives the same answer text and the same reasoning, joined.
 2. Held back is only what may still become a tag, or white space that may turn out to stand next to one.
 3. A span that is never closed is reasoning to its end; a closing tag that was never opened is text.
+4. ``leading``: a span counts only at the beginning, or right after another one; elsewhere a tag is prose.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 
-DEFAULT_TAGS = ("think",)
+from ..errors import ConfigurationError
+
+Tag = str | tuple[str, str]
+"""The name of an element, as ``"think"``, or what opens and closes a span, as ``("[THINK]", "[/THINK]")``."""
+
+DEFAULT_TAGS: tuple[Tag, ...] = ("think",)
+KNOWN_TAGS: tuple[Tag, ...] = (
+    *("think", "thinking", "thought", "reasoning", "seed:think", "mm:think", "longcat_think"),
+    ("[THINK]", "[/THINK]"),  # Mistral
+    ("<|channel>thought", "<channel|>"),  # Gemma
+    ("<|channel|>analysis<|message|>", "<|end|><|start|>assistant<|channel|>final<|message|>"),  # gpt-oss, served raw
+    ("<|START_THINKING|>", "<|END_THINKING|>"),  # Cohere
+    ("<|begin_of_thought|>", "<|end_of_thought|>"),
+    ("\u25c1think\u25b7", "\u25c1/think\u25b7"),  # Kimi
+)
+"""What models that are known put around their thoughts at the beginning of an answer."""
+_SPACE = re.compile(r"\s*")
 TEXT = "text"
 REASONING = "reasoning"
 
@@ -19,29 +37,60 @@ Piece = tuple[str, str]
 """``("text" | "reasoning", piece)``"""
 
 
+def tag_pairs(tags: Tag | Iterable[Tag]) -> tuple[tuple[str, str], ...]:
+    """What opens and closes each span.
+
+    Raises:
+        ConfigurationError: neither names nor pairs of strings.
+    """
+    pairs: list[tuple[str, str]] = []
+    for tag in (tags,) if isinstance(tags, str) else tags:
+        if isinstance(tag, str) and tag:
+            pairs.append((f"<{tag}>", f"</{tag}>"))
+        elif isinstance(tag, (tuple, list)) and len(tag) == 2 and all(isinstance(end, str) and end for end in tag):
+            pairs.append((tag[0], tag[1]))
+        else:
+            raise ConfigurationError(f"think_tags holds names and pairs of strings, not {tag!r}")
+    return tuple(pairs)
+
+
 class ReasoningSplitter:
     """Splits one answer's content into text and reasoning, across any chunk boundary.
 
     Args:
-        tags: names of the elements that hold reasoning.
+        tags: what stands around reasoning.
         opened: the tag was opened in the prompt, so that the content begins with reasoning.
+        leading: only spans at the beginning, or right after another one, count.
     """
 
-    __slots__ = ("_buffer", "_closers", "_lead", "_needles", "_openers", "_reasoned", "_spaces", "_texted")
+    __slots__ = ("_buffer", "_closers", "_firsts", "_lead", "_leading", "_longest", "_needles", "_openers", "_over")
+    __slots__ += ("_pattern", "_reasoned", "_spaces", "_texted")
 
-    def __init__(self, tags: Sequence[str] = DEFAULT_TAGS, *, opened: bool = False) -> None:
-        self._openers = tuple(f"<{tag}>" for tag in tags)
-        self._closers = tuple(f"</{tag}>" for tag in tags)
-        self._needles = self._closers if opened else self._openers
+    def __init__(
+        self, tags: Iterable[Tag] = DEFAULT_TAGS, *, opened: bool = False, leading: bool = False
+    ) -> None:
+        pairs = tag_pairs(tags)
+        self._openers = tuple(opener for opener, _ in pairs)
+        self._closers = tuple(closer for _, closer in pairs)
+        self._look_for(self._closers if opened else self._openers)
         self._buffer = ""
-        self._spaces = ""
+        self._spaces: list[str] = []
         self._lead: str | None = ""
         self._texted = False
         self._reasoned = opened
+        self._leading = leading
+        self._over = False  # no further span counts
+
+    @property
+    def inside(self) -> bool:
+        """Within a span."""
+        return self._needles is not self._openers
 
     def passes(self, piece: str) -> bool:
         """Whether a piece is text as it stands, with nothing held back before or after it."""
-        if self._buffer or "<" in piece or self._needles is not self._openers:
+        if self._over:
+            return True
+        if self._leading or self._buffer or not self._firsts.isdisjoint(piece) or self._needles is not self._openers:
             return False
         if self._reasoned and not self._texted:
             return False
@@ -55,45 +104,87 @@ class ReasoningSplitter:
         out: list[Piece] = []
         buffer = self._buffer + piece
         at = 0
-        while found := self._find(buffer, at):
-            position, needle = found
-            self._emit(buffer[at:position], out, last=True)
-            at = position + len(needle)
-            self._turn(needle)
-        safe = len(buffer) - self._held(buffer[at:])
-        self._emit(buffer[at:safe], out)
-        self._buffer = buffer[safe:]
+        while not self._over:
+            if self._leading and not self.inside:
+                begin = self._skip_space(buffer, at)
+                opener = next((opener for opener in self._openers if buffer.startswith(opener, begin)), None)
+                if opener is not None:
+                    self._spaces.clear()
+                    at = begin + len(opener)
+                    self._turn(opener)
+                    continue
+                at = begin
+                if begin < len(buffer) and not self._may_open(buffer[begin : begin + self._longest]):
+                    self._begin_text(out)
+                break
+            found = self._pattern.search(buffer, at) if self._needles else None
+            if found is None:
+                break
+            self._emit(buffer[at : found.start()], out, last=True)
+            at = found.end()
+            self._turn(found[0])
+        if self._over:
+            self._emit(buffer[at:], out)
+            self._buffer = ""
+        elif self._leading and not self.inside:
+            self._buffer = buffer[at:]
+        else:
+            safe = len(buffer) - self._held(buffer, at)
+            self._emit(buffer[at:safe], out)
+            self._buffer = buffer[safe:]
         return out
 
     def finish(self) -> list[Piece]:
         """The content is over; what was held back was no tag."""
         out: list[Piece] = []
+        if self._leading and not self.inside and not self._over:
+            self._begin_text(out)
         self._emit(self._buffer, out, last=True)
         self._buffer = ""
         return out
 
-    def _find(self, buffer: str, start: int) -> tuple[int, str] | None:
-        hits = [(at, needle) for needle in self._needles if (at := buffer.find(needle, start)) >= 0]
-        return min(hits) if hits else None
+    def _look_for(self, needles: tuple[str, ...]) -> None:
+        self._needles = needles
+        self._pattern = re.compile("|".join(map(re.escape, needles)))
+        self._firsts = frozenset(needle[0] for needle in needles)
+        self._longest = max(map(len, needles), default=1)
+
+    def _skip_space(self, buffer: str, at: int) -> int:
+        """Where the white space in front of the text, or of a span, ends; until then it is held back."""
+        begin = _SPACE.match(buffer, at).end()  # type: ignore[union-attr]
+        if begin > at:
+            self._spaces.append(buffer[at:begin])
+        return begin
+
+    def _may_open(self, start: str) -> bool:
+        return any(opener.startswith(start) for opener in self._openers)
+
+    def _begin_text(self, out: list[Piece]) -> None:
+        """Text has begun: what follows is prose, whatever it holds."""
+        self._over = True
+        if self._spaces and not self._reasoned:
+            out.append((TEXT, "".join(self._spaces)))
+        self._spaces.clear()
 
     def _turn(self, needle: str) -> None:
         if self._needles is self._openers:
             # The span that opened decides which tag closes it.
-            self._needles = (self._closers[self._openers.index(needle)],)
+            self._look_for((self._closers[self._openers.index(needle)],))
         else:
-            self._needles = self._openers
+            self._look_for(self._openers)
             # A further span stands on a line of its own.
             self._lead = "\n"
         self._reasoned = True
-        self._spaces = ""
+        self._spaces.clear()
 
-    def _held(self, rest: str) -> int:
+    def _held(self, buffer: str, at: int) -> int:
         """How many characters at the end may still begin a tag."""
-        start = rest.rfind("<")
-        if start < 0:
-            return 0
-        tail = rest[start:]
-        return len(tail) if any(needle.startswith(tail) for needle in self._needles) else 0
+        for start in range(max(at, len(buffer) - self._longest + 1), len(buffer)):
+            if buffer[start] in self._firsts:
+                tail = buffer[start:]
+                if any(needle.startswith(tail) for needle in self._needles):
+                    return len(tail)
+        return 0
 
     def _emit(self, piece: str, out: list[Piece], *, last: bool = False) -> None:
         if self._needles is self._openers:
@@ -104,24 +195,32 @@ class ReasoningSplitter:
                 out.append((TEXT, piece))
             return
         # A span is trimmed at both ends: white space waits for what follows it.
-        piece = self._spaces + piece
+        if not piece or piece.isspace():
+            if piece and self._lead is None and not last:
+                self._spaces.append(piece)
+            if last:
+                self._spaces.clear()
+            return
         if self._lead is not None:
             piece = piece.lstrip()
         kept = piece.rstrip()
-        self._spaces = "" if last else piece[len(kept) :]
-        if kept:
-            out.append((REASONING, (self._lead or "") + kept))
-            self._lead = None
+        out.append((REASONING, (self._lead or "") + "".join(self._spaces) + kept))
+        self._lead = None
+        self._spaces.clear()
+        if not last and len(kept) < len(piece):
+            self._spaces.append(piece[len(kept) :])
 
 
-def split_reasoning(content: str, tags: Sequence[str] = DEFAULT_TAGS, *, opened: bool = False) -> tuple[str, str]:
+def split_reasoning(
+    content: str, tags: Sequence[Tag] = DEFAULT_TAGS, *, opened: bool = False, leading: bool = False
+) -> tuple[str, str]:
     """``(text, reasoning)`` of a whole content."""
-    splitter = ReasoningSplitter(tags, opened=opened)
+    splitter = ReasoningSplitter(tags, opened=opened, leading=leading)
     pieces = splitter.feed(content) + splitter.finish()
     text = "".join(piece for kind, piece in pieces if kind == TEXT)
     return text, "".join(piece for kind, piece in pieces if kind == REASONING)
 
 
-def strip_reasoning(content: str, tags: Sequence[str] = DEFAULT_TAGS, *, opened: bool = False) -> str:
+def strip_reasoning(content: str, tags: Sequence[Tag] = DEFAULT_TAGS, *, opened: bool = False) -> str:
     """Remove every ``<think>…</think>`` span; an unclosed ``<think>`` drops the rest; the result is trimmed."""
     return split_reasoning(content, tags, opened=opened)[0].strip()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Generic, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar
 
 import attrs
 
@@ -11,8 +11,22 @@ from ..errors import OpenAICompatError
 from .messages import Message, ToolCall, Usage
 from .retry import Attempt, rate_limits
 
+if TYPE_CHECKING:
+    from .answer_media import Annotation, AnswerAudio, AudioDelta
+    from .media import Image
+
 UNKNOWN = "unknown"
 """The finish reason of an answer whose server gave none."""
+_ENDED = frozenset(
+    {"complete", "completed", "end_turn", "eos", "eos_token", "finished", "function_call", "stop", "stop_sequence"}
+    | {"stop_token", "tool_call", "tool_calls", "tool_use"}
+)
+_PLAIN_REASONING = ("reasoning_content", "reasoning", "reasoning_text", "thinking")
+
+
+def ended_by_itself(finish_reason: str) -> bool:
+    """Whether the model came to its end, and nothing cut it short."""
+    return finish_reason.strip().lower() in _ENDED
 
 
 class CallInfo(NamedTuple):
@@ -29,7 +43,11 @@ class CallInfo(NamedTuple):
 
 @attrs.frozen(kw_only=True)
 class Choice:
-    """One of the answers to a request; there is more than one only where ``n`` asked for them."""
+    """One of the answers to a request; there is more than one only where ``n`` asked for them.
+
+    ``parts`` is the content in its order where it is more than text, ``extra`` what came beside it and a later turn
+    may have to echo, ``fields`` what the server says of this choice (``native_finish_reason``, ``stop_reason``, ...).
+    """
 
     index: int = 0
     text: str = ""
@@ -39,11 +57,42 @@ class Choice:
     finish_reason: str = UNKNOWN
     logprobs: Mapping[str, Any] | None = attrs.field(default=None, repr=False)
     extra: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
+    parts: tuple[Mapping[str, Any], ...] = attrs.field(default=(), repr=False)
+    fields: Mapping[str, Any] = attrs.field(factory=dict, eq=False)
 
     @property
     def empty(self) -> bool:
-        """Neither text nor a call nor a refusal."""
-        return not (self.text.strip() or self.tool_calls or self.refusal)
+        """Neither text nor a call, a refusal, speech, a picture or any other part."""
+        return not (
+            self.text.strip() or self.tool_calls or self.refusal or self.parts or self.audio or self.extra.get("images")
+        )
+
+    @property
+    def audio(self) -> AnswerAudio | None:
+        """What the model spoke."""
+        if "audio" not in self.extra:
+            return None
+        from .answer_media import AnswerAudio
+
+        return AnswerAudio.from_wire(self.extra["audio"])
+
+    @property
+    def images(self) -> tuple[Image, ...]:
+        """The pictures that the model made, in their order."""
+        if not self.parts and "images" not in self.extra:
+            return ()
+        from .answer_media import images_of
+
+        return images_of(self.parts) + images_of(self.extra.get("images"))
+
+    @property
+    def annotations(self) -> tuple[Annotation, ...]:
+        """Sources and other remarks on the text."""
+        if "annotations" not in self.extra:
+            return ()
+        from .answer_media import annotations_of
+
+        return annotations_of(self.extra["annotations"])
 
 
 @attrs.frozen(kw_only=True)
@@ -52,8 +101,9 @@ class ChatResponse:
 
     ``latency_ms`` is the time from the call to the whole answer, ``first_token_ms`` to its first piece (None where it
     was not streamed). ``attempts`` is what was sent for it, the last one with success. ``truncated`` marks an answer
-    whose stream ended cleanly but said neither ``finish_reason`` nor ``[DONE]``. ``raw`` is the body as decoded; of a
-    stream, the fields beside its choices.
+    that is not known to be whole: its stream ended cleanly but said neither ``finish_reason`` nor ``[DONE]``, or
+    ``skipped_events`` of it could not be read. ``raw`` is the body as decoded; of a stream, the fields beside its
+    choices.
     """
 
     choices: tuple[Choice, ...] = ()
@@ -63,6 +113,7 @@ class ChatResponse:
     latency_ms: float = attrs.field(default=0.0, eq=False)
     first_token_ms: float | None = attrs.field(default=None, eq=False, repr=False)
     truncated: bool = False
+    skipped_events: int = attrs.field(default=0, repr=False)
     request_id: str | None = attrs.field(default=None, eq=False)
     headers: Mapping[str, str] = attrs.field(factory=dict, eq=False, repr=False)
     raw: Mapping[str, Any] = attrs.field(factory=dict, eq=False, repr=False)
@@ -104,6 +155,21 @@ class ChatResponse:
         return self._first.tool_calls
 
     @property
+    def audio(self) -> AnswerAudio | None:
+        """What the model spoke; ``save(path)`` writes it."""
+        return self._first.audio
+
+    @property
+    def images(self) -> tuple[Image, ...]:
+        """The pictures that the model made; ``save(path)`` writes one."""
+        return self._first.images
+
+    @property
+    def annotations(self) -> tuple[Annotation, ...]:
+        """Sources and other remarks on the text."""
+        return self._first.annotations
+
+    @property
     def finish_reason(self) -> str:
         """Why the model stopped, in the server's own word; ``"unknown"`` if it gave none."""
         return self._first.finish_reason
@@ -136,12 +202,22 @@ class ChatResponse:
             # Plain reasoning is wanted back only with tool calls; elsewhere some servers refuse it.
             key: value
             for key, value in first.extra.items()
-            if first.tool_calls or key not in ("reasoning_content", "reasoning", "thinking")
+            if first.tool_calls or key not in _PLAIN_REASONING
         }
+        if first.audio is not None:
+            # A spoken answer is sent back by its name alone.
+            extra["audio"] = {"id": first.audio.id}
+            if not first.audio.id:
+                del extra["audio"]
         if first.refusal and not first.text:
             extra["refusal"] = first.refusal
         return Message(
-            role="assistant", content=first.text, tool_calls=first.tool_calls, extra=extra, origin=self.origin
+            role="assistant",
+            content=list(first.parts) or first.text,
+            tool_calls=first.tool_calls,
+            extra=extra,
+            reasoning=first.reasoning,
+            origin=self.origin,
         )
 
 
@@ -159,7 +235,18 @@ class ParsedResponse(ChatResponse, Generic[T]):
 
 
 Kind = Literal[
-    "text", "reasoning", "refusal", "tool_call", "tool_call_delta", "tool_call_done", "usage", "done", "error"
+    "text",
+    "reasoning",
+    "refusal",
+    "tool_call",
+    "tool_call_delta",
+    "tool_call_done",
+    "audio",
+    "image",
+    "annotation",
+    "usage",
+    "done",
+    "error",
 ]
 
 
@@ -178,7 +265,8 @@ class StreamEvent:
     """One thing that a stream said.
 
     ``kind`` tells which; ``data`` is what came with it: a ``str`` (text, reasoning, refusal), a ``ToolCallDelta``
-    (tool_call, tool_call_delta), a ``ToolCall`` (tool_call_done), a ``Usage``, the ``ChatResponse`` (done) or an
+    (tool_call, tool_call_delta), a ``ToolCall`` (tool_call_done), an ``AudioDelta`` (audio), an ``Image`` (image), an
+    ``Annotation`` (annotation), a ``Usage``, the ``ChatResponse`` (done) or an
     exception (error). ``index`` is the choice, 0 unless ``n`` asked for more.
     """
 
@@ -211,6 +299,21 @@ class StreamEvent:
     def tool_call(self) -> ToolCall | None:
         """A complete call with its arguments parsed."""
         return self.data if self.kind == "tool_call_done" else None
+
+    @property
+    def audio(self) -> AudioDelta | None:
+        """A piece of a spoken answer."""
+        return self.data if self.kind == "audio" else None
+
+    @property
+    def image(self) -> Image | None:
+        """A picture that the model made."""
+        return self.data if self.kind == "image" else None
+
+    @property
+    def annotation(self) -> Annotation | None:
+        """A source, or another remark on the text."""
+        return self.data if self.kind == "annotation" else None
 
     @property
     def usage(self) -> Usage | None:

@@ -23,7 +23,7 @@ from typing import Any, Literal
 
 from ..errors import StreamError
 from .decode import as_int, as_text
-from .messages import ToolCall, parse_arguments
+from .messages import CUSTOM, ToolCall, parse_arguments
 from .response import ToolCallDelta
 
 MAX_CALLS = 10_000
@@ -266,7 +266,7 @@ class ToolCallAssembler:
         if not call.announced:
             call.shown_id = call.id or call.shown_id or self._make_id()
         came = "".join(call.arguments)
-        arguments, text = (None, came) if call.type == "custom" else parse_arguments(came)
+        arguments, text = (None, came) if call.type == CUSTOM else parse_arguments(came)
         if lost or (not whole and came.strip() in ("", "null")):
             arguments, text = None, came
         return ToolCall(
@@ -277,7 +277,6 @@ class ToolCallAssembler:
             invalid=arguments is None,
             extra=dict(call.extra),
             type=call.type,
-            input=came if call.type == "custom" and whole and not lost else None,
         )
 
 
@@ -286,10 +285,10 @@ def _kind_of(entry: dict[str, Any]) -> tuple[str, dict[str, Any], str]:
     function = entry.get("function")
     if isinstance(function, dict):
         kind = as_text(entry.get("type")) or "function"
-        return kind if kind != "custom" else "function", function, _arguments_piece(function.get("arguments"))
-    custom = entry.get("custom")
+        return kind if kind != CUSTOM else "function", function, _arguments_piece(function.get("arguments"))
+    custom = entry.get(CUSTOM)
     if isinstance(custom, dict):
-        return "custom", custom, as_text(custom.get("input"))
+        return CUSTOM, custom, as_text(custom.get("input"))
     return "function", {}, ""
 
 

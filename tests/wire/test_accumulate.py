@@ -173,6 +173,9 @@ def test_other_tags() -> None:
 
 def test_held_back_text_comes_at_the_end() -> None:
     accumulator = Accumulator()
+    assert brief(accumulator.feed(chunk({"content": " <"}))) == []
+    assert brief(accumulator.finish()) == [("text", " "), ("text", "<")]
+    accumulator = Accumulator(inline_think="all")
     assert brief(accumulator.feed(chunk({"content": "a <"}))) == [("text", "a ")]
     assert brief(accumulator.finish()) == [("text", "<")]
 
@@ -263,6 +266,7 @@ def test_several_choices_are_kept_apart() -> None:
     events, answer = run(
         {"choices": [{"index": 1, "delta": {"content": "b"}}, {"index": 0, "delta": {"content": "a"}}]},
         {"choices": [{"index": 1, "delta": {"content": "B"}, "finish_reason": "stop"}]},
+        several=True,
     )
     assert [(choice.index, choice.text, choice.finish_reason) for choice in answer.choices] == [
         (0, "a", "unknown"),
@@ -272,7 +276,8 @@ def test_several_choices_are_kept_apart() -> None:
 
 
 def test_choices_without_an_index_are_told_by_their_place() -> None:
-    _, answer = run({"choices": [{"message": {"content": "a"}}, {"index": None, "message": {"content": "b"}}]})
+    choices = [{"message": {"content": "a"}}, {"index": None, "message": {"content": "b"}}]
+    _, answer = run({"choices": choices}, several=True)
     assert [choice.text for choice in answer.choices] == ["a", "b"]
 
 
@@ -517,7 +522,7 @@ def chunkings(draw: st.DrawFn, message: dict[str, Any]) -> list[dict[str, Any]]:
 
 @settings(deadline=None, max_examples=300)
 @given(
-    st.data(), messages(), st.sampled_from(["stop", "length", "tool_calls", None]), st.sampled_from(["split", "keep"])
+    st.data(), messages(), st.sampled_from(["stop", "length", "tool_calls", None]), st.sampled_from(["leading", "all", "keep"])
 )
 def test_a_whole_message_and_any_chunking_of_it_are_the_same_choice(
     data: st.DataObject, message: dict[str, Any], reason: str | None, inline_think: Any
@@ -557,7 +562,7 @@ def checked(feed: list[Any], options: dict[str, Any]) -> ChatResponse:
 @given(
     st.lists(payloads, max_size=4),
     st.fixed_dictionaries(
-        {}, optional={"inline_think": st.sampled_from(["split", "keep"]), "think_opened": st.booleans()}
+        {}, optional={"inline_think": st.sampled_from(["leading", "all", "keep"]), "think_opened": st.booleans()}
     ),
 )
 def test_arbitrary_payloads_never_raise(feed: list[Any], options: dict[str, Any]) -> None:

@@ -10,7 +10,17 @@ from arbitrary import cut, growth, pieces
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from openai_compat.wire.reasoning import REASONING, TEXT, ReasoningSplitter, split_reasoning, strip_reasoning
+from openai_compat.errors import ConfigurationError
+from openai_compat.wire.reasoning import (
+    KNOWN_TAGS,
+    REASONING,
+    TEXT,
+    ReasoningSplitter,
+    Tag,
+    split_reasoning,
+    strip_reasoning,
+    tag_pairs,
+)
 
 ROW_7: dict[str, tuple[str, str]] = {
     "none": ("Hello.", "Hello."),
@@ -73,6 +83,44 @@ def test_row_07_a_span_that_the_prompt_opened(content: str, wanted: tuple[str, s
     assert strip_reasoning(content, opened=True) == wanted[0].strip()
 
 
+LEADING: dict[str, tuple[str, tuple[str, str]]] = {
+    "none": (" a ", (" a ", "")),
+    "one": ("<think>hm</think>Hello.", ("Hello.", "hm")),
+    "space-around": (" \n<think> hm </think>\n\nHello. ", ("Hello. ", "hm")),
+    "two": ("<think>a</think>\n<think>b</think>\nx", ("x", "a\nb")),
+    "prose": ("Write `<think>` first, then answer.", ("Write `<think>` first, then answer.", "")),
+    "code": ("```xml\n<think>plan</think>\n```", ("```xml\n<think>plan</think>\n```", "")),
+    "after-a-span": ("<think>a</think>Use <think>b</think>.", ("Use <think>b</think>.", "a")),
+    "never-closed": ("<think>hm", ("", "hm")),
+    "lone-closer": ("</think>x", ("</think>x", "")),
+    "half-a-tag": (" <thi", (" <thi", "")),
+    "half-a-tag-after-a-span": ("<think>a</think> <thi", ("<thi", "a")),
+    "mistral": ("[THINK]17 times 3.[/THINK]51", ("51", "17 times 3.")),
+    "bedrock": ("<reasoning>Capital of Peru.</reasoning>Lima", ("Lima", "Capital of Peru.")),
+    "gemma": ("<|channel>thought\nhm<channel|>Hi", ("Hi", "hm")),
+    "seed": ("<seed:think>hm</seed:think>Hi", ("Hi", "hm")),
+    "gpt-oss": ("<|channel|>analysis<|message|>hm<|end|><|start|>assistant<|channel|>final<|message|>Hi", ("Hi", "hm")),
+}
+
+
+@pytest.mark.parametrize(("content", "wanted"), LEADING.values(), ids=LEADING)
+def test_row_07_a_tag_counts_at_the_beginning_and_elsewhere_it_is_prose(content: str, wanted: tuple[str, str]) -> None:
+    assert split_reasoning(content, KNOWN_TAGS, leading=True) == wanted
+    out = fed(list(content), KNOWN_TAGS, leading=True)
+    assert (joined(out, TEXT), joined(out, REASONING)) == wanted
+
+
+def test_tags_are_names_and_pairs() -> None:
+    assert tag_pairs("think") == (("<think>", "</think>"),)
+    assert tag_pairs(["a", ("{", "}")]) == (("<a>", "</a>"), ("{", "}"))
+
+
+@pytest.mark.parametrize("tags", ["", [7], [("a",)], [("", "b")], [("a", 7)]])
+def test_tags_of_another_form_are_refused(tags: object) -> None:
+    with pytest.raises(ConfigurationError, match="names and pairs of strings"):
+        tag_pairs(tags)  # type: ignore[arg-type]
+
+
 TAGS = ("think", "thinking", "thought")
 
 
@@ -128,7 +176,7 @@ contents = st.lists(
     | st.text(max_size=3),
     max_size=12,
 ).map("".join)
-tag_sets = st.sampled_from([("think",), ("think", "thinking"), ("thinking", "think")])
+tag_sets = st.sampled_from([("think",), ("think", "thinking"), ("thinking", "think"), KNOWN_TAGS, (("nk>", "<"),)])
 
 
 @st.composite
@@ -136,8 +184,10 @@ def cut_contents(draw: st.DrawFn) -> list[str]:
     return draw(pieces(draw(contents)))
 
 
-def fed(parts: list[str], tags: tuple[str, ...] = ("think",), opened: bool = False) -> list[tuple[str, str]]:
-    splitter = ReasoningSplitter(tags, opened=opened)
+def fed(
+    parts: list[str], tags: tuple[Tag, ...] = ("think",), opened: bool = False, leading: bool = False
+) -> list[tuple[str, str]]:
+    splitter = ReasoningSplitter(tags, opened=opened, leading=leading)
     return [piece for part in parts for piece in splitter.feed(part)] + splitter.finish()
 
 
@@ -146,10 +196,13 @@ def joined(out: list[tuple[str, str]], kind: str) -> str:
 
 
 @settings(deadline=None, max_examples=500)
-@given(cut_contents(), tag_sets, st.booleans())
-def test_row_07_any_split_equals_the_whole(parts: list[str], tags: tuple[str, ...], opened: bool) -> None:
-    out = fed(parts, tags, opened)
-    assert (joined(out, TEXT), joined(out, REASONING)) == split_reasoning("".join(parts), tags, opened=opened)
+@given(cut_contents(), tag_sets, st.booleans(), st.booleans())
+def test_row_07_any_split_equals_the_whole(
+    parts: list[str], tags: tuple[Tag, ...], opened: bool, leading: bool
+) -> None:
+    out = fed(parts, tags, opened, leading)
+    whole = split_reasoning("".join(parts), tags, opened=opened, leading=leading)
+    assert (joined(out, TEXT), joined(out, REASONING)) == whole
     assert all(piece for _, piece in out)
 
 
@@ -166,11 +219,20 @@ def test_row_07_strip_reasoning_is_what_a_regular_expression_says(content: str) 
 
 
 @settings(deadline=None, max_examples=500)
-@given(cut_contents())
-def test_no_piece_of_a_tag_that_was_taken_out_is_given_as_text(parts: list[str]) -> None:
+@given(contents)
+def test_row_07_leading_spans_are_what_a_regular_expression_says(content: str) -> None:
+    spans = re.match(r"(?:\s*<think>.*?(?:</think>|\Z))*", content, re.DOTALL)
+    assert spans is not None
+    rest = content[spans.end() :]
+    assert split_reasoning(content, leading=True)[0] == (rest.lstrip() if spans.end() else rest)
+
+
+@settings(deadline=None, max_examples=500)
+@given(cut_contents(), st.booleans())
+def test_no_piece_of_a_tag_that_was_taken_out_is_given_as_text(parts: list[str], leading: bool) -> None:
     seen = ""
-    splitter = ReasoningSplitter()
-    final = split_reasoning("".join(parts))[0]
+    splitter = ReasoningSplitter(leading=leading)
+    final = split_reasoning("".join(parts), leading=leading)[0]
     for part in parts:
         seen += joined(splitter.feed(part), TEXT)
         assert final.startswith(seen)
@@ -199,6 +261,13 @@ def test_many_pieces_cost_no_more_than_their_number(piece: str) -> None:
     assert sum(len(text) for _, text in out) <= 50_000 * len(piece)
 
 
+@pytest.mark.parametrize("leading", [False, True])
 @pytest.mark.parametrize("piece", ["<", "<think>", "</think>", "<think>a</think> ", " ", "a"])
-def test_one_long_content_costs_no_more_than_its_length(piece: str) -> None:
-    assert growth(lambda size: strip_reasoning(piece * size), 15_000) < 10
+def test_one_long_content_costs_no_more_than_its_length(piece: str, leading: bool) -> None:
+    assert growth(lambda size: split_reasoning(piece * size, KNOWN_TAGS, leading=leading), 15_000) < 10
+
+
+@pytest.mark.parametrize("leading", [False, True])
+@pytest.mark.parametrize("start", ["", "<think>a"])
+def test_pieces_of_white_space_cost_no_more_than_their_number(start: str, leading: bool) -> None:
+    assert growth(lambda size: fed([start] + [" " * 50] * size, leading=leading), 8_000) < 10

@@ -1,0 +1,152 @@
+"""What comes in pieces grows: the keys of a delta beside its text and its calls.
+
+One rule for each kind of value, at any depth:
+
+1. Strings that are told in pieces (text, base64, signatures) are appended; any other value is replaced.
+2. Objects grow key by key.
+3. An entry of a list goes on with the entry of its id, else with that of its index and type. What has neither is an
+   entry of its own, unless it was said before; only ``thinking_blocks`` go on with the last one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from .decode import as_int, as_text
+
+APPENDED = frozenset(
+    {"data", "encrypted_content", "reasoning_opaque", "signature", "summary", "text", "thinking", "transcript"}
+)
+MAX_DEPTH = 8
+
+
+class _Text:
+    """A string in pieces."""
+
+    __slots__ = ("pieces", "size")
+
+    def __init__(self) -> None:
+        self.pieces: list[str] = []
+        self.size = 0
+
+    def take(self, piece: str, *, repeats: bool) -> None:
+        if repeats and len(piece) == self.size and piece == "".join(self.pieces):
+            return
+        self.pieces.append(piece)
+        self.size += len(piece)
+
+
+class Growing(dict[str, Any]):
+    """An object that grows; a plain one is a value as it came."""
+
+
+class _Entries:
+    """A list that grows."""
+
+    __slots__ = ("_by_id", "_by_index", "_joins", "_said", "entries")
+
+    def __init__(self, *, joins: bool) -> None:
+        self.entries: list[Any] = []
+        self._joins = joins
+        self._by_id: dict[str, dict[str, Any]] = {}
+        self._by_index: dict[tuple[int, str], dict[str, Any]] = {}
+        self._said: set[bytes] = set()
+
+    def take(self, item: Any, depth: int) -> None:
+        if type(item) is not dict:
+            self._add_new(item)
+            return
+        entry_id, number, kind = as_text(item.get("id")), as_int(item.get("index")), as_text(item.get("type"))
+        place = None if number is None else (number, kind)
+        entry = self._find(item, entry_id, place, kind)
+        if entry is None:
+            if not entry_id and place is None and not _grows(item):
+                self._add_new(item)
+                return
+            entry = Growing()
+            self.entries.append(entry)
+        if entry_id:
+            self._by_id[entry_id] = entry
+        if place is not None:
+            self._by_index[place] = entry
+        for key, value in item.items():
+            grow(entry, key, value, depth + 1)
+
+    def _find(
+        self, item: dict[str, Any], entry_id: str, place: tuple[int, str] | None, kind: str
+    ) -> dict[str, Any] | None:
+        if entry_id and entry_id in self._by_id:
+            return self._by_id[entry_id]
+        if place is not None:
+            entry = self._by_index.get(place)
+            if entry is None or (entry_id and entry.get("id")) or _is_another_picture(entry, item):
+                return None
+            return entry
+        last = self.entries[-1] if self.entries and self._joins and not entry_id else None
+        if type(last) is not Growing or last.get("type") != kind or not _grows(item):
+            return None
+        return None if "signature" in last and item.get("thinking") else last
+
+    def _add_new(self, item: Any) -> None:
+        try:
+            said = hashlib.sha256(repr(item).encode("utf-8", "replace")).digest()
+        except RecursionError:
+            said = b""
+        if not said or said not in self._said:
+            self._said.add(said)
+            self.entries.append(item)
+
+
+def _grows(item: dict[str, Any]) -> bool:
+    return any(key in APPENDED and type(value) is str for key, value in item.items())
+
+
+def _is_another_picture(entry: dict[str, Any], item: dict[str, Any]) -> bool:
+    """Whether this is a picture of its own, though it has the index of another."""
+    if "image_url" not in item:
+        return False
+    old, new = _url(plain(entry)), _url(item)
+    return bool(old) and old != new and new.startswith(("data:", "http"))
+
+
+def _url(item: Any) -> str:
+    image = item.get("image_url")
+    return as_text(image.get("url") if type(image) is dict else image)
+
+
+def grow(into: dict[str, Any], key: str, value: Any, depth: int = 0) -> None:
+    """Let ``into[key]`` grow by ``value``; ``plain`` makes values of it again."""
+    if value is None:
+        return
+    node = into.get(key)
+    if type(value) is str and (key in APPENDED or (key == "url" and type(node) is _Text and ":" not in value[:6])):
+        if type(node) is not _Text:
+            node = into[key] = _Text()
+        node.take(value, repeats=key == "signature")
+    elif type(value) is str and key == "url":
+        into[key] = node = _Text()
+        node.take(value, repeats=False)
+    elif type(value) is dict and depth < MAX_DEPTH:
+        if type(node) is not Growing:
+            node = into[key] = Growing()
+        for inner, item in value.items():
+            grow(node, inner, item, depth + 1)
+    elif type(value) is list and depth < MAX_DEPTH:
+        if type(node) is not _Entries:
+            node = into[key] = _Entries(joins=key == "thinking_blocks")
+        for item in value:
+            node.take(item, depth + 1)
+    else:
+        into[key] = value
+
+
+def plain(node: Any) -> Any:
+    """What has grown, as a value of its own."""
+    if type(node) is _Text:
+        return "".join(node.pieces)
+    if type(node) is Growing:
+        return {key: plain(value) for key, value in node.items()}
+    if type(node) is _Entries:
+        return [plain(entry) for entry in node.entries]
+    return node
