@@ -29,7 +29,7 @@ from .wire.accumulate import Accumulator, InlineThink
 from .wire.decode import encode_json
 from .wire.dialect import GENERIC, Dialect, batch_limit
 from .wire.parse import decode_body, parse_response
-from .wire.reasoning import DEFAULT_TAGS
+from .wire.reasoning import Tag, tag_pairs
 from .wire.request import ChatRequest, build_body, build_streaming_body
 from .wire.response import CallInfo, ChatResponse, ParsedResponse
 from .wire.retry import Attempt, RetryPolicy
@@ -94,8 +94,10 @@ class Client:
             where that is not found.
         pickle_key: whether a key or another secret may go into a pickle of the client.
         truncated: ``"return"`` flags a stream that ended cleanly but unfinished, ``"raise"`` refuses it.
-        inline_think: ``"split"`` takes ``<think>`` spans out of the text, ``"keep"`` leaves them there.
-        think_tags: names of the tags around such spans.
+        inline_think: ``"leading"`` takes ``<think>`` spans out of the text where it begins, and none once the server
+            tells thoughts in a field of their own; ``"all"`` takes out every span, ``"keep"`` none.
+        think_tags: what stands around such spans: names of elements, or pairs of strings. By default ``think`` for
+            ``"all"``, else all that are known.
         max_event_bytes: most that one event of a stream may have.
 
     Raises:
@@ -126,16 +128,16 @@ class Client:
         api_path: str | None = None,
         pickle_key: bool = False,
         truncated: Literal["return", "raise"] = "return",
-        inline_think: InlineThink = "split",
-        think_tags: Sequence[str] = DEFAULT_TAGS,
+        inline_think: InlineThink = "leading",
+        think_tags: Sequence[Tag] | None = None,
         max_event_bytes: int = MAX_EVENT_BYTES,
     ) -> None:
         api_key = Masked(api_key) if type(api_key) is str else api_key
         options = {name: value for name, value in locals().items() if name != "self"}
         if truncated not in ("return", "raise"):
             raise ConfigurationError(f"truncated must be 'return' or 'raise', not {truncated!r}")
-        if inline_think not in ("split", "keep"):
-            raise ConfigurationError(f"inline_think must be 'split' or 'keep', not {inline_think!r}")
+        if inline_think not in ("leading", "all", "keep"):
+            raise ConfigurationError(f"inline_think must be 'leading', 'all' or 'keep', not {inline_think!r}")
         endpoint = Endpoint.parse(base_url, api_path)
         known = _known_provider(provider, endpoint)
         if known is not None and endpoint.guessed and known.api_path is not None:
@@ -153,7 +155,7 @@ class Client:
         self._on_retry = on_retry
         self._strict = truncated == "raise"
         self._inline_think: InlineThink = inline_think
-        self._think_tags = (think_tags,) if isinstance(think_tags, str) else tuple(think_tags)
+        self._think_tags = None if think_tags is None else tag_pairs(think_tags)
         self._max_event_bytes = max_event_bytes
         self._key = _Key(api_key, self._dialect.key_header)
         self._transport = Transport(
@@ -384,6 +386,7 @@ class Client:
                 inline_think=self._inline_think,
                 think_opened=think_opened,
                 think_tags=self._think_tags,
+                several=_several(body),
                 strict=self._strict,
                 make_id=_new_id,
                 latency_ms=call.deadline.elapsed_ms,
@@ -453,6 +456,7 @@ class Client:
                 inline_think=self._inline_think,
                 think_opened=think_opened,
                 think_tags=self._think_tags,
+                several=_several(body),
                 make_id=_new_id,
             ),
             info=info,
@@ -966,6 +970,11 @@ def _ollama_url(host: str) -> str:
     scheme, _, rest = host.rpartition("://")
     name, colon, port = rest.rstrip("/").partition(":")
     return f"{scheme or 'http'}://{'127.0.0.1' if name in ('', '0.0.0.0') else name}:{port if colon else 11434}/v1"
+
+
+def _several(body: Mapping[str, Any]) -> bool:
+    """Whether a request asks for more than one answer."""
+    return isinstance(body.get("n"), int) and body["n"] > 1
 
 
 def _new_id() -> str:

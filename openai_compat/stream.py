@@ -241,18 +241,22 @@ class _Reading:
                     secrets=self._secrets(),
                     heard=reply.clock.heard,
                     stopped=self._stop.is_cancelled,
+                    check=reply.clock.check,
+                    strict=self._strict,
                 ),
                 reply.clock.held,
             )
         except BaseException:
             reply.close()
             raise
-        reply.finish()
+        intact = reply.finish()
+        # Where nothing but [DONE] says that the answer is complete, the transfer has to have ended well.
+        complete = complete and (intact or accumulator.finished)
         response = self.so_far(truncated=not complete)
         error = verdict(response, complete=complete, strict=self._strict)
         if error is not None:
             raise stamped(error, self._info.provider, reply.request_id)
-        if not complete:
+        if not complete and not response.skipped_events:
             log.warning("%s: the stream ended with neither finish_reason nor [DONE]", self._info.provider)
         if self._output is not None:
             response = self._output.read(response)

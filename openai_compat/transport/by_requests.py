@@ -13,6 +13,7 @@ import requests
 from requests.adapters import HTTPAdapter
 
 from ..errors import APIConnectionError, ResponseParseError
+from . import failures
 from .clock import Clock
 from .endpoint import Endpoint
 from .exchange import INFLATION_FROM, MAX_INFLATION, READ_SIZE
@@ -162,18 +163,23 @@ class ReadByRequests:
                 return
             yield data
 
-    def finish(self) -> None:
-        """The answer is complete: urllib3 takes its connection back if the body ends at once."""
+    def finish(self) -> bool:
+        """The answer is complete: urllib3 takes its connection back if the body ends at once.
+
+        Returns whether the body had not broken off, as far as that can be seen.
+        """
+        intact = True
+        # Whatever follows the answer must not cost the answer.
+        self.clock.enter("idle", 0.05)
         try:
-            self.clock.enter("idle", 0.05)
             for _ in range(4):
                 if next(self.pieces, None) is None:
                     break
-        except Exception:
-            # Whatever follows the answer must not cost the answer.
-            self.close()
-            return
+        except Exception as error:
+            names = {type(item).__name__ for item in failures.wrapped(error)}
+            intact = bool(names & {"APITimeoutError", "ReadTimeoutError", "TimeoutError"})
         self.close()
+        return intact
 
     def close(self) -> None:
         """Close the connection, unless urllib3 has it back."""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import zlib
 from collections.abc import Iterator
 from typing import Any
 
-from ..errors import APIConnectionError, MaskedBytes, ResponseParseError
+from ..errors import APIConnectionError, APITimeoutError, MaskedBytes, ResponseParseError
 from .clock import Clock
 from .http1 import BadReplyError, Head, body, read_head, split_head
 from .lease import Lease
@@ -178,19 +177,26 @@ class Exchange:
             # No limit of ours has passed: this is someone else's TimeoutError, a signal handler's for instance.
             raise  # what the caller is handling
 
-    def finish(self) -> None:
-        """The answer is complete: give the connection back if the body ends at once, else close it."""
+    def finish(self) -> bool:
+        """The answer is complete: give the connection back if the body ends at once, else close it.
+
+        Returns whether the body had not broken off, as far as that can be seen.
+        """
+        intact = True
         if not self._ended:
             # Whatever follows the answer must not cost the answer.
-            with contextlib.suppress(Exception):
-                self.clock.enter("idle", 0.05)
+            self.clock.enter("idle", 0.05)
+            try:
                 for _ in range(4):
                     if next(self.pieces, None) is None:
                         break
+            except Exception as error:
+                intact = isinstance(error, APITimeoutError)
         if self._ended and self._keeps:
             self.lease.give_back()
         else:
             self.lease.close()
+        return intact
 
     def close(self) -> None:
         """The answer is not wanted any more, or cannot be had."""

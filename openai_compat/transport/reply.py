@@ -26,8 +26,8 @@ class Body(Protocol):
     can_beat: bool
     """Whether a read that timed out may be repeated."""
 
-    def finish(self) -> None:
-        """The answer is complete: keep the connection if the body ends at once."""
+    def finish(self) -> bool:
+        """The answer is complete: keep the connection if the body ends at once; whether it had not broken off."""
 
     def close(self) -> None:
         """Close the connection."""
@@ -121,9 +121,12 @@ class Reply:
             self.clock.beat_every(seconds)
         return self._body.can_beat
 
-    def finish(self) -> None:
-        """The answer is complete: keep the connection if the body ends at once, else close it."""
-        self._body.finish()
+    def finish(self) -> bool:
+        """The answer is complete: keep the connection if the body ends at once, else close it.
+
+        Returns whether the body had not broken off, as far as that can be seen.
+        """
+        return self._body.finish()
 
     def close(self) -> None:
         """Close the connection; the server sees it go, also where a forked child has a copy of the socket."""

@@ -66,9 +66,7 @@ class ReasoningSplitter:
     __slots__ = ("_buffer", "_closers", "_firsts", "_lead", "_leading", "_longest", "_needles", "_openers", "_over")
     __slots__ += ("_pattern", "_reasoned", "_spaces", "_texted")
 
-    def __init__(
-        self, tags: Iterable[Tag] = DEFAULT_TAGS, *, opened: bool = False, leading: bool = False
-    ) -> None:
+    def __init__(self, tags: Iterable[Tag] = DEFAULT_TAGS, *, opened: bool = False, leading: bool = False) -> None:
         pairs = tag_pairs(tags)
         self._openers = tuple(opener for opener, _ in pairs)
         self._closers = tuple(closer for _, closer in pairs)

@@ -40,7 +40,8 @@ _NEWLINE = b"\x0b"
 """Stands for a newline within data: no JSON has it, and sseclient-py, which splits bytes, does not split at it."""
 _SSE_START = re.compile(rb"\s*(?:data|event|id|retry|error)?:")
 _ALIVE = re.compile(
-    r"\W*(?:keep[-_ ]?alive|ping|pong|heart[-_ ]?beat|no-?op|(?:openrouter )?processing|waiting|connected)\W*", re.IGNORECASE
+    r"\W*(?:keep[-_ ]?alive|ping|pong|heart[-_ ]?beat|no-?op|(?:openrouter )?processing|waiting|connected)\W*",
+    re.IGNORECASE,
 )
 _HTML = re.compile(r"<(?:!doctype|html|head|body)\b", re.IGNORECASE)
 _ERROR = re.compile(

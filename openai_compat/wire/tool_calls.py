@@ -153,9 +153,7 @@ class ToolCallAssembler:
             if piece := _arguments_piece(entry.get("arguments")):
                 self._legacy.add_arguments(piece)
 
-    def _feed_entry(
-        self, entry: dict[str, Any], progress: list[tuple[Opened, ToolCallDelta]], *, fresh: bool
-    ) -> None:
+    def _feed_entry(self, entry: dict[str, Any], progress: list[tuple[Opened, ToolCallDelta]], *, fresh: bool) -> None:
         kind, function, piece = _kind_of(entry)
         call_id = as_text(entry.get("id"))
         index = as_int(entry.get("index"))
