@@ -10,11 +10,11 @@ import attrs
 
 from .deadline import CancelToken
 from .errors import ConfigurationError, OpenAICompatError, ToolError, ToolLoopError
-from .tool_pool import run_calls
+from .tool_pool import invalid_result, run_calls
 from .tools import Toolbox, ToolDispatcher
-from .wire.messages import Message, ToolCall, Usage
+from .wire.messages import CUSTOM, Message, ToolCall, Usage
 from .wire.request import ChatRequest, request_messages
-from .wire.response import ChatResponse
+from .wire.response import UNKNOWN, ChatResponse, ended_by_itself
 from .wire.tool_turns import ToolResult, next_request, result_messages
 
 BeforeTool = Callable[[ToolCall], "ToolCall | bool | None"]
@@ -30,7 +30,7 @@ class ToolOptions:
         max_parallel_tool_calls: most calls of one round that run at once, each on a thread of its own. With 1 they run
             one after another on the calling thread.
         tool_timeout: seconds for a call whose tool says nothing of it; then the model is told that it timed out.
-        before_tool: called with each ``ToolCall`` of a round, on the calling thread, before any of them runs. None or
+        before_tool: called with each whole ``ToolCall`` of a round, on the calling thread, before any runs. None or
             True lets it run, False refuses it, another ``ToolCall`` runs in its place; a ``ToolError`` raised here
             refuses it in your own words.
         after_tool: called with each ``ToolResult``, on the calling thread, in the order of the calls. None keeps the
@@ -67,7 +67,7 @@ class ToolRound:
         number: int,
         answer: ChatResponse,
         messages: list[Any],
-        run: Callable[[tuple[ToolCall, ...]], list[ToolResult]],
+        run: Callable[[ChatResponse], list[ToolResult]],
         *,
         usage: Usage | None,
         latency_ms: float,
@@ -94,9 +94,12 @@ class ToolRound:
         return tuple(self._messages)
 
     def run(self) -> tuple[ToolResult, ...]:
-        """Run this round's calls, once; the loop does so itself when it goes on. Their results, in order."""
+        """Run this round's calls, once; the loop does so itself when it goes on. Their results, in order.
+
+        Calls of an answer that is ``truncated`` are not run, nor are those that are ``invalid``: the model is told so.
+        """
         if self._results is None:
-            self._results = tuple(self._run(self.calls))
+            self._results = tuple(self._run(self.answer))
             self._messages.extend(result_messages(self._results))
         return self._results
 
@@ -136,7 +139,7 @@ def tool_rounds(
                 number,
                 answer,
                 messages,
-                lambda calls: _run(toolbox, calls, options),
+                lambda answer: _run(toolbox, answer, options),
                 usage=usage,
                 latency_ms=(time.monotonic() - started) * 1000,
             )
@@ -181,9 +184,9 @@ def run_tools_loop(
     return round_.total()
 
 
-def _run(toolbox: Toolbox, calls: tuple[ToolCall, ...], options: ToolOptions) -> list[ToolResult]:
-    """Ask ``before_tool`` about all calls, run those that may, and show ``after_tool`` the results."""
-    decided = [_decide(call, options.before_tool) for call in calls]
+def _run(toolbox: Toolbox, answer: ChatResponse, options: ToolOptions) -> list[ToolResult]:
+    """Ask ``before_tool`` about all calls that are whole, run those that may, and show ``after_tool`` the results."""
+    decided = [_refused(call, answer) or _decide(call, options.before_tool) for call in answer.tool_calls]
     ran = iter(
         run_calls(
             toolbox,
@@ -195,6 +198,17 @@ def _run(toolbox: Toolbox, calls: tuple[ToolCall, ...], options: ToolOptions) ->
     )
     results = [next(ran) if isinstance(call, ToolCall) else call for call in decided]
     return [_reviewed(result, options.after_tool) for result in results]
+
+
+def _refused(call: ToolCall, answer: ChatResponse) -> ToolResult | None:
+    """The result of a call that is half a call, or may be: to run it could do what nobody asked for."""
+    if answer.truncated:
+        return ToolResult.failure(call, "your answer was cut off, and the call was not run: call again")
+    cut = answer.finish_reason != UNKNOWN and not ended_by_itself(answer.finish_reason)
+    # The text of a custom call has no form that would show whether it is whole.
+    if cut and (call.invalid or call.type == CUSTOM):
+        return ToolResult.failure(call, f"the call was cut off ({answer.finish_reason}), and not run: call again")
+    return invalid_result(call) if call.invalid and call.type != CUSTOM else None
 
 
 def _decide(call: ToolCall, before_tool: BeforeTool | None) -> ToolCall | ToolResult:

@@ -14,7 +14,7 @@ from ._threads import spawn
 from .deadline import CancelToken
 from .errors import Cancelled, ToolError
 from .tools import Toolbox
-from .wire.messages import ToolCall
+from .wire.messages import CUSTOM, ToolCall
 from .wire.schema import ValidationError
 from .wire.tool_turns import ToolResult
 
@@ -73,11 +73,13 @@ def run_call(toolbox: Toolbox, call: ToolCall, cancel: CancelToken | None = None
     Raises:
         Cancelled: the tool gave up because ``cancel`` was cancelled.
     """
-    if call.invalid or call.arguments is None:
-        return ToolResult.failure(call, f"the arguments are not a JSON object: {call.arguments_json[:200]}")
+    # A custom tool is a function of one parameter, which has the wire's name for its text.
+    arguments = {"input": call.input} if call.type == CUSTOM else call.arguments
+    if arguments is None or (call.invalid and call.type != CUSTOM):
+        return invalid_result(call)
     started = time.monotonic()
     try:
-        value = toolbox.call(call.name, call.arguments, cancel)
+        value = toolbox.call(call.name, arguments, cancel)
         return ToolResult.of(call, value, seconds=time.monotonic() - started)
     except (ToolError, ValidationError) as error:
         failure: Exception = error
@@ -89,6 +91,11 @@ def run_call(toolbox: Toolbox, call: ToolCall, cancel: CancelToken | None = None
         failure = error
         problem = f"{type(error).__name__}: {error}"
     return ToolResult.failure(call, problem, error=failure, seconds=time.monotonic() - started)
+
+
+def invalid_result(call: ToolCall) -> ToolResult:
+    """What the model is told of a call without arguments that could be passed on."""
+    return ToolResult.failure(call, f"the arguments are not a JSON object: {call.arguments_json[:200]}")
 
 
 @attrs.define(eq=False)

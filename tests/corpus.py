@@ -137,7 +137,7 @@ def _client(case: Case, client_factory: ClientFactory, server: ReplayServer) -> 
         model="m-1",
         max_retries=0,
         truncated="raise",
-        inline_think=case.options.get("inline_think", "split"),
+        inline_think=case.options.get("inline_think", "leading"),
     )
 
 

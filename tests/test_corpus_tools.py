@@ -25,6 +25,12 @@ class Recorder:
         return f"{name} ran"
 
 
+def custom(call_id: str, name: str, text: str) -> tuple[str, str, str]:
+    """A custom tool's call as it goes back, its id and its name."""
+    wire = f'{{"id":"{call_id}","type":"custom","custom":{{"name":"{name}","input":{json.dumps(text)}}}}}'
+    return wire, call_id, name
+
+
 def call(call_id: str, name: str, arguments: str, extra: str = "") -> tuple[str, str, str]:
     """A call as it goes back, its id and its name."""
     wire = f'{{"id":"{call_id}","type":"function","function":{{"name":"{name}","arguments":{json.dumps(arguments)}}}'
@@ -66,6 +72,13 @@ ECHOES: dict[str, str] = {
     ),
     "tools-args-not-an-object": turn(call("t1", "weather", "{}"), results=[REFUSED % r"[\"Oslo\"]"]),
     "tools-harmony-name-leak": turn(call("t1", "query_dataset", '{"sql":"1"}')),
+    "w-custom-tool-chat": turn(custom("call_cu1", "run_sql", "select 1;")),
+    "w-tool-index-drift": turn(call("call_d1", "lookup", '{"term":"tide"}')),
+    "w-tool-args-resent-whole": turn(call("call_r1", "shell", '{"command":"ls /srv"}')),
+    "w-choice-index-tools-at-1": turn(call("call_i1", "lookup", '{"term":"tide"}'), text='"Let me look."'),
+    "w-cut-call-length": turn(
+        call("call_c1", "clean", "{}"), results=['{"error":"the call was cut off (length), and not run: call again"}']
+    ),
     "tools-gemini-extra-content-own-delta": turn(
         call(
             "function-call-1",

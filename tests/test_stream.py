@@ -151,8 +151,35 @@ def test_done_or_a_finish_reason_is_complete(options: Any) -> None:
         assert not Client(server.url, model="m", truncated="raise").stream("hi").until_done().truncated
 
 
+@pytest.mark.parametrize("abort", ["fin", "rst"])
+def test_a_transfer_cut_after_the_finish_reason_costs_nothing(abort: Any) -> None:
+    cut = Reply(headers=EVENT_STREAM, body=stream_pieces("a", done=False), abort=abort)
+    with ReplayServer([cut]) as server, Client(server.url, model="m", truncated="raise") as client:
+        answer = client.stream("hi").until_done()
+    assert (answer.text, answer.finish_reason, answer.truncated) == ("a", "stop", False)
+
+
+@pytest.mark.parametrize("abort", ["fin", "rst"])
+def test_a_transfer_cut_after_done_alone_is_no_whole_answer(abort: Any) -> None:
+    cut = Reply(headers=EVENT_STREAM, body=stream_pieces("Half an ", finish_reason=None), abort=abort)
+    with ReplayServer([cut, cut]) as server:
+        assert Client(server.url, model="m").stream("hi").until_done().truncated
+        with pytest.raises(StreamInterruptedError) as caught:
+            Client(server.url, model="m", truncated="raise").stream("hi").until_done()
+    assert caught.value.partial is not None
+    assert caught.value.partial.text == "Half an "
+
+
+def test_a_finish_reason_with_every_chunk_says_nothing_of_a_transfer_cut_short() -> None:
+    body = [chunk({"content": text}, finish_reason="stop") for text in ("a", "b")]
+    with ReplayServer([Reply(headers=EVENT_STREAM, body=body, abort="fin")]) as server:
+        events, error = read(Client(server.url, model="m"))
+    assert type(error).__name__ == "APIConnectionError"
+    assert [event.kind for event in events] == ["text", "text", "error"]
+
+
 def test_a_transfer_cut_short_raises_even_where_truncation_is_returned() -> None:
-    cut = Reply(headers=EVENT_STREAM, body=stream_pieces("a", done=False), abort="fin")
+    cut = Reply(headers=EVENT_STREAM, body=stream_pieces("a", finish_reason=None, done=False), abort="fin")
     with ReplayServer([cut]) as server, Client(server.url, model="m") as client:
         events, error = read(client)
     assert type(error).__name__ == "APIConnectionError"

@@ -139,14 +139,14 @@ def test_plain_text_is_the_text_of_the_first_choice() -> None:
     second = {"index": 1, "delta": {"content": "other"}}
     pieces = [*RICH[:2], b"data: " + json.dumps({"choices": [second]}).encode() + b"\n\n", *stream_pieces("é")]
     with model([Reply(headers=EVENT_STREAM, body=pieces)]) as (_, client):
-        assert b"".join(EventStream(client.stream("hi"), format="text")).decode() == 'a "b"\n\né'
+        assert b"".join(EventStream(client.stream("hi", n=2), format="text")).decode() == 'a "b"\n\né'
 
 
 def test_further_choices_say_which_they_are() -> None:
     second = {"index": 1, "delta": {"content": "other"}, "finish_reason": "stop"}
     pieces = [b"data: " + json.dumps({"choices": [second]}).encode() + b"\n\n", *stream_pieces("a")]
     with model([Reply(headers=EVENT_STREAM, body=pieces)]) as (_, client):
-        assert events(EventStream(client.stream("hi")))[:2] == [
+        assert events(EventStream(client.stream("hi", n=2)))[:2] == [
             ("text", {"delta": "other", "choice": 1}),
             ("text", {"delta": "a"}),
         ]
@@ -180,10 +180,10 @@ UPSTREAM: dict[str, list[bytes]] = {
 @pytest.mark.parametrize("pieces", UPSTREAM.values(), ids=UPSTREAM)
 def test_the_openai_format_reads_back_as_the_same_answer(pieces: list[bytes]) -> None:
     with model([Reply(headers=EVENT_STREAM, body=pieces)]) as (_, client):
-        stream = client.stream("hi")
+        stream = client.stream("hi", n=2)
         passed_on = list(EventStream(stream, format="openai", stream_options={"include_usage": True}))
     with model([Reply(headers=EVENT_STREAM, body=passed_on)]) as (_, browser):
-        again = browser.stream("hi").until_done()
+        again = browser.stream("hi", n=2).until_done()
     answer = stream.response
     # Without a finish reason, only an answer that is cut short may stay.
     choices = answer.choices if answer.truncated else [_finished(choice) for choice in answer.choices]

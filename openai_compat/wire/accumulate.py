@@ -128,15 +128,18 @@ class Accumulator:
         state = self._choices.get(index)
         if state is None:
             state = self._choices[index] = self._new_choice(index)
-        before = len(events) if state.finish_reason else -1
+        before = len(events)
+        ended = bool(state.finish_reason)
         delta = choice.get("delta")
         if delta and type(delta) is dict:
             state.feed(delta, events)
         elif type(message := choice.get("message")) is dict:
             state.feed(message, events, whole=True)
-        if -1 < before < len(events):
-            state.went_on = True
         reason = choice.get("finish_reason")
+        if ended and len(events) > before:
+            state.went_on = True
+        elif reason:
+            state.went_on = False
         if reason:
             state.finish_with(reason)
         if not _CHOICE_KEYS.issuperset(choice):

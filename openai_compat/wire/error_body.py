@@ -38,13 +38,17 @@ _PASSING = r"rate.?limit|overloaded|unavailable|timeout|server.?error|internal"
 
 
 class ErrorDetail(NamedTuple):
-    """What an error body says. ``code`` is as sent; ``status`` is an HTTP status that the body names, or None."""
+    """What an error body says. ``code`` is as sent; ``status`` is an HTTP status that the body names, or None.
+
+    ``body`` is the whole where nobody knows its shape, and so there is no message.
+    """
 
     message: str = ""
     code: str | int | None = None
     type: str | None = None
     param: str | None = None
     status: int | None = None
+    body: str = ""
 
 
 def find_error(payload: Any) -> ErrorDetail | None:
@@ -66,7 +70,8 @@ def find_error(payload: Any) -> ErrorDetail | None:
     for choice in payload["choices"] if isinstance(payload.get("choices"), list) else ():
         if isinstance(choice, dict) and choice.get("error"):
             return _in_words({"error": choice["error"]})
-    if payload.get("choices") or payload.get("data"):
+    answers = "choices" in payload or payload.get("data") is not None
+    if answers and (payload.get("choices") or payload.get("data") or _plausible_status(payload) is None):
         return None
     if payload.get("success") is False or payload.get("error_code") or payload.get("errors") or _tencent(payload):
         return _in_words(payload)
@@ -82,7 +87,7 @@ def _in_words(payload: Any) -> ErrorDetail:
     if detail.message or not payload:
         return detail
     try:
-        return detail._replace(message=encode_json(payload).decode())
+        return detail._replace(body=encode_json(payload)[: 4 * MAX_MESSAGE].decode("utf-8", "replace"))
     except (TypeError, ValueError, RecursionError):
         return detail
 
@@ -261,7 +266,7 @@ def status_error(
     detail, payload = _describe_body(text)
     effective = status if status >= 300 else detail.status or status
     wait = retry_after(headers, payload, _date(headers) or now if "retry-after" in headers else now)
-    message = _shown(detail.message, secrets) or "no message"
+    message = _shown(detail.message or detail.body, secrets) or "no message"
     shown = f"HTTP {effective} from {provider or 'the server'}: {message}"
     return status_error_class(effective)(
         shown + _advice(effective, message, redact_error_body(url.partition("?")[0], secrets=secrets)),
@@ -303,7 +308,7 @@ def stream_error(
 ) -> StreamServerError:
     """The exception for an error that a server sent inside a stream."""
     secrets = tuple(secrets)
-    message = _shown(detail.message, secrets) or "no message"
+    message = _shown(detail.message or detail.body, secrets) or "no message"
     return StreamServerError(
         f"{provider or 'the server'} sent an error inside the stream: {message}",
         status_code=detail.status,

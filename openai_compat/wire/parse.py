@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
-from ..errors import APIError, Cancelled, ResponseParseError, StreamError, StreamServerError
+from ..errors import (
+    APIConnectionError,
+    APIError,
+    Cancelled,
+    ResponseParseError,
+    StreamError,
+    StreamInterruptedError,
+    StreamServerError,
+    redact_error_body,
+)
 from .accumulate import Accumulator, InlineThink, verdict
 from .decode import NotJSONError, decode_json
-from .error_body import ErrorDetail, find_error, status_error, stream_error
-from .reasoning import DEFAULT_TAGS
+from .error_body import ErrorDetail, describe_text, find_error, status_error, stream_error
+from .reasoning import Tag
 from .response import CallInfo, ChatResponse, StreamEvent
-from .sse import BEAT, DONE, MAX_EVENT_BYTES, iter_payloads, looks_like_sse
+from .sse import BEAT, DONE, MAX_EVENT_BYTES, Lost, NotAStream, iter_payloads, looks_like_sse
 
 T = TypeVar("T")
 
@@ -24,9 +34,10 @@ def parse_turn(
     payload: Any,
     *,
     call: CallInfo | None = None,
-    inline_think: InlineThink = "split",
+    inline_think: InlineThink = "leading",
     think_opened: bool = False,
-    think_tags: Sequence[str] = DEFAULT_TAGS,
+    think_tags: Sequence[Tag] | None = None,
+    several: bool = False,
     make_id: Callable[[], str] | None = None,
     latency_ms: float = 0.0,
     request_id: str | None = None,
@@ -34,7 +45,12 @@ def parse_turn(
 ) -> ChatResponse:
     """One decoded reply as a value, empty or not: nothing is judged."""
     accumulator = Accumulator(
-        call, inline_think=inline_think, think_opened=think_opened, think_tags=think_tags, make_id=make_id
+        call,
+        inline_think=inline_think,
+        think_opened=think_opened,
+        think_tags=think_tags,
+        several=several,
+        make_id=make_id,
     )
     for item in payload if isinstance(payload, list) else [payload]:
         accumulator.feed(item)
@@ -51,9 +67,10 @@ def parse_response(
     body: bytes | bytearray | str,
     *,
     call: CallInfo | None = None,
-    inline_think: InlineThink = "split",
+    inline_think: InlineThink = "leading",
     think_opened: bool = False,
-    think_tags: Sequence[str] = DEFAULT_TAGS,
+    think_tags: Sequence[Tag] | None = None,
+    several: bool = False,
     strict: bool = False,
     make_id: Callable[[], str] | None = None,
     latency_ms: float = 0.0,
@@ -64,22 +81,45 @@ def parse_response(
 ) -> ChatResponse:
     """The answer in the body of a reply with HTTP 200.
 
-    An event stream in place of JSON is read as well; ``strict`` refuses one that does not say that it is complete.
+    An event stream in place of JSON is read as well; ``strict`` refuses one that does not say that it is complete, or of
+    which something cannot be read. ``several``: more than one choice was asked for.
 
     Raises:
         ResponseParseError: not JSON.
         APIStatusError: the body is an error.
-        ResponseShapeError: no choices, or an answer without text, tool calls or refusal.
-        StreamInterruptedError: an event stream that is cut short, where ``strict``.
+        ResponseShapeError: no choices, or an answer without text, tool calls, a refusal or anything else.
+        StreamInterruptedError: an event stream that is cut short or damaged, where ``strict``.
     """
     info = call or CallInfo()
     data = body.encode("utf-8", "replace") if isinstance(body, str) else body
-    if looks_like_sse(data):
+    payload, streamed = None, looks_like_sse(data)
+    if not streamed:
+        try:
+            payload = decode_json(data)
+        except NotJSONError as error:
+            # Some servers end even a whole body with "data: [DONE]".
+            streamed = _DATA_LINE.search(data) is not None
+            if not streamed:
+                raise _not_json(data, error, info.provider, request_id) from None
+    if streamed:
         accumulator = Accumulator(
-            info, inline_think=inline_think, think_opened=think_opened, think_tags=think_tags, make_id=make_id
+            info,
+            inline_think=inline_think,
+            think_opened=think_opened,
+            think_tags=think_tags,
+            several=several,
+            make_id=make_id,
+        )
+        events = stream_events(
+            [bytes(data)],
+            accumulator,
+            max_event_bytes=len(data) + 8,
+            request_id=request_id,
+            secrets=secrets,
+            strict=strict,
         )
         try:
-            complete = drain(stream_events([bytes(data)], accumulator, max_event_bytes=len(data) + 8))
+            complete = drain(events)
         except StreamServerError:
             raise status_error(
                 200,
@@ -94,7 +134,6 @@ def parse_response(
             truncated=not complete, latency_ms=latency_ms, request_id=request_id, headers=headers
         )
     else:
-        payload = decode_body(data, provider=info.provider, request_id=request_id)
         items = payload if isinstance(payload, list) else [payload]
         failed = next((item for item in items if find_error(item) is not None), None)
         if failed is not None:
@@ -114,6 +153,7 @@ def parse_response(
             inline_think=inline_think,
             think_opened=think_opened,
             think_tags=think_tags,
+            several=several,
             make_id=make_id,
             latency_ms=latency_ms,
             request_id=request_id,
@@ -134,14 +174,27 @@ def decode_body(data: bytes | bytearray, *, provider: str = "", request_id: str 
     try:
         return decode_json(data)
     except NotJSONError as error:
-        start = bytes(data[:200]).decode("utf-8", "replace").strip()
-        what = "an HTML page" if start.startswith("<") else "empty" if not start else f"not JSON ({error})"
-        raise ResponseParseError(
-            f"the reply of {provider or 'the server'} is {what}",
-            provider=provider,
-            request_id=request_id,
-            retryable=not start or error.cut_short,
-        ) from None
+        raise _not_json(data, error, provider, request_id) from None
+
+
+_DATA_LINE = re.compile(rb"^data:", re.MULTILINE)
+
+
+def _not_json(
+    data: bytes | bytearray, error: NotJSONError, provider: str, request_id: str | None
+) -> ResponseParseError:
+    start = bytes(data[:4096]).decode("utf-8", "replace").strip()
+    what = "empty" if not start else f"not JSON ({error})"
+    if start.startswith("<"):
+        what = describe_text(start).message
+    elif start and not start.startswith(("{", "[")):
+        what = f"not JSON but text: {redact_error_body(start, limit=200)}"
+    return ResponseParseError(
+        f"the reply of {provider or 'the server'} is {what}",
+        provider=provider,
+        request_id=request_id,
+        retryable=not start or error.cut_short,
+    )
 
 
 def stream_events(
@@ -153,21 +206,30 @@ def stream_events(
     secrets: Iterable[str] = (),
     heard: Callable[..., object] | None = None,
     stopped: Callable[[], bool] | None = None,
+    check: Callable[[], object] | None = None,
+    strict: bool = False,
 ) -> Generator[StreamEvent, None, bool]:
-    """The events of a streamed body, all but the last; returns whether the body says that it is complete.
+    """The events of a streamed body, all but the last; returns whether the answer is known to be complete.
+
+    A connection that breaks after the ``finish_reason`` costs nothing. An event that cannot be read is logged, and the
+    answer not complete.
 
     Args:
         heard: called with ``token=`` for each payload: whether there was a piece of the answer in it.
         stopped: asked before each payload: whether the caller has ended the call.
+        check: called at least every 64 KB and every 1,000 lines; what it raises ends the reading.
+        strict: an event that cannot be read ends the call.
 
     Raises:
         StreamServerError: the server sent an error inside the stream.
-        StreamError: an event is larger than ``max_event_bytes``.
+        StreamInterruptedError: an event cannot be read, where ``strict``.
+        StreamError: an event is larger than ``max_event_bytes``, or the answer than any.
+        ResponseParseError: the body is neither an event stream nor JSON.
         Cancelled: ``stopped`` said so.
     """
     done = False
     try:
-        for payload in iter_payloads(chunks, max_event_bytes=max_event_bytes):
+        for payload in iter_payloads(_to_the_end(chunks, accumulator), max_event_bytes=max_event_bytes, check=check):
             if payload is DONE:
                 done = True
                 break
@@ -176,6 +238,11 @@ def stream_events(
             if payload is BEAT:
                 yield SILENCE
                 continue
+            if type(payload) is Lost:
+                _lose(payload, accumulator, secrets, strict)
+                continue
+            if type(payload) is NotAStream:
+                decode_body(payload.body, provider=accumulator.call.provider, request_id=request_id)
             events = accumulator.feed(payload)
             if heard is not None:
                 heard(token=bool(events))
@@ -185,7 +252,28 @@ def stream_events(
     except StreamError as error:
         raise stamped(error, accumulator.call.provider, request_id) from None
     yield from accumulator.finish()
-    return done or accumulator.finished
+    return (done or accumulator.finished) and not accumulator.skipped
+
+
+def _to_the_end(chunks: Iterable[bytes], accumulator: Accumulator) -> Iterator[bytes]:
+    """The chunks; a connection that breaks when all has been said has come to its end."""
+    try:
+        yield from chunks
+    except APIConnectionError:
+        if not accumulator.finished:
+            raise
+
+
+def _lose(lost: Lost, accumulator: Accumulator, secrets: Iterable[str], strict: bool) -> None:
+    """Count an event that cannot be read, and say so: something of the answer may be missing."""
+    import logging
+
+    provider = accumulator.call.provider or "the server"
+    told = f"{provider}: an event of the stream cannot be read: {redact_error_body(lost.text, secrets=secrets)!r}"
+    accumulator.skipped += 1
+    if strict:
+        raise StreamInterruptedError(f"{told}; the text so far is in .partial", retryable=True)
+    logging.getLogger("openai_compat").warning("%s; something of the answer may be missing", told)
 
 
 def drain(events: Generator[StreamEvent, None, T]) -> T:
@@ -203,18 +291,18 @@ def stream_response(
     sink: Callable[[StreamEvent], Any],
     *,
     call: CallInfo | None = None,
-    inline_think: InlineThink = "split",
+    inline_think: InlineThink = "leading",
     think_opened: bool = False,
     strict: bool = False,
 ) -> ChatResponse:
     """Push the events of a streamed body into ``sink``, the last one ``done`` or ``error``; return the answer.
 
     Raises:
-        StreamError, ResponseShapeError: as for a call, after ``sink`` has heard of it; ``.partial`` has what came.
+        StreamError, ResponseParseError, ResponseShapeError: as for a call, after ``sink`` has heard of it; ``.partial`` has what came.
     """
     accumulator = Accumulator(call, inline_think=inline_think, think_opened=think_opened)
     try:
-        events = stream_events(chunks, accumulator)
+        events = stream_events(chunks, accumulator, strict=strict)
         while True:
             try:
                 event = next(events)

@@ -259,7 +259,7 @@ def test_row_13_done_ends_the_stream() -> None:
 
 @pytest.mark.parametrize(
     ("body", "complete"),
-    [(sse(chunk("Hi"), done=False), False), (sse(chunk("Hi", "stop"), done=False), True), (sse(), True), (b"", False)],
+    [(sse(chunk("Hi"), done=False), False), (sse(chunk("Hi", "stop"), done=False), True), (sse(), True), (b": x", False)],
 )
 def test_row_13_whether_the_stream_said_that_it_is_complete(body: bytes, complete: bool) -> None:
     assert events_of([body])[1] is complete
@@ -312,7 +312,12 @@ FAILURES: dict[str, tuple[bytes, dict[str, Any], type[APIError], str]] = {
     "server": (sse(chunk("Hi"), {"error": {"message": "no"}}), {}, StreamServerError, "Hi"),
     "strict": (sse(chunk("Hi"), done=False), {"strict": True}, StreamInterruptedError, "Hi"),
     "empty": (sse(chunk(None, "length")), {}, ResponseShapeError, ""),
-    "nothing": (b"", {}, ResponseShapeError, ""),
+    "nothing": (b"", {}, ResponseParseError, ""),
+    "html": (b"<html><title>502</title></html>", {}, ResponseParseError, ""),
+    "text": (b"upstream down", {}, ResponseParseError, ""),
+    "cut-json": (b'{"choices": [{"mess', {}, ResponseParseError, ""),
+    "words": (sse(chunk("Hi"), done=False) + b"data: error: no\n\n", {}, StreamServerError, "Hi"),
+    "lost": (sse(chunk("Hi"), done=False) + b'data: {"cho\n\n', {"strict": True}, StreamInterruptedError, "Hi"),
     "only-reasoning": (sse(chunk("<think>hm")), {}, ResponseShapeError, ""),
 }
 
