@@ -288,7 +288,7 @@ def verdict(response: ChatResponse, *, complete: bool, strict: bool) -> APIError
     if any(not call.name for choice in response.choices for call in choice.tool_calls):
         return ResponseShapeError("the answer has a tool call without a name", partial=response)
     if all(choice.empty for choice in response.choices):
-        return ResponseShapeError(_why_empty(response), partial=response)
+        return ResponseShapeError(_why_empty(response), partial=response, retryable=not complete)
     return None
 
 

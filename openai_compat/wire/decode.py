@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -42,22 +42,30 @@ def decode_json(data: bytes | bytearray | memoryview | str) -> Any:
         raise NotJSONError(str(error), cut_short=cut_short) from None
 
 
-def decode_event(text: str) -> tuple[list[Any], str]:
+def decode_event(
+    text: str, *, most: int | None = None, check: Callable[[], object] = lambda: None
+) -> tuple[list[Any], str]:
     """The JSON objects that a line holds one after the other, and the rest, which is empty where all could be read.
 
     Takes what cannot be meant otherwise: a trailing comma, and an integer of too many digits, which becomes None.
+
+    Args:
+        most: how many objects are wanted.
+        check: called every 1,000 objects.
     """
     values: list[Any] = []
     at = len(text) - len(text.lstrip())
     try:
-        while text.startswith("{", at):
+        while text.startswith("{", at) and len(values) != most:
+            if len(values) % 1000 == 999:
+                check()
             value, at = _EVENT.raw_decode(text, at)
             values.append(value)
             at = _BETWEEN.match(text, at).end()  # type: ignore[union-attr]
     except (ValueError, RecursionError):
         mended = _TRAILING_COMMA.sub(r"\1", text[at:])
         if mended != text[at:]:
-            more, rest = decode_event(mended)
+            more, rest = decode_event(mended, most=most, check=check)
             return values + more, rest
     return values, text[at:]
 

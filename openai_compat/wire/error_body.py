@@ -31,7 +31,8 @@ _NO_QUOTA = frozenset(
 )
 _NO_BALANCE = (
     r"(?:insufficient|not enough|no|low|negative)\b.{0,20}\b(?:balance|credits?|funds|resource package)"
-    r"|balance (?:is |was )?(?:insufficient|not enough|too low)|out of credits?|please (?:recharge|top[ -]?up)|arrears|余额不足|欠费"
+    r"|balance (?:is |was )?(?:insufficient|not enough|too low)|out of credits?"
+    r"|please (?:recharge|top[ -]?up)|arrears|余额不足|欠费"
 )
 _TITLE = r"<title[^>]*>(.*?)</title>"
 _PASSING = r"rate.?limit|overloaded|unavailable|timeout|server.?error|internal"

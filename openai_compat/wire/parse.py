@@ -81,8 +81,8 @@ def parse_response(
 ) -> ChatResponse:
     """The answer in the body of a reply with HTTP 200.
 
-    An event stream in place of JSON is read as well; ``strict`` refuses one that does not say that it is complete, or of
-    which something cannot be read. ``several``: more than one choice was asked for.
+    An event stream in place of JSON is read as well; ``strict`` refuses one that does not say that it is complete, or
+    of which something cannot be read. ``several``: more than one choice was asked for.
 
     Raises:
         ResponseParseError: not JSON.
@@ -96,11 +96,11 @@ def parse_response(
     if not streamed:
         try:
             payload = decode_json(data)
-        except NotJSONError as error:
+        except NotJSONError as reason:
             # Some servers end even a whole body with "data: [DONE]".
             streamed = _DATA_LINE.search(data) is not None
             if not streamed:
-                raise _not_json(data, error, info.provider, request_id) from None
+                raise _not_json(data, reason, info.provider, request_id) from None
     if streamed:
         accumulator = Accumulator(
             info,
@@ -298,7 +298,8 @@ def stream_response(
     """Push the events of a streamed body into ``sink``, the last one ``done`` or ``error``; return the answer.
 
     Raises:
-        StreamError, ResponseParseError, ResponseShapeError: as for a call, after ``sink`` has heard of it; ``.partial`` has what came.
+        StreamError, ResponseParseError, ResponseShapeError: as for a call, after ``sink`` has heard of it; ``.partial``
+            has what came.
     """
     accumulator = Accumulator(call, inline_think=inline_think, think_opened=think_opened)
     try:

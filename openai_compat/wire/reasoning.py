@@ -63,8 +63,21 @@ class ReasoningSplitter:
         leading: only spans at the beginning, or right after another one, count.
     """
 
-    __slots__ = ("_buffer", "_closers", "_firsts", "_lead", "_leading", "_longest", "_needles", "_openers", "_over")
-    __slots__ += ("_pattern", "_reasoned", "_spaces", "_texted")
+    __slots__ = (
+        "_buffer",
+        "_closers",
+        "_firsts",
+        "_lead",
+        "_leading",
+        "_longest",
+        "_needles",
+        "_openers",
+        "_over",
+        "_pattern",
+        "_reasoned",
+        "_spaces",
+        "_texted",
+    )
 
     def __init__(self, tags: Iterable[Tag] = DEFAULT_TAGS, *, opened: bool = False, leading: bool = False) -> None:
         pairs = tag_pairs(tags)

@@ -150,7 +150,7 @@ class _Reader:
         self._feed: Callable[[bytes], Iterable[Any]] = self._begin
         self._pending = bytearray()  # a body that has not begun, a JSON body, or a line that has not ended
         self._scanned = 0
-        self._event = _Event()
+        self._event = _Event(check)
         self._stray = b""
 
     def feed(self, piece: bytes) -> Iterable[Any]:
@@ -192,7 +192,7 @@ class _Reader:
             payload = decode_json(body)
         except NotJSONError:
             text = body.decode("utf-8", "replace")
-            values, rest = decode_event(text)
+            values, rest = decode_event(text, most=1)
             if not values and not re.search(rb"^(?:data|event|error):|^\[DONE\]", body, re.MULTILINE):
                 self._stray = body
                 return
@@ -251,12 +251,12 @@ class _Reader:
             try:
                 payload = decode_json(data)
             except NotJSONError:
-                yield from _read(data.decode("utf-8", "replace"), "")
+                yield from _read(data.decode("utf-8", "replace"), "", self._check)
                 continue
             if type(payload) is dict:
                 yield payload
             else:
-                yield from _flat(payload)
+                yield from _flat(payload, self._check)
 
     def _lines(self, lines: list[bytes]) -> Iterator[Any]:
         for number, line in enumerate(lines, 1):
@@ -286,7 +286,8 @@ class _Event:
     one newline between their events.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, check: Callable[[], object]) -> None:
+        self._check = check
         self.known = False  # a line of an event stream has come
         self._clear()
 
@@ -366,11 +367,11 @@ class _Event:
         return [
             payload
             for event in SSEClient(iter([frame])).events()
-            for payload in _read(event.data.replace(_NEWLINE.decode(), "\n"), event.event)
+            for payload in _read(event.data.replace(_NEWLINE.decode(), "\n"), event.event, self._check)
         ]
 
 
-def _read(data: str, name: str) -> Iterator[Any]:
+def _read(data: str, name: str, check: Callable[[], object]) -> Iterator[Any]:
     """What the data of one event says, an event named ``error`` in a shape that is found to be one."""
     if data.lstrip().startswith("[DONE]"):
         yield DONE
@@ -379,26 +380,26 @@ def _read(data: str, name: str) -> Iterator[Any]:
         payload = decode_json(data)
     except NotJSONError:
         if name != "error":
-            yield from _read_words(data, name)
+            yield from _read_words(data, name, check)
             return
         payload = data
     if name == "error" and find_error(payload) is None:
         yield {"error": payload or data}
     else:
-        yield from _flat(payload)
+        yield from _flat(payload, check)
 
 
-def _flat(payload: Any) -> Iterator[Any]:
+def _flat(payload: Any, check: Callable[[], object]) -> Iterator[Any]:
     """A list is a list of chunks; a string is words."""
     if type(payload) is list:
         yield from payload
     elif type(payload) is str:
-        yield from _read_words(payload, "")
+        yield from _read_words(payload, "", check)
     else:
         yield payload
 
 
-def _read_words(data: str, name: str) -> Iterator[Any]:
+def _read_words(data: str, name: str, check: Callable[[], object]) -> Iterator[Any]:
     """What data that is not JSON says: nothing, several events, an error, or what nobody knows."""
     data = data.strip()
     if not data or _is_alive(data) or _is_alive(name):
@@ -409,11 +410,11 @@ def _read_words(data: str, name: str) -> Iterator[Any]:
         return
     if len(lines) > 1:
         # Events that one newline separates, which the specification joins into one.
-        found = [payload for line in lines for payload in _read(line, "")]
+        found = [payload for line in lines for payload in _read(line, "", check)]
         if not all(type(payload) is Lost for payload in found):
             yield from found
             return
-    values, rest = decode_event(data)
+    values, rest = decode_event(data, check=check)
     yield from values
     if rest.startswith("[DONE]"):
         yield DONE

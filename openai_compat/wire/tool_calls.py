@@ -74,8 +74,18 @@ class _Call:
     """One call while it grows."""
 
     __slots__ = (
-        *("announced", "arguments", "delta", "extra", "id", "name", "named_again", "nesting", "position"),
-        *("shown_id", "size", "type"),
+        "announced",
+        "arguments",
+        "delta",
+        "extra",
+        "id",
+        "name",
+        "named_again",
+        "nesting",
+        "position",
+        "shown_id",
+        "size",
+        "type",
     )
 
     def __init__(self, position: int) -> None:

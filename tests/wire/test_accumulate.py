@@ -522,7 +522,10 @@ def chunkings(draw: st.DrawFn, message: dict[str, Any]) -> list[dict[str, Any]]:
 
 @settings(deadline=None, max_examples=300)
 @given(
-    st.data(), messages(), st.sampled_from(["stop", "length", "tool_calls", None]), st.sampled_from(["leading", "all", "keep"])
+    st.data(),
+    messages(),
+    st.sampled_from(["stop", "length", "tool_calls", None]),
+    st.sampled_from(["leading", "all", "keep"]),
 )
 def test_a_whole_message_and_any_chunking_of_it_are_the_same_choice(
     data: st.DataObject, message: dict[str, Any], reason: str | None, inline_think: Any

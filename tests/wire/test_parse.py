@@ -259,7 +259,12 @@ def test_row_13_done_ends_the_stream() -> None:
 
 @pytest.mark.parametrize(
     ("body", "complete"),
-    [(sse(chunk("Hi"), done=False), False), (sse(chunk("Hi", "stop"), done=False), True), (sse(), True), (b": x", False)],
+    [
+        (sse(chunk("Hi"), done=False), False),
+        (sse(chunk("Hi", "stop"), done=False), True),
+        (sse(), True),
+        (b": x", False),
+    ],
 )
 def test_row_13_whether_the_stream_said_that_it_is_complete(body: bytes, complete: bool) -> None:
     assert events_of([body])[1] is complete

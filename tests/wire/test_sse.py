@@ -94,8 +94,79 @@ STREAMS: dict[str, tuple[bytes, list[Any]]] = {
     "json-body-invalid-utf8": (b'{"x": "\xff"}', [{"x": "\ufffd"}]),
     "json-array-body": (b"[%b,\n%b]" % (ONE, TWO), [A, B]),
     "json-array-body-lines": (b"[%b\n,\n%b\n]\n" % (ONE, TWO), [A, B]),
+    "json-body-then-done": (b"%b\n\ndata: [DONE]\n\n" % TWO, [B, DONE]),
+    "json-body-pretty-then-done": (b'{\n "a": 1\n}\n\ndata: [DONE]\n\n', [A, DONE]),
+    "json-body-then-events": (b"%b\ndata: %b\n\n" % (ONE, TWO), [A, B]),
+    "keep-alive-words": (
+        b"data: keepalive\n\ndata: PING\n\ndata: [heartbeat]\n\ndata: -- keep-alive --\n\nevent: ping\ndata: 12:00\n\n"
+        b'data: "ping"\n\ndata: : OPENROUTER PROCESSING\n\ndata: %b\n\n' % ONE,
+        [A],
+    ),
+    "two-on-a-line": (b"data: %b%b\n\ndata: %b %b\n\n" % (ONE, TWO, TWO, ONE), [A, B, B, A]),
+    "two-on-a-line-with-prefix": (b"data: %bdata: %b\n\ndata: %bdata: [DONE]\n\n" % (ONE, TWO, ONE), [A, B, A, DONE]),
+    "one-and-a-half-on-a-line": (b"data: %b%b\n\n" % (ONE, TWO[:9]), [A, Lost(TWO[:9].decode())]),
+    "half-and-one-on-a-line": (
+        b"data: %bdata: %b\n\n" % (TWO[:9], ONE),
+        [Lost(f"{TWO[:9].decode()}data: {ONE.decode()}")],
+    ),
+    "trailing-commas": (b'data: {"a": 1,}\n\ndata: {"b": {"c": "\xc3\xa9", } , }\n\n', [A, B]),
+    "comma-in-a-string": (b'data: {"x": ",}", }\n\n', [{"x": ",}"}]),
+    "prefix-damaged": (b"data: %b\n\ndat: %b\n\ndata: %b\n\n" % (ONE, TWO, ONE), [A, Lost(f"dat: {TWO.decode()}"), A]),
+    "first-prefix-damaged": (b"dat: %b\n\ndata: %b\n\n" % (TWO, ONE), [Lost(f"dat: {TWO.decode()}\n\n"), A]),
+    "unknown-fields": (b"data: %b\nfoo: bar\nbaz\n\n" % ONE, [A]),
+    "multi-line-damaged": (b'data: {"a":\ndata: "x\n\ndata: %b\n\n' % ONE, [Lost('{"a":\n"x'), A]),
     "html": (b"<html>\n\n<body>\n</html>\n\n", [NotAStream(b"<html>\n\n<body>\n</html>\n\n")]),
 }
+
+
+LONG: dict[str, tuple[bytes, list[Any]]] = {
+    "thousands-of-digits": (b'data: {"a": 1, "n": %b}\n\n' % (b"7" * 5000), [{"a": 1, "n": None}]),
+    "too-deep": (b"data: %b\n\ndata: %b\n\n" % (b"[" * 9999, ONE), [Lost("[" * 200), A]),
+    "objects-too-deep": (
+        b'data: {"x": %b\n\ndata: %b\n\n' % (b'{"x":' * 9999, ONE),
+        [Lost(('{"x": ' + '{"x":' * 99)[:200]), A],
+    ),
+}
+"""Too long to be cut at every place."""
+
+WORDS = [
+    "error: engine ran out of KV blocks",
+    "Error: out of memory",
+    "[ERROR] upstream closed",
+    "Internal Server Error",
+    "internal error, please retry",
+    "502 Bad Gateway",
+    "HTTP/1.1 503 Service Unavailable",
+    "ValueError: boom",
+    "torch.cuda.OutOfMemoryError: CUDA out of memory",
+    "RuntimeException: boom",
+    "SystemExit",
+    "Too Many Requests",
+    "upstream connect error or disconnect/reset before headers",
+    "Model is unavailable",
+]
+
+
+@pytest.mark.parametrize("words", WORDS)
+@pytest.mark.parametrize(
+    "form", ["data: {}\n\n", 'data: "{}"\n\n', "{}\n\n", "{}"], ids=["data", "json", "bare", "last"]
+)
+def test_words_that_are_an_error_are_one_wherever_they_stand(form: str, words: str) -> None:
+    body = b"data: %b\n\n" % ONE + form.format(words).encode()
+    said = words[7:] if form.startswith("{}") and words.startswith("error: ") else words
+    assert read([body]) == read(cut(body, range(1, len(body)))) == [A, {"error": said}]
+
+
+@pytest.mark.parametrize("prefix", [b"", b"data: "], ids=["bare", "data"])
+def test_of_a_traceback_the_last_line_is_the_error(prefix: bytes) -> None:
+    trace = [b"Traceback (most recent call last):", b'  File "x.py", line 1, in f', b"ValueError: boom"]
+    body = b"data: %b\n\n" % ONE + b"".join(prefix + line + b"\n" for line in trace) + b"\n"
+    assert read([body]) == [A, {"error": "ValueError: boom"}]
+
+
+def test_a_page_in_the_middle_of_a_stream_is_an_error() -> None:
+    (_, error) = read([b"data: %b\n\n<html><title>502 Bad Gateway</title>\n\n" % ONE])
+    assert find_error(error) is not None
 
 
 def each(streams: dict[str, tuple[bytes, list[Any]]]) -> Any:
@@ -106,7 +177,7 @@ def read(chunks: list[bytes]) -> list[Any]:
     return list(iter_payloads(chunks))
 
 
-@each(STREAMS)
+@each(STREAMS | LONG)
 def test_row_13_payloads_of_a_stream(body: bytes, wanted: list[Any]) -> None:
     assert read([body]) == wanted
 
@@ -305,6 +376,14 @@ LARGE = {
     "json-body": lambda size: b'{"x": "' + b"x" * (100 * size) + b'"}',
     "json-lines": lambda size: b'{"x": 1}\n' * size,
     "carriage-returns": lambda size: b"\r" * (10 * size),
+    "fields": lambda size: b"data: {\n" + b"event: a\n" * size + b"\n",
+    "short-lines": lambda size: b"data: [\n" + b"data: 1\n" * size + b"\n",
+    "bare-words": lambda size: b"data: {}\n\n" + b"no\n" * size,
+    "objects-on-a-line": lambda size: b"data: " + b'{"x": 1}' * size + b"\n\n",
+    "trailing-commas": lambda size: b"data: " + b'{"x": 1,}' * size + b"\n\n",
+    "underscores": lambda size: b"data: " + b"a_" * (10 * size) + b"\n\n",
+    "spaces": lambda size: b"data: " + b" " * (10 * size) + b"x\n\n",
+    "junk-between-braces": lambda size: b"data: " + b'{"' * (10 * size) + b"\n\n",
 }
 
 
@@ -316,6 +395,51 @@ def test_cost_is_linear_in_the_size(make: Any) -> None:
 @pytest.mark.parametrize("make", LARGE.values(), ids=LARGE)
 def test_cost_is_linear_in_the_size_of_one_chunk(make: Any) -> None:
     assert growth(lambda size: sum(1 for _ in iter_payloads([make(size)])), 6_000) < 10
+
+
+# Time
+
+
+def looks(body: bytes, limit: int = 1 << 30) -> list[int]:
+    """How many payloads had been read at each look at the time."""
+    seen: list[int] = []
+    taken: list[Any] = []
+    taken.extend(iter_payloads([body], max_event_bytes=limit, check=lambda: seen.append(len(taken))))
+    return seen
+
+
+LASTING: dict[str, bytes] = {
+    "comments": b": ping\n\n" * 99_999,
+    "events": b"data: {}\n\n" * 99_999,
+    "json": b"{}\n" * 99_999,
+    "objects-on-a-line": b"data: " + b"{}" * 999_999,
+    "blank": b"data: {}\n" + b"\n" * 999_999,
+    "fields": b"data: {\n" + b"event: a\n" * 99_999,
+    "lines": b"data: [\n" + b"data: 1,\n" * 99_999,
+    "junk": b"data: junk\n\n" * 99_999,
+    "text": b"x" * 9_999_999,
+}
+
+
+@pytest.mark.parametrize("body", LASTING.values(), ids=LASTING)
+def test_the_time_is_looked_at_whatever_comes(body: bytes) -> None:
+    lines = body.count(b"\n")
+    assert len(looks(body)) >= max(len(body) // PIECE, lines // (2 * BATCH))
+
+
+def test_what_a_look_at_the_time_raises_ends_the_reading() -> None:
+    def over() -> None:
+        if len(taken) > 3:
+            raise TimeoutError
+
+    taken: list[Any] = []
+    with pytest.raises(TimeoutError):
+        taken.extend(iter_payloads([b"data: {}\n\n"] * 9, check=lambda: (taken.append(0), over())))
+    assert 0 < len(taken) < 9
+
+
+def test_a_beat_is_handed_on() -> None:
+    assert list(iter_payloads([b"data: {}\n", BEAT, b"\n"])) == [BEAT, {}]
 
 
 # Telling a stream from a JSON body
