@@ -104,10 +104,8 @@ def _grows(item: dict[str, Any]) -> bool:
 
 def _is_another_picture(entry: dict[str, Any], item: dict[str, Any]) -> bool:
     """Whether this is a picture of its own, though it has the index of another."""
-    if "image_url" not in item:
-        return False
-    old, new = _url(plain(entry)), _url(item)
-    return bool(old) and old != new and new.startswith(("data:", "http"))
+    new = _url(item) if "image_url" in item else ""
+    return new.startswith(("data:", "http")) and _url(plain(entry)) not in ("", new)
 
 
 def _url(item: Any) -> str:

@@ -181,14 +181,16 @@ class ToolCallAssembler:
             elif again and not call_id:
                 # A repeated name, or a new call whose arguments are still to come: what follows will tell.
                 call.named_again = again
+        plain = _CALL_KEYS.issuperset(entry) and _FUNCTION_KEYS.issuperset(function)
         if call is None and not (name or fresh) and self._calls:
-            if not piece:
+            if plain and not piece:
                 # It announces a call that is named later, if at all.
                 self._early_ids[index] = call_id
                 return
             call, call_id = self._calls[-1], ""
         if call is None:
-            self._announce_last(progress)
+            if self._calls:
+                self._announce(self._calls[-1], progress)
             call = self._open(index)
             call.type = kind
             call_id = call_id or self._early_ids.pop(index, "")
@@ -197,7 +199,7 @@ class ToolCallAssembler:
             self._identify(call, call_id)
         if name:
             call.add_name(name)
-        if not (_CALL_KEYS.issuperset(entry) and _FUNCTION_KEYS.issuperset(function)):
+        if not plain:
             _keep_extra(call, entry, function)
         if piece:
             call.add_arguments(piece)
@@ -208,14 +210,11 @@ class ToolCallAssembler:
             self._announce(call, progress)
 
     def announce(self) -> list[tuple[Opened, ToolCallDelta]]:
-        """The events of a call that was named, and has had no arguments, now that nothing follows."""
+        """The events of calls that were named, and have had no arguments, now that nothing follows."""
         progress: list[tuple[Opened, ToolCallDelta]] = []
-        self._announce_last(progress)
+        for call in self._calls:
+            self._announce(call, progress)
         return progress
-
-    def _announce_last(self, progress: list[tuple[Opened, ToolCallDelta]]) -> None:
-        if self._calls:
-            self._announce(self._calls[-1], progress)
 
     def _announce(self, call: _Call, progress: list[tuple[Opened, ToolCallDelta]]) -> None:
         """Name a call, once: a name may come in pieces, and is whole when the arguments begin."""

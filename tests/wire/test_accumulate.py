@@ -13,7 +13,7 @@ from arbitrary import growth, json_values, nested, nested_lists, payloads, piece
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from openai_compat.errors import ResponseShapeError, StreamInterruptedError, StreamServerError
+from openai_compat.errors import ResponseShapeError, StreamError, StreamInterruptedError, StreamServerError
 from openai_compat.wire.accumulate import Accumulator, verdict
 from openai_compat.wire.messages import ToolCall, Usage
 from openai_compat.wire.response import CallInfo, ChatResponse, Choice, StreamEvent
@@ -403,6 +403,116 @@ def test_response_has_what_the_caller_knows() -> None:
     assert (answer.request_id, answer.headers, answer.raw) == ("r", {"a": "b"}, {"c": 1})
 
 
+# Half an answer
+
+REASONS: dict[str, tuple[Any, bool]] = {
+    "tool_calls": ("tool_calls", True),
+    "stop": ("stop", True),
+    "STOP": ("STOP", True),
+    "function_call": ("function_call", True),
+    "length": ("length", False),
+    "content_filter": ("content_filter", False),
+    "abort": ("abort", False),
+    "unheard-of": ("xyz", False),
+    "none": (None, False),
+}
+
+
+@pytest.mark.parametrize("arguments", ["", "null", None])
+@pytest.mark.parametrize(("reason", "runs"), REASONS.values(), ids=REASONS)
+def test_row_15_no_arguments_mean_an_empty_object_only_where_the_answer_is_whole(
+    reason: Any, runs: bool, arguments: Any
+) -> None:
+    calls = [{"index": 0, "id": "a", "function": {"name": "f", "arguments": arguments}}]
+    events, answer = run(chunk({"tool_calls": calls}), chunk({}, reason))
+    (call,) = answer.tool_calls
+    assert (call.arguments, call.invalid) == (({}, False) if runs else (None, True))
+    assert [event.tool_call for event in events if event.tool_call] == [call]
+    (told,) = run(whole({"tool_calls": calls}, reason))[1].tool_calls
+    assert told.invalid is not (runs or reason is None), "a message in one piece without a reason is whole"
+
+
+def test_row_13_an_answer_of_which_something_is_lost_is_truncated_and_has_no_valid_call() -> None:
+    accumulator = Accumulator()
+    accumulator.feed(chunk({"tool_calls": [{"id": "a", "function": {"name": "f", "arguments": "{}"}}]}, "tool_calls"))
+    accumulator.skipped += 1
+    answer = accumulator.response()
+    assert (answer.truncated, answer.skipped_events, answer.tool_calls[0].invalid) == (True, 1, True)
+
+
+# One answer, or several
+
+
+def test_where_one_answer_was_asked_for_whatever_comes_is_it() -> None:
+    call = {"index": 0, "id": "a", "function": {"name": "f", "arguments": "{}"}}
+    pieces = [("H", 0), ("e", 1), ("y", 7)]
+    events, answer = run(
+        *({"choices": [{"index": index, "delta": {"content": text}}]} for text, index in pieces),
+        {"choices": [{"index": 1, "delta": {"tool_calls": [call]}, "finish_reason": "tool_calls"}]},
+    )
+    assert "".join(event.delta for event in events) == answer.text == "Hey"
+    assert [call.name for call in answer.tool_calls] == ["f"]
+    assert len(answer.choices) == 1
+
+
+def test_choices_without_end_are_an_error() -> None:
+    choices = [{"index": index, "delta": {"content": "x"}} for index in range(300_000)]
+    with pytest.raises(StreamError, match="more than 1,000 choices"):
+        run({"choices": choices}, several=True)
+    assert len(run({"choices": choices})[1].choices) == 1
+
+
+def test_text_without_end_is_an_error() -> None:
+    piece = "x" * 1024 * 1024
+    with pytest.raises(StreamError, match="longer than 67,108,864 characters"):
+        run(*[chunk({"content": piece})] * 65)
+
+
+def test_a_finish_reason_is_the_end_unless_more_comes_with_it() -> None:
+    accumulator = Accumulator()
+    found = []
+    for reason, text in [("stop", "a"), ("stop", "b"), (None, "c"), ("stop", None)]:
+        accumulator.feed(chunk({"content": text}, reason))
+        found.append(accumulator.finished)
+    assert found == [True, False, False, True]
+
+
+# Thoughts told twice
+
+TWICE: dict[str, tuple[list[Any], str, str]] = {
+    "field-then-inline": ([{"reasoning": "hm"}, {"content": "<think>hm</think>Hi"}], "Hi", "hm"),
+    "side-by-side": (
+        [{"reasoning": "h", "content": "<think>h"}, {"reasoning": "m", "content": "m"}, {"content": "</think>Hi"}],
+        "Hi",
+        "hm",
+    ),
+    "space-around": ([{"reasoning": "hm\n"}, {"content": "\n<think>\nhm\n</think>\n\nHi"}], "Hi", "hm\n"),
+    "prose": ([{"reasoning": "hm"}, {"content": "<think> is a tag"}], "<think> is a tag", "hm"),
+    "other-thoughts": ([{"reasoning": "hm"}, {"content": "<think>a</think>b"}], "<think>a</think>b", "hm"),
+    "longer": ([{"reasoning": "hm"}, {"content": "<think>hm, and</think>b"}], "<think>hm, and</think>b", "hm"),
+    "no-tag": ([{"reasoning": "hm"}, {"content": " Hi"}], " Hi", "hm"),
+    "half-a-tag": ([{"reasoning": "hm"}, {"content": "<thi"}], "<thi", "hm"),
+}
+
+
+@pytest.mark.parametrize(("deltas", "text", "reasoning"), TWICE.values(), ids=TWICE)
+def test_row_07_thoughts_in_a_field_make_a_tag_prose(deltas: list[Any], text: str, reasoning: str) -> None:
+    events, answer = run(*map(chunk, deltas), chunk({}, "stop"))
+    assert (answer.text, answer.reasoning) == (text, reasoning)
+    assert "".join(event.delta for event in events) == text
+    message: dict[str, str] = {}
+    for delta in deltas:
+        for key, value in delta.items():
+            message[key] = message.get(key, "") + value
+    at_once = run(whole(message))[1]
+    assert (at_once.text, at_once.reasoning) == (text, reasoning)
+
+
+def test_row_07_thoughts_in_a_field_take_the_tag_of_the_prompt_with_them() -> None:
+    _, answer = run(chunk({"reasoning": "hm"}), chunk({"content": "Hi"}), think_opened=True)
+    assert (answer.text, answer.reasoning) == ("Hi", "hm")
+
+
 # Verdicts
 
 
@@ -416,6 +526,9 @@ FINE: dict[str, ChatResponse] = {
     "unknown": answer("unknown", text="Hi"),
     "calls": answer("tool_calls", tool_calls=(NAMED,)),
     "refusal": answer(refusal="No."),
+    "audio": answer(extra={"audio": {"id": "a", "data": "AAAA"}}),
+    "pictures": answer(extra={"images": [{"image_url": {"url": "data:image/png;base64,AAAA"}}]}),
+    "parts": answer(parts=({"type": "file", "file": {}},)),
     "one-of-two": ChatResponse(choices=(Choice(), Choice(index=1, text="Hi"))),
 }
 WRONG: dict[str, tuple[ChatResponse, str]] = {
@@ -462,10 +575,14 @@ def test_row_13_a_stream_cut_short_is_refused_where_strict() -> None:
         assert (error.partial, error.retryable) == (response, True)
 
 
-def test_finish_reason_error_is_a_server_error() -> None:
-    error = verdict(answer("error", text="Hi"), complete=True, strict=False)
+@pytest.mark.parametrize(
+    ("reason", "retryable"), [("error", False), ("network_error", True), ("insufficient_system_resource", True)]
+)
+def test_finish_reasons_that_are_a_failure_of_the_server(reason: str, retryable: bool) -> None:
+    error = verdict(answer(reason, text="Hi"), complete=True, strict=False)
     assert type(error) is StreamServerError
     assert error.partial is not None
+    assert error.retryable is retryable
 
 
 # Properties
@@ -634,6 +751,13 @@ MANY: dict[str, Any] = {
     "arguments": {"tool_calls": [{"index": 0, "id": "a", "function": {"name": "f", "arguments": "[1"}}]},
     "legacy": {"function_call": {"arguments": "[1"}},
     "extra": {"signature": "s"},
+    "audio": {"audio": {"id": "a", "data": "AAAA", "transcript": "x"}},
+    "pictures": {"images": [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}]},
+    "citations": {"annotations": [{"type": "url_citation", "url_citation": {"url": "https://x"}}]},
+    "thinking-blocks": {"thinking_blocks": [{"type": "thinking", "thinking": "a b"}]},
+    "thoughts-told-twice": {"reasoning": "ab", "content": "ab"},
+    "empty": {},
+    "white-space": {"content": " "},
 }
 
 

@@ -11,6 +11,7 @@ from arbitrary import cut, growth, json_values, pieces, quick, texts
 from hypothesis import given
 from hypothesis import strategies as st
 
+from openai_compat.errors import StreamError
 from openai_compat.wire.messages import ToolCall
 from openai_compat.wire.tool_calls import ToolCallAssembler, parse_arguments
 
@@ -150,6 +151,65 @@ DIALECTS: dict[str, tuple[list[Any], list[tuple[str, str, Any]]]] = {
     "arguments-empty": ([[entry("f", "", index=0, id="a")]], [("a", "f", {})]),
     "arguments-number": ([[entry("f", 7, index=0, id="a")]], [("a", "f", None)]),
     "one-object-in-place-of-a-list": ([entry("f", '{"x": 1}', id="a")], [F1]),
+    "index-drifts": (
+        [[entry("f", "", index=0, id="a")], [entry(None, '{"x":', index=1)], [entry(None, " 1}", index=2)]],
+        [F1],
+    ),
+    "id-drifts": (
+        [[entry("f", "", index=0, id="a")], [entry(None, '{"x":', index=0, id="z")], [entry(None, " 1}", id="y")]],
+        [F1],
+    ),
+    "drift-after-two-calls": (
+        [
+            [entry("f", '{"x": 1}', index=0, id="a")],
+            [entry("g", '{"y"', index=1, id="b")],
+            [entry(None, ": 2}", index=7, id="z")],
+        ],
+        [F1, G2],
+    ),
+    "arguments-said-again-without-a-name": (
+        [[entry("f", "", index=0, id="a")], [entry(None, '{"x": 1}', index=0)], [entry(None, '{"x": 1}', index=0)]],
+        [F1],
+    ),
+    "pieces-said-again-as-a-whole": (
+        [
+            [entry("f", '{"x"', index=0, id="a")],
+            [entry(None, ": 1}", index=0)],
+            [entry(None, '{"x": 1}', index=0, id="a")],
+        ],
+        [F1],
+    ),
+    "other-arguments-after-the-end": (
+        [[entry("f", '{"x": 1}', index=0, id="a")], [entry(None, '{"x": 2}', index=0)]],
+        [("a", "f", None)],
+    ),
+    "two-named-at-index-0-without-ids": (
+        [[entry("f", '{"x": 1}', index=0)], [entry("g", '{"y": 2}', index=0)]],
+        [("made1", "f", {"x": 1}), ("made2", "g", {"y": 2})],
+    ),
+    "the-same-twice-at-index-0-without-ids": (
+        [[entry("f", '{"x": 1}', index=0)], [entry("f", '{"x": 1}', index=0)]],
+        [("made1", "f", {"x": 1}), ("made2", "f", {"x": 1})],
+    ),
+    "two-named-at-index-0-in-one-delta": (
+        [[entry("f", "", index=0), entry("g", "", index=0)], [entry(None, '{"y": 2}', index=0)]],
+        [("made1", "f", {}), ("made2", "g", {"y": 2})],
+    ),
+    "announced-with-an-id-then-named": (
+        [
+            [entry("f", '{"x": 1}', index=0, id="a")],
+            [entry(None, "", index=1, id="b")],
+            [entry("g", '{"y": 2}', index=1)],
+        ],
+        [F1, G2],
+    ),
+    "custom": (
+        [
+            [{"index": 0, "id": "a", "type": "custom", "custom": {"name": "sql", "input": "select "}}],
+            [{"index": 0, "custom": {"input": "1;"}}],
+        ],
+        [("a", "sql", None)],
+    ),
     "junk-between": ([None, "x", [None, 7, "x", entry("f", '{"x": 1}', id="a")], []], [F1]),
     "function-null": ([[{"index": 0, "id": "a", "function": None}], [entry("f", '{"x": 1}', index=0)]], [F1]),
     "gpt-oss": ([[entry("f<|channel|>commentary", '{"x": 1}', index=0, id="a")]], [F1]),
@@ -273,6 +333,58 @@ def test_a_legacy_call_beside_tool_calls_is_the_same_call() -> None:
     calls.feed_legacy({"name": "f", "arguments": "{}"})
     list(calls.feed([entry("f", "{}", id="a")]))
     assert brief(calls.finish()) == [("a", "f", {})]
+
+
+def test_calls_of_other_types_keep_them() -> None:
+    (builtin,) = fed([entry("$web_search", '{"q": 1}', index=0, id="a", type="builtin_function")])
+    assert (builtin.type, builtin.arguments, builtin.to_wire()["type"]) == ("builtin_function", {"q": 1}, builtin.type)
+    custom = {"id": "a", "type": "custom", "custom": {"name": "sql", "input": "select 1;"}}
+    (call,) = fed([custom], whole=True)
+    assert (call.name, call.arguments, call.arguments_json, call.invalid) == ("sql", None, "select 1;", True)
+    assert call.to_wire() == custom
+
+
+def test_events_and_calls_have_the_same_names_and_ids() -> None:
+    calls = assembler()
+    deltas = [[entry("get_", "", index=0)], [entry("weather<|chan", "", index=0)], [entry(None, "{}", index=0)]]
+    deltas += [[entry("ping", "", index=1, id="b")], [entry(None, "", index=1, extra_content={"s": 1})]]
+    events = [event for delta in deltas for event in calls.feed(delta)] + calls.announce()
+    told = [(delta.position, delta.id, delta.name) for kind, delta in events if kind == "tool_call"]
+    assert told == [(at, call.id, call.name) for at, call in enumerate(calls.finish())]
+    assert told == [(0, "made1", "get_weather"), (1, "b", "ping")]
+
+
+CUT: dict[str, tuple[str, bool]] = {
+    "empty": ("", False),
+    "blank": (" ", False),
+    "null": ("null", False),
+    "half": ('{"x": "/tm', False),
+    "whole": ('{"x": 1}', True),
+    "number": ("5", False),
+    "true": ("true", False),
+    "list": ("[]", False),
+}
+
+
+@pytest.mark.parametrize(("text", "valid"), CUT.values(), ids=CUT)
+def test_row_15_in_an_answer_that_was_cut_only_a_whole_object_is_a_call(text: str, valid: bool) -> None:
+    calls = assembler()
+    calls.feed([entry("f", text, index=0, id="a")])
+    (call,) = calls.finish(whole=False)
+    assert (call.invalid, call.arguments_json) == (not valid, text)
+    (lost,) = calls.finish(lost=True)
+    assert (lost.invalid, lost.arguments) == (True, None)
+
+
+def test_too_many_calls_are_an_error() -> None:
+    calls = assembler()
+    with pytest.raises(StreamError, match="more than 10,000 tool calls"):
+        calls.feed([entry("f", "{}", index=number) for number in range(100_000)])
+
+
+def test_an_index_costs_no_more_for_being_large() -> None:
+    (call,) = fed([entry("f", "{", index=10**9)], [entry(None, "}", index=10**9)])
+    assert call.arguments == {}
 
 
 # Properties
