@@ -388,6 +388,7 @@ class Client:
                 think_tags=self._think_tags,
                 several=_several(body),
                 strict=self._strict,
+                as_text=as_text,
                 make_id=_new_id,
                 latency_ms=call.deadline.elapsed_ms,
                 request_id=reply.request_id,

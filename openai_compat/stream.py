@@ -243,6 +243,7 @@ class _Reading:
                     stopped=self._stop.is_cancelled,
                     check=reply.clock.check,
                     strict=self._strict,
+                    as_text=as_text,
                 ),
                 reply.clock.held,
             )

@@ -9,6 +9,8 @@ from ..errors import APITimeoutError, Cancelled, Phase
 
 _SLACK = 0.05
 """Seconds: a wait may end this much before its limit, and is taken for having reached it."""
+FAREWELL = 2.0
+"""Seconds that the end of a body is waited for, when the answer is complete."""
 _WORDS: dict[Phase, str] = {
     "connect": "no connection to {where} within {seconds:g} s",
     "first_token": "no answer from {where} within {seconds:g} s",
@@ -43,8 +45,15 @@ class Clock:
         """Something has come, or was sent: the phase begins anew."""
         self._since = time.monotonic()
 
-    def heard(self, *, token: bool) -> None:
-        """A payload of a stream has come: with a piece of the answer in it, the idle limit starts anew."""
+    def heard(self, *, token: bool, over: bool = False) -> None:
+        """A payload of a stream has come: with a piece of the answer in it, the idle limit starts anew.
+
+        Once all has been said (``over``), the end of the body is not waited for as long as a piece.
+        """
+        if over:
+            idle = self.deadline.timeout.idle
+            self.enter("idle", FAREWELL if idle is None else min(idle, FAREWELL))
+            return
         if not token:
             return
         if self.phase == "first_token":

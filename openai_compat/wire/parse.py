@@ -78,11 +78,13 @@ def parse_response(
     headers: Mapping[str, str] | None = None,
     secrets: Iterable[str] = (),
     url: str = "",
+    as_text: Callable[[Any], Any] | None = None,
 ) -> ChatResponse:
     """The answer in the body of a reply with HTTP 200.
 
     An event stream in place of JSON is read as well; ``strict`` refuses one that does not say that it is complete, or
-    of which something cannot be read. ``several``: more than one choice was asked for.
+    of which something cannot be read. ``several``: more than one choice was asked for. ``as_text``: ``text_of_call``,
+    where the answer was asked for as a call.
 
     Raises:
         ResponseParseError: not JSON.
@@ -117,6 +119,7 @@ def parse_response(
             request_id=request_id,
             secrets=secrets,
             strict=strict,
+            as_text=as_text,
         )
         try:
             complete = drain(events)
@@ -148,7 +151,7 @@ def parse_response(
             )
         complete = True
         response = parse_turn(
-            payload,
+            payload if as_text is None else as_text(payload),
             call=info,
             inline_think=inline_think,
             think_opened=think_opened,
@@ -208,6 +211,7 @@ def stream_events(
     stopped: Callable[[], bool] | None = None,
     check: Callable[[], object] | None = None,
     strict: bool = False,
+    as_text: Callable[[Any], Any] | None = None,
 ) -> Generator[StreamEvent, None, bool]:
     """The events of a streamed body, all but the last; returns whether the answer is known to be complete.
 
@@ -215,10 +219,12 @@ def stream_events(
     answer not complete.
 
     Args:
-        heard: called with ``token=`` for each payload: whether there was a piece of the answer in it.
+        heard: called for each payload with ``token=``, whether there was a piece of the answer in it, and ``over=``,
+            whether all has been said.
         stopped: asked before each payload: whether the caller has ended the call.
         check: called at least every 64 KB and every 1,000 lines; what it raises ends the reading.
         strict: an event that cannot be read ends the call.
+        as_text: ``text_of_call``, where the answer was asked for as a call.
 
     Raises:
         StreamServerError: the server sent an error inside the stream.
@@ -243,9 +249,9 @@ def stream_events(
                 continue
             if type(payload) is NotAStream:
                 decode_body(payload.body, provider=accumulator.call.provider, request_id=request_id)
-            events = accumulator.feed(payload)
+            events = accumulator.feed(payload if as_text is None else as_text(payload))
             if heard is not None:
-                heard(token=bool(events))
+                heard(token=bool(events), over=not events and accumulator.settled)
             yield from events
             if accumulator.error is not None:
                 raise stream_error(accumulator.error, provider=accumulator.call.provider, secrets=secrets)
