@@ -259,6 +259,8 @@ class Client:
         variable = key.variable if isinstance(key, _EnvironmentKey) else None
         if variable:
             del options["api_key"]
+        if callable(options.get("api_key")):
+            _check_picklable(options["api_key"])
         secret = _secret_option(options)
         if secret and not options["pickle_key"]:
             raise ConfigurationError(
@@ -814,6 +816,8 @@ class Client:
                 tried.add(learnt)
                 if rebuild is not None and learnt.echo != dialect.echo:
                     body = rebuild(learnt)
+                if learnt.adapt(body)[0] == adapted:
+                    raise  # what was learnt changes nothing here
                 dialect = learnt
             else:
                 if dialect is not known:
@@ -888,6 +892,15 @@ def _restored_client(cls: type[Client], options: dict[str, Any], variable: str |
         if options["api_key"] is None:
             raise ConfigurationError(f"{variable} is not set, which had the key of the client in this pickle")
     return cls(**options)
+
+
+def _check_picklable(function: Callable[[], str]) -> None:
+    import pickle
+
+    try:
+        pickle.dumps(function)
+    except Exception as error:
+        raise ConfigurationError(f"api_key is a function that cannot be pickled: {error}") from None
 
 
 def _secret_option(options: Mapping[str, Any]) -> str | None:

@@ -80,6 +80,14 @@ class Conversation:
         self._usage: Usage | None = None
         self._turn = threading.Lock()
 
+    def __getstate__(self) -> dict[str, Any]:
+        # Which turn is under way is no part of a copy.
+        return {name: value for name, value in self.__dict__.items() if name != "_turn"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._turn = threading.Lock()
+
     def _repr_html_(self) -> str:
         from ._html import conversation_html
 
@@ -164,7 +172,6 @@ class Conversation:
         """Another conversation with the same past; from here on each has its own history and count of tokens."""
         other = copy.copy(self)
         other._usage = None
-        other._turn = threading.Lock()
         return other
 
     def undo(self) -> tuple[Message, ...]:
