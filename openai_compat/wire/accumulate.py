@@ -115,6 +115,16 @@ class Accumulator:
                     self._feed_choice(choice, position, events)
         return events
 
+    def feed_text(self, text: str) -> list[StreamEvent]:
+        """The events of a chunk that differs from an earlier one in the content of its first choice alone."""
+        events: list[StreamEvent] = []
+        state = self._choices[0]
+        if text:
+            state.feed_text(text, events)
+            if events and state.finish_reason:
+                state.went_on = True
+        return events
+
     def _keep_extra(self, payload: dict[str, Any]) -> None:
         for key, value in payload.items():
             if key not in _CHUNK_KEYS and value is not None:
@@ -372,8 +382,11 @@ class _ChoiceState:
             if type(content) is not str:
                 self._feed_parts(content, events)
             else:
-                self._content.append(content)
-                self._add_text(content, events)
+                self.feed_text(content, events)
+
+    def feed_text(self, text: str, events: list[StreamEvent]) -> None:
+        self._content.append(text)
+        self._add_text(text, events)
 
     def _news_in(self, message: dict[str, Any]) -> dict[str, Any]:
         """Of a whole message after its own deltas, what they did not bring."""

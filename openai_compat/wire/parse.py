@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from ..errors import (
@@ -21,6 +21,7 @@ from .accumulate import Accumulator, InlineThink, verdict
 from .decode import NotJSONError, decode_json
 from .error_body import ErrorDetail, describe_text, find_error, status_error, stream_error
 from .reasoning import Tag
+from .repeated import Repeated
 from .response import CallInfo, ChatResponse, StreamEvent
 from .sse import BEAT, DONE, MAX_EVENT_BYTES, Lost, NotAStream, iter_payloads, looks_like_sse
 
@@ -235,7 +236,8 @@ def stream_events(
     """
     done = False
     try:
-        for payload in iter_payloads(_to_the_end(chunks, accumulator), max_event_bytes=max_event_bytes, check=check):
+        payloads = iter_payloads(chunks, max_event_bytes=max_event_bytes, check=check, repeated=Repeated())
+        for payload in payloads:
             if payload is DONE:
                 done = True
                 break
@@ -249,7 +251,10 @@ def stream_events(
                 continue
             if type(payload) is NotAStream:
                 decode_body(payload.body, provider=accumulator.call.provider, request_id=request_id)
-            events = accumulator.feed(payload if as_text is None else as_text(payload))
+            if type(payload) is str:  # of a chunk that is like the one before, its text
+                events = accumulator.feed_text(payload)
+            else:
+                events = accumulator.feed(payload if as_text is None else as_text(payload))
             if heard is not None:
                 heard(token=bool(events), over=not events and accumulator.settled)
             yield from events
@@ -257,17 +262,12 @@ def stream_events(
                 raise stream_error(accumulator.error, provider=accumulator.call.provider, secrets=secrets)
     except StreamError as error:
         raise stamped(error, accumulator.call.provider, request_id) from None
-    yield from accumulator.finish()
-    return (done or accumulator.finished) and not accumulator.skipped
-
-
-def _to_the_end(chunks: Iterable[bytes], accumulator: Accumulator) -> Iterator[bytes]:
-    """The chunks; a connection that breaks when all has been said has come to its end."""
-    try:
-        yield from chunks
     except APIConnectionError:
+        # When all has been said, a connection that breaks has come to its end.
         if not accumulator.finished:
             raise
+    yield from accumulator.finish()
+    return (done or accumulator.finished) and not accumulator.skipped
 
 
 def _lose(lost: Lost, accumulator: Accumulator, secrets: Iterable[str], strict: bool) -> None:

@@ -20,6 +20,7 @@ from sseclient import SSEClient
 from ..errors import StreamError
 from .decode import NotJSONError, decode_event, decode_json
 from .error_body import find_error
+from .repeated import Repeated
 
 DONE = object()
 """What stands for ``[DONE]`` among the payloads; nothing follows it."""
@@ -91,6 +92,7 @@ def iter_payloads(
     *,
     max_event_bytes: int = MAX_EVENT_BYTES,
     check: Callable[[], object] | None = None,
+    repeated: Repeated | None = None,
 ) -> Iterator[Any]:
     """The decoded payloads of a streamed body, then ``DONE`` if it said so; ``Lost`` for what cannot be read.
 
@@ -99,59 +101,74 @@ def iter_payloads(
 
     Args:
         check: called at least every 64 KB and every 1,000 lines, whatever they are; what it raises ends the reading.
+        repeated: what reads chunks that differ from an earlier one in one string alone; their payloads are what its
+            ``read`` gives.
 
     Raises:
         StreamError: one event, or the JSON body, is larger than ``max_event_bytes``.
     """
     check = check or _nothing
-    reader = _Reader(max_event_bytes, check)
-    for piece in _pieces(chunks, check):
-        if piece is BEAT:
+    reader = _Reader(max_event_bytes, check, repeated)
+    for chunk in chunks:
+        check()
+        if chunk is BEAT:
             yield BEAT
             continue
-        for payload in reader.feed(piece):
-            yield payload
-            if payload is DONE:
-                return
+        for piece in reader.cleaned(chunk):
+            if repeated is not None and reader.idle and piece.startswith(b"data:") and piece.endswith(b"\n\n"):
+                # One event, and one of many of its kind: no other way is as short.
+                found = repeated.read(piece[5:-2])
+                if found is not None:
+                    yield found
+                    continue
+            for payload in reader.feed(piece):
+                yield payload
+                if payload is DONE:
+                    return
     for payload in reader.finish():
         yield payload
         if payload is DONE:
             return
 
 
-def _pieces(chunks: Iterable[bytes], check: Callable[[], object]) -> Iterator[bytes]:
-    """The chunks in pieces of bounded size, with LF line ends, also where a CR and its LF come in two chunks."""
-    after_cr = False
-    for chunk in chunks:
-        check()
-        if chunk is BEAT:
-            yield chunk
-            continue
-        for at in range(0, len(chunk), PIECE):
-            if at:
-                check()
-            piece = chunk if len(chunk) <= PIECE else chunk[at : at + PIECE]
-            if after_cr:
-                after_cr = False
-                piece = piece.removeprefix(b"\n")
-            if b"\r" in piece:
-                after_cr = piece.endswith(b"\r")
-                piece = piece.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-            if piece:
-                yield piece
-
-
 class _Reader:
     """Takes pieces with LF line ends, and gives the payloads of the events that have ended."""
 
-    def __init__(self, limit: int, check: Callable[[], object]) -> None:
+    def __init__(self, limit: int, check: Callable[[], object], repeated: Repeated | None) -> None:
         self._limit = limit
         self._check = check
+        self._repeated = repeated
+        self._after_cr = False
         self._feed: Callable[[bytes], Iterable[Any]] = self._begin
         self._pending = bytearray()  # a body that has not begun, a JSON body, or a line that has not ended
         self._scanned = 0
         self._event = _Event(check)
         self._stray = b""
+
+    def cleaned(self, chunk: bytes) -> Iterable[bytes]:
+        """A chunk in pieces of bounded size, with LF line ends, also where a CR and its LF come in two chunks."""
+        if len(chunk) <= PIECE and not self._after_cr and b"\r" not in chunk:
+            return (chunk,) if chunk else ()
+        return self._cleaned(chunk)
+
+    def _cleaned(self, chunk: bytes) -> Iterator[bytes]:
+        for at in range(0, len(chunk), PIECE):
+            if at:
+                self._check()
+            piece = chunk[at : at + PIECE]
+            if self._after_cr:
+                self._after_cr = False
+                piece = piece.removeprefix(b"\n")
+            if b"\r" in piece:
+                self._after_cr = piece.endswith(b"\r")
+                piece = piece.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+            if piece:
+                yield piece
+
+    @property
+    def idle(self) -> bool:
+        """Nothing has begun that a piece would go on with."""
+        return self._event.size == 0 and not self._pending and self._event.known
 
     def feed(self, piece: bytes) -> Iterable[Any]:
         """The payloads that ``piece`` completes."""
@@ -201,7 +218,7 @@ class _Reader:
             self._event.known = True
         else:
             self._event.known = True
-            yield from payload if type(payload) is list else [payload]
+            yield from _flat(payload, self._check)
 
     def _events(self, piece: bytes) -> Iterable[Any]:
         if not self._pending and not self._event.begun and piece.endswith(b"\n\n"):
@@ -245,15 +262,23 @@ class _Reader:
         return self._lines(block.split(b"\n")[:-1])
 
     def _plain(self, events: list[bytes]) -> Iterator[Any]:
+        repeated = self._repeated
         for number, data in enumerate(events, 1):
             if number % BATCH == 0:
                 self._check()
+            if repeated is not None:
+                payload = repeated.read(data)
+                if payload is not None:
+                    yield payload
+                    continue
             try:
                 payload = decode_json(data)
             except NotJSONError:
                 yield from _read(data.decode("utf-8", "replace"), "", self._check)
                 continue
             if type(payload) is dict:
+                if repeated is not None:
+                    repeated.learn(data, payload)
                 yield payload
             else:
                 yield from _flat(payload, self._check)
@@ -392,7 +417,8 @@ def _read(data: str, name: str, check: Callable[[], object]) -> Iterator[Any]:
 def _flat(payload: Any, check: Callable[[], object]) -> Iterator[Any]:
     """A list is a list of chunks; a string is words."""
     if type(payload) is list:
-        yield from payload
+        for item in payload:
+            yield from _read_words(item, "", check) if type(item) is str else (item,)
     elif type(payload) is str:
         yield from _read_words(payload, "", check)
     else:

@@ -209,7 +209,8 @@ def test_a_damaged_reply_is_never_a_whole_one(data: st.DataObject, sent: tuple[S
 def test_a_reply_that_was_cut_runs_no_half_call(
     data: st.DataObject, said: Said, reason: str | None, done: bool
 ) -> None:
-    kept = data.draw(st.integers(0, len(said.events) - 3))
+    ends = next(at for at, event in enumerate(said.events) if b'"finish_reason": "' in event)
+    kept = data.draw(st.integers(0, ends))
     tail = (
         []
         if reason is None
