@@ -416,3 +416,45 @@ def test_a_thousand_rounds_in_one_loop() -> None:
     model = Model(*[calling("a")] * 999, answering("done"))
     answer = run_tools_loop(lambda request: model.answers.pop(0), REQUEST, Tools(), max_iterations=1000)
     assert (answer.text, answer.input_tokens) == ("done", 2000)
+
+
+# Half a call
+
+WHOLE = ToolCall(id="a", name="f", arguments={"n": 1}, arguments_json='{"n": 1}')
+HALF = ToolCall(id="b", name="f", arguments=None, arguments_json='{"n": ', invalid=True)
+SQL = ToolCall(id="c", name="f", arguments=None, arguments_json="drop table", invalid=True, type="custom")
+
+
+class Recorder:
+    def __init__(self) -> None:
+        self.ran: list[Any] = []
+
+    def call(self, name: str, arguments: Any) -> Any:
+        self.ran.append(arguments)
+        return "ran"
+
+
+@pytest.mark.parametrize(
+    ("call", "reason", "truncated", "ran", "told"),
+    [
+        (WHOLE, "tool_calls", False, [{"n": 1}], "ran"),
+        (WHOLE, "length", False, [{"n": 1}], "ran"),
+        (WHOLE, "tool_calls", True, [], "your answer was cut off"),
+        (HALF, "tool_calls", False, [], "the arguments are not a JSON object"),
+        (HALF, "length", False, [], "the call was cut off (length)"),
+        (HALF, "unknown", True, [], "your answer was cut off"),
+        (SQL, "tool_calls", False, [{"input": "drop table"}], "ran"),
+        (SQL, "length", False, [], "the call was cut off (length)"),
+        (SQL, "tool_calls", True, [], "your answer was cut off"),
+    ],
+)
+def test_row_15_half_a_call_is_never_run_and_the_model_is_told(
+    call: ToolCall, reason: str, truncated: bool, ran: list[Any], told: str
+) -> None:
+    asked: list[ToolCall] = []
+    answer = ChatResponse(choices=(Choice(tool_calls=(call,), finish_reason=reason),), truncated=truncated)
+    tools, model = Recorder(), Model(answer, answering("done"))
+    run_tools_loop(model, REQUEST, tools, before_tool=asked.append)
+    assert tools.ran == ran
+    assert told in model.asked[1][-1]["content"]
+    assert bool(asked) is bool(ran), "nobody is asked about a call that is not run"

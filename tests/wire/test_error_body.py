@@ -440,3 +440,92 @@ def test_a_cut_body_is_still_a_body(data: st.DataObject) -> None:
     whole = as_json({"error": {"message": "no such model", "code": 404}})
     start = data.draw(pieces(whole))[0]
     assert refusal(404, start).body == start.decode()
+
+
+# Words that newer servers use
+
+WORDS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "aws": ({"Message": "no key"}, {"message": "no key"}),
+    "code-msg-data": ({"code": 1001, "msg": "no", "data": None}, {"message": "no", "code": 1001}),
+    "qianfan": ({"error_code": 336003, "error_msg": "too long"}, {"message": "too long", "code": 336003}),
+    "description": ({"error_description": "no"}, {"message": "no"}),
+    "camel": ({"errorMessage": "no", "errorCode": "E7"}, {"message": "no", "code": "E7"}),
+    "problem": ({"type": "about:blank", "title": "no"}, {"message": "no", "type": "about:blank"}),
+    "tencent": ({"Response": {"Error": {"Code": "Auth", "Message": "no"}}}, {"message": "no", "code": "Auth"}),
+    "tgi": ({"error": "busy", "error_type": "overloaded"}, {"message": "busy", "type": "overloaded"}),
+    "reasons": ({"error": {"message": "no", "metadata": {"reasons": ["a", "b"]}}}, {"message": "no; a; b"}),
+    "inner-error": ({"error": {"message": "no", "innererror": {"code": "Policy"}}}, {"message": "no; Policy"}),
+    "failed-generation": (
+        {"error": {"message": "no", "failed_generation": "<f>"}},
+        {"message": "no; failed generation: <f>"},
+    ),
+    "code-alone": ({"error": {"code": 7}}, {"message": "", "code": 7}),
+    "fastchat": ({"text": "too long", "error_code": 40303}, {"message": "too long", "code": 40303}),
+}
+
+
+@pytest.mark.parametrize(("payload", "wanted"), WORDS.values(), ids=WORDS)
+def test_words_code_and_type_of_an_error(payload: Any, wanted: dict[str, Any]) -> None:
+    found = describe_error(payload)
+    assert {key: getattr(found, key) for key in wanted} == wanted
+    raised = status_error(400, {}, json.dumps(payload))
+    assert wanted["message"] in str(raised)
+    assert raised.code == wanted.get("code")
+
+
+SUCCESSES = [
+    {"code": 0, "message": "Success", "choices": [{"message": {"content": "x"}}]},
+    {"code": 0, "message": "Success"},
+    {"code": 200, "msg": "ok.", "data": []},
+    {"text": "x", "error_code": 0},
+    {"choices": [], "message": "OK"},
+]
+
+
+@pytest.mark.parametrize("payload", SUCCESSES)
+def test_words_of_success_are_no_error(payload: Any) -> None:
+    assert find_error(payload) is None
+
+
+@pytest.mark.parametrize(
+    "payload", [{"why": {"a": 1}}, [{"why": 1}, 2], {"success": False, "x": 1}, {"error": {"code": 7}}]
+)
+def test_a_shape_that_nobody_knows_is_shown_itself(payload: Any) -> None:
+    assert json.dumps(payload, separators=(",", ":")) in str(status_error(500, {}, json.dumps(payload)))
+
+
+def test_a_large_body_of_an_unknown_shape_is_shown_in_part() -> None:
+    assert len(str(status_error(500, {}, json.dumps({"why": "x" * 99_999})))) < 1200
+
+
+def test_an_event_stream_under_an_http_error_is_read() -> None:
+    body = 'event: error\ndata: {"error": {"message": "slow down", "code": "busy"}}\n\ndata: [DONE]\n\n'
+    error = status_error(429, {}, body)
+    assert "slow down" in str(error)
+    assert error.code == "busy"
+
+
+NO_BALANCE = [
+    {"error": {"code": "1113", "message": "Insufficient balance or no resource package. Please recharge."}},
+    {"error": {"message": "Insufficient Balance", "code": "invalid_request_error"}},
+    {"code": 30001, "message": "Sorry, your account balance is insufficient"},
+    {"error": {"type": "exceeded_current_quota_error", "message": "no"}},
+    {"error": {"message": "Your credit balance is too low to access the API"}},
+]
+
+
+@pytest.mark.parametrize("payload", NO_BALANCE)
+def test_where_the_money_is_gone_to_ask_again_is_no_use(payload: Any) -> None:
+    assert status_error(429, {}, json.dumps(payload)).retryable is False
+
+
+def test_a_wait_that_is_asked_for_is_no_lack_of_money() -> None:
+    payload = {"error": {"message": "no credits left in this minute"}}
+    assert status_error(429, {"retry-after": "7"}, json.dumps(payload)).retryable is True
+
+
+def test_a_date_to_wait_for_is_reckoned_by_the_servers_own_clock() -> None:
+    headers = {"retry-after": "Wed, 21 Oct 2015 07:28:30 GMT", "date": "Wed, 21 Oct 2015 07:28:00 GMT"}
+    assert status_error(429, headers, "", now=0.0).retry_after == 30.0
+    assert status_error(429, headers, "", now=2e9).retry_after == 30.0
+    assert status_error(429, {**headers, "date": "yesterday"}, "", now=2e9).retry_after is None
