@@ -3,13 +3,32 @@
 from __future__ import annotations
 
 import dataclasses
+import decimal
 import enum
+import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import attrs
 import msgspec
+
+from .decode import decode_json
+
+_decode = msgspec.json.Decoder(float_hook=decimal.Decimal).decode
+
+
+def decode_exactly(text: str) -> Any:
+    """Decode JSON as ``decode_json`` does, with Decimals for floats: they have all the digits that were written.
+
+    Raises:
+        NotJSONError: it is none.
+    """
+    try:
+        return _decode(text)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        decode_json(text)
+        return json.loads(text.lstrip("\ufeff"), strict=False, parse_float=decimal.Decimal)
 
 
 def to_json_value(value: Any) -> Any:

@@ -12,6 +12,8 @@ import attrs
 
 from ..errors import ConfigurationError, ResponseTypeError
 from .decode import NotJSONError, decode_json, encode_json
+from .json_value import decode_exactly
+from .raw_schema import RawSchema
 from .request import ChatRequest, request_messages
 from .response import ChatResponse, ParsedResponse
 from .schema import TypeSchema, ValidationError
@@ -31,16 +33,17 @@ _OPENING = re.compile(
 _STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]+|\\.)*"?|[\[\]{}]', re.DOTALL)
 _BEGINS_AS_JSON = re.compile(rf"\s*(?:```[\w-]*\s*)?(?:{_OPENING.pattern}|[\[{{]\s*\Z)", re.VERBOSE)
 _BLANKS = " \t\r\n\ufeff"
-_MARKUP = _BLANKS + "*_`."
+_MARKUP = _BLANKS + "*_`"
 _QUOTES = "\"'“”‘’"
+_CUT = ("length", "content_filter")
 
 
 class Output:
     """The type of an answer.
 
     Args:
-        response_type: what ``TypeSchema`` takes, or a JSON Schema as a dict (checked with ``jsonschema``, extra
-            ``schema``).
+        response_type: what ``TypeSchema`` takes, or what ``RawSchema`` takes as a dict (checked with ``jsonschema``,
+            extra ``schema``).
         strict: in the subset of JSON Schema that OpenAI's strict mode enforces. A schema of the user's stays as it is.
 
     Raises:
@@ -49,9 +52,11 @@ class Output:
 
     def __init__(self, response_type: Any, *, strict: bool = False) -> None:
         self._wrapped = False
+        self._strict = strict
         if isinstance(response_type, Mapping):
-            raw = _RawSchema(response_type)
+            raw = RawSchema(response_type)
             self.schema, self._convert = raw.schema, raw.convert
+            self._strict = strict or raw.strict
             return
         typed = TypeSchema(response_type, strict=strict)
         self._convert = typed.convert
@@ -79,7 +84,7 @@ class Output:
         """
         if request.response_schema is not None or request.response_format is not None:
             raise ConfigurationError("response_type is given, so response_schema and response_format cannot be")
-        return attrs.evolve(request, response_schema=self.schema)
+        return attrs.evolve(request, response_schema=self.schema, strict=self._strict)
 
     def read(self, answer: ChatResponse) -> ParsedResponse[Any]:
         """The answer with its value; None where it calls tools.
@@ -90,12 +95,13 @@ class Output:
         if answer.tool_calls:
             return _parsed(answer, None)
         problems: list[ValidationError] = []
-        for candidate in _candidates(answer.text):
+        cut = answer.truncated or answer.finish_reason in _CUT
+        for candidate in _candidates(answer.text, cut=cut):
             try:
                 return _parsed(answer, self._from_json(candidate))
             except ValidationError as problem:
                 problems.append(problem)
-        for word in _words(answer.text) if self._wrapped else ():
+        for word in _words(answer.text, cut=cut) if self._wrapped else ():
             try:
                 return _parsed(answer, self._convert(word))
             except ValidationError as problem:
@@ -118,7 +124,7 @@ class Output:
 
     def _from_json(self, text: str) -> Any:
         try:
-            value = decode_json(text)
+            value = decode_exactly(text)
         except NotJSONError as error:
             raise ValidationError("$", f"not JSON: {error}") from None
         if not self._wrapped or not isinstance(value, dict) or value.keys() != {"value"}:
@@ -159,6 +165,9 @@ def _why(answer: ChatResponse, problem: ValidationError | None) -> str:
         return f"the model refused: {answer.refusal}"
     if answer.finish_reason == "length":
         return "the answer was cut off at max_tokens, before it fitted its type; raise max_tokens"
+    if answer.finish_reason in _CUT or answer.truncated:
+        reason = "by a content filter" if answer.finish_reason in _CUT else "where its stream ended"
+        return f"the answer was cut off {reason}, before it fitted its type"
     return f"the answer does not fit its type: {_cut(problem or 'it has no JSON in it')}"
 
 
@@ -168,17 +177,23 @@ def _cut(problem: object) -> str:
     return line if len(line) <= MAX_PROBLEM else f"{line[:MAX_PROBLEM]}…"
 
 
-def _candidates(text: str) -> Iterator[str]:
+def _candidates(text: str, *, cut: bool) -> Iterator[str]:
     """What of a text may be its JSON: all of it, else code fences, else objects and arrays among words.
 
-    Of several the last comes first: before it stand examples and drafts.
+    Of several the last comes first: before it stand examples and drafts. Where the text was ``cut``, only what is
+    closed: ``12`` may be the beginning of 1234.
     """
-    whole = text.strip(_MARKUP)
-    if _is_json(whole):
+    whole = _bare(text)
+    if _is_json(whole) and not (cut and whole[-1:] not in ("}", "]", '"')):
         yield whole
         return
     yield from _FENCE.findall(text)[: -MAX_CANDIDATES - 1 : -1]
     yield from _among_words(text)[: -MAX_CANDIDATES - 1 : -1]
+
+
+def _bare(text: str) -> str:
+    """A text without the markup around it, and the full stop behind it; a point before digits is theirs."""
+    return text.strip(_MARKUP).removesuffix(".").strip(_MARKUP)
 
 
 def _is_json(text: str) -> bool:
@@ -213,14 +228,17 @@ def _among_words(text: str) -> list[str]:
     return found
 
 
-def _words(text: str) -> Iterator[str]:
-    """What of a text may be a value written without quotes; none where it begins as JSON, which then is broken."""
+def _words(text: str, *, cut: bool) -> Iterator[str]:
+    """What of a text may be a value written without quotes; none where it begins as JSON, which then is broken.
+
+    Where the text was ``cut``, only what stands in a code fence: "no" may be the beginning of "none".
+    """
     if _BEGINS_AS_JSON.match(text):
         return
-    for words in (text, *_FENCE.findall(text)[-1:]):
-        for around in (_BLANKS, _MARKUP + _QUOTES):
-            if word := words.strip(around):
-                yield word
+    for words in (*(() if cut else (text,)), *_FENCE.findall(text)[-1:]):
+        for bare in (words.strip(_BLANKS), _bare(words), _bare(_bare(words).strip(_QUOTES))):
+            if bare:
+                yield bare
 
 
 def _inlined(schema: Mapping[str, Any]) -> dict[str, Any]:
@@ -246,36 +264,3 @@ def _wrapped(schema: dict[str, Any]) -> dict[str, Any]:
         "additionalProperties": False,
     }
     return {**made, "$defs": schema["$defs"]} if "$defs" in schema else made
-
-
-class _RawSchema:
-    """A JSON Schema of the user's; the value is the decoded JSON."""
-
-    def __init__(self, schema: Mapping[str, Any]) -> None:
-        try:
-            import jsonschema
-            from referencing.jsonschema import EMPTY_REGISTRY
-        except ImportError:
-            raise ConfigurationError(
-                "checking an answer against a JSON Schema needs jsonschema: pip install 'openai-compat[schema]'; "
-                "response_schema= asks for the schema without checking"
-            ) from None
-        self.schema = dict(schema)
-        try:
-            kind = jsonschema.validators.validator_for(self.schema, default=jsonschema.Draft202012Validator)
-            kind.check_schema(self.schema)
-        except Exception as error:  # SchemaError, or what jsonschema itself stumbles over
-            raise ConfigurationError(f"response_type is no JSON Schema: {getattr(error, 'message', error)}") from error
-        # With a registry of its own it never fetches what a reference names.
-        self._validator = kind(self.schema, registry=EMPTY_REGISTRY)
-
-    def convert(self, value: Any) -> Any:
-        from jsonschema.exceptions import best_match
-
-        try:
-            error = best_match(self._validator.iter_errors(value))
-        except Exception as failure:  # whatever the user's schema and the model's value make of each other
-            raise ValidationError("$", f"cannot be checked: {failure}") from failure
-        if error is not None:
-            raise ValidationError(error.json_path, error.message)
-        return value

@@ -31,7 +31,7 @@ def parameters_of(function: Any) -> Iterator[tuple[inspect.Parameter, Any]]:
             inner = inner.__wrapped__
     try:
         parameters = list(inspect.signature(function).parameters.values())
-        of_fields = typing.get_type_hints(inner, include_extras=True) if has_fields(inner) else {}
+        of_fields = _hints_of_init(inner) if has_fields(inner) else {}
     except Exception as error:  # of the user's annotations
         raise ConfigurationError(f"the signature cannot be read: {error}") from error
     if parameters and is_unbound_method(function):
@@ -42,13 +42,47 @@ def parameters_of(function: Any) -> Iterator[tuple[inspect.Parameter, Any]]:
             continue
         if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
             raise ConfigurationError(f"a tool's parameters are given by name; {parameter.name!r} cannot be")
-        hint = of_fields[parameter.name] if parameter.name in of_fields else _annotation(parameter, names)
+        hint = of_fields[parameter.name] if parameter.name in of_fields else _annotation(parameter, names, inner)
         if isinstance(hint, dataclasses.InitVar):
             hint = hint.type
-        # ``= None`` allows it, said or not.
-        if parameter.default is None and not mentions(hint, type(None)) and hint is not Any:
-            hint = Union[hint, None]  # noqa: UP007 - also where | is not defined
-        yield parameter, hint
+        yield parameter, or_none(hint, parameter.default)
+
+
+def or_none(hint: Any, default: Any) -> Any:
+    """A hint that allows what ``= None`` allows, said or not."""
+    if default is None and not mentions(hint, type(None)) and hint is not Any:
+        return Union[hint, None]  # noqa: UP007 - also where | is not defined
+    return hint
+
+
+def hints_of(cls: Any) -> dict[str, Any]:
+    """The annotations of a class, also those that are text and name what only its function knows."""
+    try:
+        return typing.get_type_hints(cls, include_extras=True)
+    except NameError:
+        return typing.get_type_hints(cls, localns=_names_inside(cls), include_extras=True)
+
+
+def _hints_of_init(cls: Any) -> dict[str, Any]:
+    """What a class's constructor takes: of an attrs field with a converter, what the converter says that it takes."""
+    hints = hints_of(cls)
+    if not attrs.has(cls):
+        return hints
+    taken: dict[str, Any] = {}
+    for field in attrs.fields(cls):
+        hint = hints.get(field.name, Any)
+        taken[field.alias] = hint if field.converter is None else _taken_by(field.converter, hint)
+    return taken
+
+
+def _taken_by(converter: Any, otherwise: Any) -> Any:
+    converter = getattr(converter, "converter", converter)  # attrs.Converter
+    try:
+        first = next(iter(inspect.signature(converter).parameters.values()))
+        hints = typing.get_type_hints(converter if inspect.isroutine(converter) else type(converter).__call__)
+        return otherwise if isinstance(converter, type) else hints.get(first.name, otherwise)
+    except Exception:  # of a builtin, or of the user's annotations
+        return otherwise
 
 
 def _names_around(function: Any) -> dict[str, Any]:
@@ -61,12 +95,28 @@ def _names_around(function: Any) -> dict[str, Any]:
     return names
 
 
-def _annotation(parameter: inspect.Parameter, names: dict[str, Any]) -> Any:
+def _names_inside(made: Any) -> dict[str, Any]:
+    """What a class or a function that was made in a function may name: itself, and what is there while that runs."""
+    place, _, name = str(getattr(made, "__qualname__", "")).rpartition(".<locals>.")
+    names = {name: made}
+    frame = sys._getframe() if place else None
+    while frame is not None:
+        if frame.f_code.co_qualname == place and frame.f_globals.get("__name__") == made.__module__:
+            return {**frame.f_locals, **names}
+        frame = frame.f_back
+    return names
+
+
+def _annotation(parameter: inspect.Parameter, names: dict[str, Any], function: Any) -> Any:
     if parameter.annotation is parameter.empty:
         return Any
     holder = types.SimpleNamespace(__annotations__={"hint": parameter.annotation})
     try:
-        return typing.get_type_hints(holder, globalns=names, include_extras=True)["hint"]
+        try:
+            return typing.get_type_hints(holder, globalns=names, include_extras=True)["hint"]
+        except NameError:
+            names = {**names, **_names_inside(function)}
+            return typing.get_type_hints(holder, globalns=names, include_extras=True)["hint"]
     except Exception as error:
         raise ConfigurationError(f"the annotation of parameter {parameter.name!r} cannot be read: {error}") from error
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 import msgspec
 
 from ..errors import ConfigurationError
-from .parameters import mentions, parameters_of
-from .schema import Field, TypeSchema, ValidationError, has_description, root_in_place, shadow_of
-from .strict import strict_schema, without_filler_nulls
+from .parameters import mentions, or_none, parameters_of
+from .schema import Arguments, Parameter, TypeSchema, has_description
 
 
 class Signature:
@@ -37,23 +37,29 @@ class Signature:
         strict: bool = False,
     ) -> None:
         self.injected: list[str] = []
-        fields: list[Field] = []
+        self._defaults: dict[str, Callable[[], Any]] = {}
+        parameters: list[Parameter] = []
         for parameter, hint in parameters_of(function):
             name = parameter.name
             if injected is not None and mentions(hint, injected):
                 self.injected.append(name)
                 continue
+            if make := _told_default(parameter.default):
+                # Called without it, the function would get Pydantic's description in place of a value.
+                self._defaults[name] = make
+                hint = or_none(Annotated[hint, parameter.default], make())
+                parameter = parameter.replace(default=make())
+            elif _is_field(parameter.default):
+                hint, parameter = Annotated[hint, parameter.default], parameter.replace(default=parameter.empty)
             hint = _with_description(hint, (descriptions or {}).get(name, ""))
             try:
                 TypeSchema(hint, strict=strict)
             except ConfigurationError as error:
                 raise ConfigurationError(f"no JSON Schema for parameter {name!r}: {error}") from error
             required = parameter.default is parameter.empty
-            fields.append(Field(name, name, hint, required, msgspec.UNSET if required else parameter.default))
-        self._type = TypeSchema(shadow_of("(arguments)", fields, forbid_unknown_fields=True))
-        self._lenient = root_in_place(self._type.schema)
-        self.parameters: dict[str, Any] = strict_schema(self._lenient) if strict else self._lenient
-        self._strict = strict
+            parameters.append(Parameter(name, hint, required, msgspec.UNSET if required else parameter.default))
+        self._type = TypeSchema(Arguments(tuple(parameters)), strict=strict)
+        self.parameters = self._type.schema
 
     def convert(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """Arguments as the function wants them; only those that are given.
@@ -61,12 +67,19 @@ class Signature:
         Raises:
             ValidationError: they do not fit.
         """
-        try:
-            given = without_filler_nulls(arguments, self._lenient) if self._strict else arguments
-        except RecursionError as error:
-            raise ValidationError("$", "nested too deeply") from error
-        arguments_by_name: dict[str, Any] = self._type.convert(given).given()
-        return arguments_by_name
+        given: dict[str, Any] = self._type.convert(arguments)
+        return {**{name: make() for name, make in self._defaults.items() if name not in given}, **given}
+
+
+def _is_field(default: Any) -> bool:
+    return type(default).__name__ == "FieldInfo" and type(default).__module__.startswith("pydantic.")
+
+
+def _told_default(default: Any) -> Callable[[], Any] | None:
+    """What makes the default that ``Field(…)`` tells of."""
+    if not _is_field(default) or default.is_required():
+        return None
+    return functools.partial(default.get_default, call_default_factory=True)
 
 
 def _with_description(hint: Any, otherwise: str) -> Any:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..errors import ConfigurationError
+from .likeness import Likeness, kinds, members
 
 _OF_ANY = ("$ref", "$defs", "anyOf", "const", "description", "enum", "title", "type")
 _OF_NUMBERS = ("exclusiveMaximum", "exclusiveMinimum", "maximum", "minimum", "multipleOf")
@@ -55,20 +56,19 @@ def _strict(schema: Mapping[str, Any], path: str) -> dict[str, Any]:
         made["$defs"] = {name: _strict(inner, name) for name, inner in made["$defs"].items()}
     if not made.keys() & {"type", "anyOf", "$ref"}:
         raise ConfigurationError(f"{path}: strict mode needs a type; any value is not one")
-    kinds = _kinds(made)
-    if "array" in kinds and "items" not in made:
+    if "array" in kinds(made) and "items" not in made:
         raise ConfigurationError(f"{path}: strict mode needs the type of a list's items")
-    if "object" in kinds:
+    if "object" in kinds(made):
         _close(made, schema, path)
     return made
 
 
 def _type_of(values: Iterable[Any], path: str) -> str | list[str]:
     """The type of an enum's values; strict mode wants it said."""
-    kinds = sorted({_TYPES.get(type(value), "") for value in values})
-    if "" in kinds:
+    named = sorted({_TYPES.get(type(value), "") for value in values})
+    if "" in named:
         raise ConfigurationError(f"{path}: strict mode has no enums of lists or objects")
-    return kinds[0] if len(kinds) == 1 else kinds
+    return named[0] if len(named) == 1 else named
 
 
 def _close(made: dict[str, Any], schema: Mapping[str, Any], path: str) -> None:
@@ -89,15 +89,10 @@ def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
         return {**schema, "anyOf": [*schema["anyOf"], {"type": "null"}]}
     if "$ref" in schema:
         return {"anyOf": [schema, {"type": "null"}]}
-    made = {**schema, "type": [*_kinds(schema), "null"]}
+    made = {**schema, "type": [*kinds(schema), "null"]}
     if "enum" in schema or "const" in schema:
         made["enum"] = [*schema.get("enum", [made.pop("const", None)]), None]
     return made
-
-
-def _kinds(schema: Mapping[str, Any]) -> list[str]:
-    kinds = schema.get("type", [])
-    return [kinds] if isinstance(kinds, str) else list(kinds)
 
 
 def _takes_null(schema: Mapping[str, Any]) -> bool:
@@ -105,12 +100,7 @@ def _takes_null(schema: Mapping[str, Any]) -> bool:
         return True
     if "enum" in schema or "const" in schema:
         return None in schema.get("enum", [schema.get("const", "")])
-    return "null" in _kinds(schema) or any(map(_takes_null, _members(schema)))
-
-
-def _members(schema: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The schemas of which one is to be met."""
-    return next((list(schema[key]) for key in ("anyOf", "oneOf", "allOf") if key in schema), [])
+    return "null" in kinds(schema) or any(map(_takes_null, members(schema)))
 
 
 def without_filler_nulls(value: Any, schema: Mapping[str, Any]) -> Any:
@@ -119,87 +109,19 @@ def without_filler_nulls(value: Any, schema: Mapping[str, Any]) -> Any:
     Args:
         schema: as it was before it was made strict.
     """
-    return _unfilled(value, schema, schema.get("$defs", {}))
+    return _unfilled(value, schema, Likeness(schema.get("$defs", {})))
 
 
-def _unfilled(value: Any, schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> Any:
-    schema = _meant(value, schema, definitions)
+def _unfilled(value: Any, schema: Mapping[str, Any], likeness: Likeness) -> Any:
+    schema = likeness.meant(value, schema)
     if isinstance(value, Mapping):
         properties = schema.get("properties", {})
         required = schema.get("required", ())
         return {
-            name: _unfilled(inner, properties.get(name, {}), definitions)
+            name: _unfilled(inner, properties.get(name, {}), likeness)
             for name, inner in value.items()
             if inner is not None or name in required or name not in properties or _takes_null(properties[name])
         }
     if isinstance(value, list):
-        return [_unfilled(item, schema.get("items") or {}, definitions) for item in value]
+        return [_unfilled(item, schema.get("items") or {}, likeness) for item in value]
     return value
-
-
-def _found(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The schema that a reference points to."""
-    while "$ref" in schema:
-        schema = definitions.get(schema["$ref"].rpartition("/")[2], {})
-    return schema
-
-
-def _meant(value: Any, schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The schema that a value follows, past references and unions."""
-    schema = _found(schema, definitions)
-    members = [_meant(value, member, definitions) for member in _members(schema)]
-    return max(members, key=lambda member: likeness(value, member, definitions)) if members else schema
-
-
-def likeness(value: Any, schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> tuple[bool, bool, int]:
-    """How much a value looks like a schema, to be compared with others. Looks no deeper than its properties.
-
-    Returns:
-        Whether it may fit; whether each property that has its values listed has one of them, as where a property tells
-        classes apart; and how many of its keys the schema knows.
-    """
-    schema = _meant(value, schema, definitions)
-    fits = _may_be(value, schema, definitions)
-    items = schema.get("items")
-    if isinstance(value, list) and value and fits and isinstance(items, Mapping):
-        return likeness(value[0], items, definitions)
-    if not isinstance(value, Mapping):
-        return fits, fits, 0
-    if "properties" not in schema:
-        return fits, fits, len(value)
-    properties, required = schema["properties"], schema.get("required", ())
-    known = [name for name in value if name in properties]
-    said = [name for name in known if value[name] is not None or name in required]
-    fits = (
-        fits
-        and all(name in value for name in required)
-        and all(_may_be(value[name], properties[name], definitions) for name in said)
-    )
-    listed = all(_is_listed(value[name], properties[name], definitions) for name in said)
-    return fits, listed, len(known)
-
-
-def _may_be(value: Any, schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> bool:
-    """Whether a value is of a schema's type, or one of its listed values."""
-    schema = _found(schema, definitions)
-    if members := _members(schema):
-        return any(_may_be(value, member, definitions) for member in members)
-    kinds = _kinds(schema)
-    return (not kinds or not _types_of(value).isdisjoint(kinds)) and _is_listed(value, schema, definitions)
-
-
-def _types_of(value: Any) -> set[str]:
-    if isinstance(value, Mapping):
-        return {"object"}
-    if isinstance(value, list):
-        return {"array"}
-    if isinstance(value, bool):
-        return {"boolean"}
-    if isinstance(value, int) or (isinstance(value, float) and value.is_integer()):
-        return {"integer", "number"}
-    return {_TYPES.get(type(value), "")}
-
-
-def _is_listed(value: Any, schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> bool:
-    schema = _found(schema, definitions)
-    return value in schema.get("enum", [schema.get("const", value)])
