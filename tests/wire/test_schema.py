@@ -1742,7 +1742,7 @@ JSON: dict[str, tuple[Any, Any]] = {
     "lone-surrogates": ({"a\ud83d": "b\ud83dc", "\ud83d\ude00": 1}, {"a\ufffd": "b\ufffdc", "😀": 1}),
     "subclasses": ([Name("a"), Count(3), np.str_("b")], ["a", 3, "b"]),
     "tuple": ((1, (2,)), [1, [2]]),
-    "namedtuple": (Pair(1, "b"), [1, "b"]),
+    "namedtuple": (Pair(1, "b"), {"a": 1, "b": "b"}),
     "set": ({1}, [1]),
     "frozenset": (frozenset([Unit.C]), ["celsius"]),
     "deque": (collections.deque([1]), [1]),
