@@ -7,6 +7,7 @@ import functools
 import inspect
 import logging
 import re
+import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar, overload, runtime_checkable
 
@@ -15,6 +16,7 @@ from .errors import ConfigurationError, ToolError
 from .wire.parameters import is_unbound_method
 from .wire.request import ToolSpec
 from .wire.signature import Signature
+from .wire.validation import ValidationError, path_step
 
 log = logging.getLogger("openai_compat")
 
@@ -40,7 +42,7 @@ class Tool(Generic[P, R]):
             Sphinx's style) is told to the model where ``docstring-parser`` is installed (extra ``tools``).
         name: in place of the function's.
         description: in place of the docstring's text.
-        parameters: a hand-written JSON Schema of type object; the arguments are then passed on unchecked.
+        parameters: a hand-written JSON Schema of type object; of the arguments only the names are then checked.
         strict: a schema that OpenAI's strict mode enforces.
         parallel: whether it may run while other tools of the same round run.
         timeout: seconds that a call may take, after which the model is told so.
@@ -65,9 +67,9 @@ class Tool(Generic[P, R]):
         self.parallel = parallel
         self.timeout = timeout
         plain: Any = _unwrapped(function)
-        if inspect.iscoroutinefunction(plain):
-            raise ConfigurationError(f"the tool {plain.__name__!r} is a coroutine; a tool is a plain function")
         name = name or str(getattr(plain, "__name__", type(plain).__name__))
+        _check_kind(name, plain)
+        _check_name(name)
         documentation, described = _documentation(plain)
         self._signature: Signature | None = None
         if parameters is None:
@@ -108,10 +110,19 @@ class Tool(Generic[P, R]):
         """
         call: Callable[..., R] = self.function
         if self._signature is None:
-            return call(**arguments)
+            _check_offered(self.spec.parameters, arguments)
+            return self._finished(call(**arguments))
         converted = self._signature.convert(arguments)
         converted.update(dict.fromkeys(self._signature.injected, cancel or CancelToken()))
-        return call(**converted)
+        return self._finished(call(**converted))
+
+    def _finished(self, result: R) -> R:
+        """A result, but never one that is still to be awaited."""
+        if inspect.isawaitable(result):
+            if inspect.iscoroutine(result):
+                result.close()
+            raise TypeError(f"the tool {self.spec.name!r} gave a coroutine; a tool is a plain function")
+        return result
 
 
 @overload
@@ -132,10 +143,47 @@ def tool(function: Any = None, /, **options: Any) -> Any:
     return function if isinstance(function, Tool) and not options else Tool(function, **options)
 
 
+_HEADINGS = "Args|Arguments|Params|Parameters"
+_OTHERS = rf"(?:Keyword|Other|Optional) (?:{_HEADINGS})"
+_FIELDS = r":(?:param|type|returns?|rtype|raises?)\b"
+_MORE = "Returns|Raises|Yields|Examples?|Attributes|Notes?"
+# A heading stands alone on its line: "Notes: it is slow." is prose.
 _SECTION = re.compile(
-    r"\n\s*(?:(?:Args|Arguments|Params|Parameters|Returns|Raises|Yields|Examples?|Attributes|Notes?)\s*(?::|\n\s*-{3,})"
-    r"|:(?:param|type|returns?|rtype|raises?)\b)"
+    rf"\n[ \t]*(?:(?:{_HEADINGS}|{_OTHERS}|{_MORE})[ \t]*(?::[ \t]*(?=\n|\Z)|\n[ \t]*-{{3,}})|{_FIELDS})"
 )
+_OF_PARAMETERS = re.compile(
+    rf"\n[ \t]*(?:(?:{_HEADINGS}|{_OTHERS})[ \t]*(?::[ \t]*(?=\n|\Z)|\n[ \t]*-{{3,}})|{_FIELDS})"
+)
+_OTHER_HEADING = re.compile(rf"^[ \t]*{_OTHERS}:[ \t]*$", re.MULTILINE)
+
+
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+def _check_name(name: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise ConfigurationError(
+            f"{name!r} cannot name a tool: a name has 1 to 64 letters (a to z), digits, _ and -; give name="
+        )
+
+
+def _check_kind(name: str, function: Any) -> None:
+    """Refuse what gives no result when it is called, but something that is still to run."""
+    called = function if inspect.isroutine(function) or isinstance(function, type) else type(function).__call__
+    if inspect.iscoroutinefunction(called):
+        raise ConfigurationError(f"the tool {name!r} is a coroutine; a tool is a plain function")
+    if inspect.isgeneratorfunction(called) or inspect.isasyncgenfunction(called):
+        raise ConfigurationError(f"the tool {name!r} is a generator; a tool is a plain function: return a list")
+
+
+def _check_offered(schema: Mapping[str, Any], arguments: Mapping[str, Any]) -> None:
+    """Refuse arguments that a schema by hand does not offer: the function may take more than the model was told."""
+    properties = schema.get("properties")
+    if "patternProperties" in schema or schema.get("additionalProperties", False) is not False:
+        return
+    for name in arguments:
+        if isinstance(properties, Mapping) and name not in properties:
+            raise ValidationError(f"${path_step(name)}", "no such field")
 
 
 def _unwrapped(function: Any) -> Any:
@@ -146,13 +194,16 @@ def _unwrapped(function: Any) -> Any:
 
 def _documentation(function: Any) -> tuple[str, dict[str, str]]:
     """What a docstring says of the function, and of its parameters."""
-    text = inspect.getdoc(function if inspect.isroutine(function) or isinstance(function, type) else type(function))
+    text = _indented(_docstring(function))
     if not text:
         return "", {}
     section = _SECTION.search("\n" + text)
     if section is None:
         return _joined(text), {}
     plain = _joined(("\n" + text)[: section.start()])
+    if not plain:
+        first = _OF_PARAMETERS.search("\n" + text)
+        plain = _joined(("\n" + text)[: first.start()] if first else text)
     try:
         import docstring_parser
     except ImportError:
@@ -162,11 +213,44 @@ def _documentation(function: Any) -> tuple[str, dict[str, str]]:
             getattr(function, "__qualname__", function),
         )
         return plain, {}
-    try:
-        parsed = docstring_parser.parse(text)
-    except docstring_parser.ParseError:
-        return plain, {}
-    return plain, {item.arg_name: _joined(item.description or "") for item in parsed.params}
+    described: dict[str, str] = {}
+    for part in _parts(text):
+        try:
+            parsed = docstring_parser.parse(part)
+        except docstring_parser.ParseError:
+            continue
+        for item in parsed.params:
+            for name in item.arg_name.split(","):
+                described.setdefault(name.strip(" *"), _joined(item.description or ""))
+    return plain, described
+
+
+def _parts(text: str) -> list[str]:
+    """A docstring as several, of which each describes parameters under one heading, with words before it."""
+    first, *others = _OTHER_HEADING.split(text)
+    return [f"Words.\n\n{first}", *(f"Words.\n\nArgs:{other}" for other in others)]
+
+
+def _indented(text: str) -> str:
+    """A docstring that begins with a heading, with what stands under it indented again: ``cleandoc`` took that away."""
+    heading, _, rest = text.partition("\n")
+    if not re.fullmatch(rf"(?:{_HEADINGS}|{_OTHERS}|{_MORE}):[ \t]*", heading) or rest[:1].isspace():
+        return text
+    return f"{heading}\n{textwrap.indent(rest, '    ')}"
+
+
+def _docstring(function: Any) -> str:
+    """What a function says of itself; a class, in its own words, not inherited ones; an object, of its call."""
+    if inspect.isroutine(function):
+        return inspect.getdoc(function) or ""
+    cls = function if isinstance(function, type) else type(function)
+    own = vars(cls)
+    if cls is not function and (text := getattr(own.get("__call__"), "__doc__", None)):
+        return inspect.cleandoc(text)
+    text = own.get("__doc__")
+    if not text or text.startswith(f"{cls.__name__}("):  # written by dataclasses
+        text = getattr(own.get("__init__"), "__doc__", None)
+    return inspect.cleandoc(text or "")
 
 
 def _joined(text: str) -> str:
@@ -216,6 +300,11 @@ def _checked(tools: Iterable[Any]) -> list[Tool[..., Any] | ToolSpec | Mapping[s
     for item in tools:
         if not isinstance(item, (ToolSpec, Mapping)) and not callable(item):
             raise ConfigurationError(f"a tool is a function, a Tool or a ToolSpec, not {type(item).__name__}")
+        plain = item.function if isinstance(item, Tool) else item
+        if is_unbound_method(plain):
+            raise ConfigurationError(
+                f"{plain.__qualname__} is a method without its instance; give one's: thing.{plain.__name__}"
+            )
         made = item if isinstance(item, (ToolSpec, Mapping)) else tool(item)
         name = made.spec.name if isinstance(made, Tool) else _name_of(made)
         if name in names:

@@ -233,6 +233,29 @@ class Desk:
         return f"called{a}"
 
 
+class Bell:
+    """A bell."""
+
+    def __call__(self, a: int) -> int:
+        """Ring it."""
+        return a
+
+
+@attrs.frozen
+class Documented:
+    """What is inherited."""
+
+    id: int
+
+
+class Order(Documented):
+    pass
+
+
+class Told(Documented):
+    """Its own."""
+
+
 def add(a: int, b: int) -> str:
     """Add."""
     return f"{a}+{b}"
@@ -241,6 +264,10 @@ def add(a: int, b: int) -> str:
 @functools.wraps(add)
 def wrapper(*args: Any, **kwargs: Any) -> str:
     return add(*args, **kwargs)
+
+
+def keyword_only(*, a: Any) -> Any:
+    return a
 
 
 CALLABLES: dict[str, tuple[Any, str, str, dict[str, Any], Any]] = {
@@ -253,7 +280,10 @@ CALLABLES: dict[str, tuple[Any, str, str, dict[str, Any], Any]] = {
     "decorated-method": (Desk("x").decorated, "decorated", "Decorated.", {"a": 1}, "x1"),
     "static-method": (Desk("x").static, "renamed", "", {"a": 1}, "static1"),
     "callable-object": (Desk(), "Desk", "A desk.", {"a": 1}, "called1"),
-    "keyword-only": (lambda *, a: a, "<lambda>", "", {"a": 1}, 1),
+    "callable-object-that-says-what": (Bell(), "Bell", "Ring it.", {"a": 1}, 1),
+    "class": (Order, "Order", "", {"id": 1}, Order(1)),
+    "class-with-words": (Told, "Told", "Its own.", {"id": 1}, Told(1)),
+    "keyword-only": (keyword_only, "keyword_only", "", {"a": 1}, 1),
 }
 
 
@@ -285,6 +315,121 @@ def test_a_coroutine_is_refused() -> None:
 
     with pytest.raises(ConfigurationError, match="'fetch' is a coroutine"):
         tool(fetch)
+
+
+class Awaited:
+    async def __call__(self, a: int) -> int:
+        return a
+
+
+async def fetch(a: int) -> int:
+    return a
+
+
+def numbers(a: int) -> Any:
+    yield a
+
+
+async def pages(a: int) -> Any:
+    yield a
+
+
+@pytest.mark.parametrize(
+    ("function", "words"),
+    [
+        (fetch, "'fetch' is a coroutine"),
+        (functools.partial(fetch, a=1), "'fetch' is a coroutine"),
+        (Awaited(), "'Awaited' is a coroutine"),
+        (numbers, "'numbers' is a generator"),
+        (pages, "'pages' is a generator"),
+        (Desk.plain, "Desk.plain is a method without its instance"),
+        (Desk.decorated, "Desk.decorated is a method without its instance"),
+        (lambda a: a, "'<lambda>' cannot name a tool: a name has 1 to 64 letters"),
+    ],
+    ids=str,
+)
+def test_what_gives_no_result_is_refused_when_the_tools_are_given(function: Any, words: str) -> None:
+    with pytest.raises(ConfigurationError, match=words):
+        Toolbox([function])
+
+
+@pytest.mark.parametrize("name", ["a.b", "a b", "", "x" * 65, "größe", "a\n", "a/b"])
+def test_a_name_that_servers_refuse_is_refused_with_the_rule(name: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"1 to 64 letters \(a to z\), digits, _ and -; give name="):
+        Tool(add, name=name) if name else _named_nothing()
+
+
+def _named_nothing() -> None:
+    def call() -> None: ...
+
+    call.__name__ = " "
+    Tool(call)
+
+
+def test_a_coroutine_is_never_a_result() -> None:
+    @functools.wraps(add)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        return fetch(1)
+
+    with pytest.raises(TypeError, match="'add' gave a coroutine"):
+        tool(wrapped).run({"a": 1, "b": 2})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "offered"),
+    [({"folder": "in"}, True), ({"folder": "in", "admin": True}, False)],
+)
+def test_a_schema_by_hand_hides_the_other_parameters(arguments: dict[str, Any], offered: bool) -> None:
+    def read_mail(folder: str, admin: bool = False) -> str:
+        return f"{folder} {admin}"
+
+    schema = {"type": "object", "properties": {"folder": {"type": "string"}}}
+    made = Tool(read_mail, parameters=schema)
+    if offered:
+        assert made.run(arguments) == "in False"
+    else:
+        with pytest.raises(ValueError, match=r"^\$\.admin: no such field$"):
+            made.run(arguments)
+    open_schema = {**schema, "additionalProperties": True}
+    assert Tool(read_mail, parameters=open_schema).run(arguments).startswith("in ")
+
+
+DOCSTRINGS: dict[str, tuple[str, str, dict[str, str]]] = {
+    "several-names": (
+        "Add.\n\nParameters\n----------\na, b : int\n    Numbers.",
+        "Add.",
+        {"a": "Numbers.", "b": "Numbers."},
+    ),
+    "leading-args": ("Args:\n    a: One.\n    b: Two.", "", {"a": "One.", "b": "Two."}),
+    "keyword-args": ("Add.\n\nArgs:\n    a: One.\n\nKeyword Args:\n    b: Two.", "Add.", {"a": "One.", "b": "Two."}),
+    "keyword-arguments": ("Add.\n\nKeyword Arguments:\n    b (int): Two.", "Add.", {"b": "Two."}),
+    "other-parameters": (
+        "Add.\n\nParameters\n----------\na : int\n    One.\n\nOther Parameters\n----------------\nb : int\n    Two.",
+        "Add.",
+        {"a": "One.", "b": "Two."},
+    ),
+    "prose-of-notes": (
+        "Notes: it is slow.\n\nArgs:\n    a: One.",
+        "Notes: it is slow.",
+        {"a": "One."},
+    ),
+    "prose-of-an-example": ("Example: 1 and 2 make 3.", "Example: 1 and 2 make 3.", {}),
+    "only-an-example": ("Example:\n    add(1, 2)", "Example: add(1, 2)", {}),
+    "an-example-and-parameters": ("Example:\n    add(1, 2)\n\nArgs:\n    a: One.", "Example: add(1, 2)", {"a": "One."}),
+    "returns-in-a-line": ("Add.\n\nReturns: the sum.", "Add.\n\nReturns: the sum.", {}),
+    "sphinx-with-types": ("Add.\n\n:param int a: One.\n:param b: Two.", "Add.", {"a": "One.", "b": "Two."}),
+}
+
+
+@pytest.mark.parametrize(("text", "description", "described"), DOCSTRINGS.values(), ids=DOCSTRINGS)
+def test_docstrings_as_people_write_them(text: str, description: str, described: dict[str, str]) -> None:
+    def call(a: int = 1, b: int = 2) -> None: ...
+
+    call.__doc__ = text
+    spec = tool(call).spec
+    assert spec.description == description
+    properties = spec.parameters["properties"]
+    assert {name: said["description"] for name, said in properties.items() if "description" in said} == described
 
 
 def test_the_decorator_takes_options() -> None:
