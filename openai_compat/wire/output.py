@@ -17,6 +17,7 @@ from .raw_schema import RawSchema
 from .request import ChatRequest, request_messages
 from .response import ChatResponse, ParsedResponse
 from .schema import TypeSchema, ValidationError
+from .strict import check_limits
 
 MAX_CANDIDATES = 100
 """Places of a text that are tried, the last ones: so many JSON values, and so many code fences."""
@@ -65,6 +66,8 @@ class Output:
         if self.schema.get("type") != "object":
             self._wrapped = True
             self.schema = _wrapped(self.schema)
+        if strict:
+            check_limits(self.schema)
 
     @classmethod
     def of(cls, response_type: Any, *, strict: bool = False) -> Output:

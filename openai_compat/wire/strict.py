@@ -6,7 +6,7 @@ what may be left out is null instead, and only some keywords are known.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ..errors import ConfigurationError
@@ -25,9 +25,61 @@ def strict_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises:
         ConfigurationError: what strict mode has no words for: any value, a dict with free keys, a tuple of several
-            types. The message has the path.
+            types (the message has the path); or more than it takes.
     """
-    return _strict(schema, "$")
+    made = _strict(schema, "$")
+    check_limits(made)
+    return made
+
+
+def check_limits(schema: Mapping[str, Any]) -> None:
+    """Refuse a schema that is larger than what strict mode takes, by the guide's numbers.
+
+    Raises:
+        ConfigurationError: the message has the limit.
+    """
+    enums = [part["enum"] for part in _parts(schema) if "enum" in part]
+    names = [name for part in _parts(schema) for key in ("properties", "$defs") for name in part.get(key, ())]
+    texts = [value for values in enums for value in values if isinstance(value, str)]
+    texts += [part["const"] for part in _parts(schema) if isinstance(part.get("const"), str)]
+    depth = _depth(schema, schema.get("$defs", {}), {})
+    for count, limit, words in (
+        (depth, 10, "objects within each other"),
+        (sum(len(part.get("properties", ())) for part in _parts(schema)), 5_000, "properties"),
+        (sum(map(len, enums)), 1_000, "values of enums"),
+        (sum(map(len, names + texts)), 120_000, "characters in names and enums"),
+    ):
+        if count > limit:
+            raise ConfigurationError(f"strict mode takes at most {limit:,} {words}; here are {count:,}")
+    for values in enums:
+        size = sum(len(value) for value in values if isinstance(value, str))
+        if len(values) > 250 and size > 15_000:
+            raise ConfigurationError(
+                f"strict mode takes at most 15,000 characters in an enum of more than 250 values; here are {size:,}"
+            )
+
+
+def _parts(schema: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """A schema, and those within it."""
+    yield schema
+    for inner in (*_inner(schema), *schema.get("$defs", {}).values()):
+        yield from _parts(inner)
+
+
+def _inner(schema: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    items = [schema["items"]] if "items" in schema else []
+    return [*schema.get("properties", {}).values(), *schema.get("anyOf", ()), *items]
+
+
+def _depth(schema: Mapping[str, Any], definitions: Mapping[str, Any], known: dict[str, int]) -> int:
+    """How many objects stand within each other; one that holds itself is counted once."""
+    if "$ref" in schema:
+        name = schema["$ref"].rpartition("/")[2]
+        if name not in known:
+            known[name] = 0
+            known[name] = _depth(definitions.get(name, {}), definitions, known)
+        return known[name]
+    return ("properties" in schema) + max((_depth(inner, definitions, known) for inner in _inner(schema)), default=0)
 
 
 def _strict(schema: Mapping[str, Any], path: str) -> dict[str, Any]:
@@ -77,9 +129,15 @@ def _close(made: dict[str, Any], schema: Mapping[str, Any], path: str) -> None:
         raise ConfigurationError(f"{path}: strict mode has no dict with free keys; use a class, or a list of pairs")
     required = schema.get("required", ())
     properties = {name: _strict(inner, f"{path}.{name}") for name, inner in schema["properties"].items()}
-    made["properties"] = {name: inner if name in required else _or_null(inner) for name, inner in properties.items()}
+    sure = {*required, *(name for name, inner in schema["properties"].items() if _is_constant(inner))}
+    made["properties"] = {name: inner if name in sure else _or_null(inner) for name, inner in properties.items()}
     made["required"] = list(properties)
     made["additionalProperties"] = False
+
+
+def _is_constant(schema: Mapping[str, Any]) -> bool:
+    """Whether its default is the one value that there is, as of a tag that tells classes apart."""
+    return "default" in schema and schema.get("enum", [schema.get("const", ...)]) == [schema["default"]]
 
 
 def _or_null(schema: dict[str, Any]) -> dict[str, Any]:

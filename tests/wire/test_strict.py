@@ -4,7 +4,7 @@ import datetime
 import enum
 import uuid
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, make_dataclass
 from typing import Annotated, Any, Literal, TypedDict
 
 import jsonschema
@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openai_compat.errors import ConfigurationError
+from openai_compat.wire.output import Output
 from openai_compat.wire.schema import TypeSchema, ValidationError
 from openai_compat.wire.signature import Signature
 from openai_compat.wire.strict import strict_schema, without_filler_nulls
@@ -224,7 +225,7 @@ STRICT: dict[str, tuple[Any, dict[str, Any]]] = {
                 "Aliased": object_of(
                     "Aliased",
                     {
-                        "kind": {"title": "Kind", "type": ["string", "null"], "enum": ["a", None]},
+                        "kind": {"title": "Kind", **STRING, "const": "a"},
                         "atDay": {"title": "Atday", "type": ["string", "null"], "format": "date"},
                         "mail": {"title": "Mail", "type": ["string", "null"], "pattern": "^a"},
                     },
@@ -243,7 +244,9 @@ def test_schema_under_strict_mode(hint: Any, expected: Any) -> None:
 
 OPTIONAL: dict[str, tuple[Any, Any]] = {
     "scalar": (of(int, 3), {"type": ["integer", "null"]}),
-    "literal": (of(Literal["a"], "a"), {"type": ["string", "null"], "enum": ["a", None]}),
+    "literal": (of(Literal["a", "b"], "a"), {"type": ["string", "null"], "enum": ["a", "b", None]}),
+    "constant": (of(Literal["a"], "a"), {**STRING, "enum": ["a"]}),
+    "constant-that-is-not-its-default": (of(Literal["a"], "b"), {"type": ["string", "null"], "enum": ["a", None]}),
     "literal-none": (of(Literal["a", None], "a"), {"type": ["null", "string"], "enum": [None, "a"]}),
     "class": (of(Place, Place("Oslo")), any_of(ref("Place"), NULL)),
     "described-class": (of(Annotated[Point, "Where."], Point(1)), any_of(ref("Point"), NULL, description="Where.")),
@@ -257,6 +260,11 @@ OPTIONAL: dict[str, tuple[Any, Any]] = {
 @pytest.mark.parametrize(("function", "expected"), OPTIONAL.values(), ids=OPTIONAL)
 def test_what_may_be_left_out_may_be_null(function: Any, expected: Any) -> None:
     assert Signature(function, strict=True).parameters["properties"]["x"] == expected
+
+
+@dataclass
+class Recursive:
+    inner: "list[Recursive]"
 
 
 FOREIGN: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
@@ -293,6 +301,69 @@ def test_schemas_that_others_write(schema: dict[str, Any], expected: dict[str, A
     assert msgspec.json.encode(schema) == before
 
 
+def nested_objects(depth: int) -> dict[str, Any]:
+    schema: dict[str, Any] = STRING
+    for _ in range(depth):
+        schema = {"type": "object", "properties": {"a": schema}, "required": ["a"]}
+    return schema
+
+
+def of_properties(names: Any) -> dict[str, Any]:
+    properties = dict.fromkeys(names, STRING)
+    return {"type": "object", "properties": properties, "required": list(properties)}
+
+
+# By the guide, at the limit and beyond it.
+LIMITS: dict[str, tuple[Any, Any, str]] = {
+    "depth": (nested_objects(10), nested_objects(11), "at most 10 objects within each other; here are 11"),
+    "properties": (
+        of_properties(f"p{at}" for at in range(5000)),
+        of_properties(f"p{at}" for at in range(5001)),
+        "at most 5,000 properties; here are 5,001",
+    ),
+    "enums": (
+        {"enum": list(range(1000))},
+        {"anyOf": [{"enum": list(range(500))}, {"enum": list(range(501))}]},
+        "at most 1,000 values of enums; here are 1,001",
+    ),
+    "names": (
+        of_properties(["a" * 60_000, "b" * 60_000]),
+        of_properties(["a" * 60_000, "b" * 60_001]),
+        "at most 120,000 characters in names and enums; here are 120,001",
+    ),
+    "large-enum": (
+        {"enum": [f"{at:060}" for at in range(250)]},
+        {"enum": [f"{at:060}" for at in range(251)]},
+        "at most 15,000 characters in an enum of more than 250 values; here are 15,060",
+    ),
+}
+
+
+@pytest.mark.parametrize(("largest", "larger", "message"), LIMITS.values(), ids=LIMITS)
+def test_what_is_larger_than_strict_mode_takes_is_refused_with_the_limit(
+    largest: Any, larger: Any, message: str
+) -> None:
+    strict_schema(largest)
+    with pytest.raises(ConfigurationError, match=message):
+        strict_schema(larger)
+
+
+def test_depth_is_counted_past_references_and_a_class_in_itself_once() -> None:
+    TypeSchema(Recursive, strict=True)
+    definitions = {f"d{at}": {**nested_objects(2), "properties": {"a": ref(f"d{at + 1}")}} for at in range(10)}
+    with pytest.raises(ConfigurationError, match="here are 11"):
+        strict_schema({**ref("d0"), "$defs": {**definitions, "d10": nested_objects(1)}})
+
+
+def test_the_object_around_a_list_counts_too() -> None:
+    hint: Any = int
+    for at in range(10):
+        hint = make_dataclass(f"Made{at}", [("a", hint)])
+    Output(hint, strict=True)
+    with pytest.raises(ConfigurationError, match="here are 11"):
+        Output(list[hint], strict=True)
+
+
 def test_a_strict_schema_is_strict_already() -> None:
     for name in sorted(TABLE.keys() - REFUSED.keys()):
         schema = Signature(TABLE[name][0], strict=True).parameters
@@ -312,12 +383,12 @@ FILLED: dict[str, tuple[Any, Any, Any]] = {
     "null-item": (of(list[int | None]), {"x": [1, None]}, {"x": [1, None]}),
     "null-in-union": (
         of(list[Click | Type]),
-        {"x": [{"text": "hi", "kind": None}, {"x": 1, "y": 2, "kind": None}]},
+        {"x": [{"text": "hi", "kind": "type"}, {"x": 1, "y": 2, "kind": "click"}]},
         {"x": [Type("hi"), Click(1, 2)]},
     ),
     "null-in-union-of-lists": (
         of(list[Click] | list[Type]),
-        {"x": [{"text": "hi", "kind": None}]},
+        {"x": [{"text": "hi", "kind": "type"}]},
         {"x": [Type("hi")]},
     ),
     "null-in-models": (
@@ -332,7 +403,7 @@ FILLED: dict[str, tuple[Any, Any, Any]] = {
     ),
     "null-in-plan": (
         of(Plan),
-        {"x": {"step": {"text": "hi", "kind": None}, "user": None, "then": None}},
+        {"x": {"step": {"text": "hi", "kind": "type"}, "user": None, "then": None}},
         {"x": Plan(Type("hi"))},
     ),
     "null-in-generic": (
@@ -340,7 +411,7 @@ FILLED: dict[str, tuple[Any, Any, Any]] = {
         {"x": {"content": {"city": "Oslo", "country": None}}},
         {"x": Box(Place("Oslo"))},
     ),
-    "alias": (of(Aliased), {"x": {"kind": None, "atDay": None, "mail": None}}, {"x": Aliased()}),
+    "alias": (of(Aliased), {"x": {"kind": "a", "atDay": None, "mail": None}}, {"x": Aliased()}),
 }
 
 
