@@ -422,7 +422,7 @@ class AnyOf(Node):
                 errors.append(error)
         expected = [re.fullmatch(r"expected (.+), got (.+)", error.problem) for error in errors]
         if len({error.path for error in errors}) == 1 and expected[0] and all(expected):
-            words = dict.fromkeys(match[1] for match in expected if match)
+            words = dict.fromkeys(word for match in expected if match for word in match[1].split(" | "))
             raise ValidationError(errors[0].path, f"expected {' | '.join(words)}, got {expected[0][2]}")
         # The one that got furthest names what was meant.
         raise max(errors, key=lambda error: len(re.findall(r"[.\[]", error.path)))

@@ -63,6 +63,13 @@ def hints_of(cls: Any) -> dict[str, Any]:
         return typing.get_type_hints(cls, localns=_names_inside(cls), include_extras=True)
 
 
+def value_of(alias: Any) -> Any:
+    """What an alias stands for, also where that is text."""
+    holder = types.SimpleNamespace(__annotations__={"hint": alias.__value__})
+    names = {**vars(sys.modules.get(alias.__module__, object)), alias.__name__: alias}
+    return typing.get_type_hints(holder, globalns=names, include_extras=True)["hint"]
+
+
 def _hints_of_init(cls: Any) -> dict[str, Any]:
     """What a class's constructor takes: of an attrs field with a converter, what the converter says that it takes."""
     hints = hints_of(cls)

@@ -34,7 +34,7 @@ from .nodes import (
     Scalar,
     Tested,
 )
-from .parameters import has_fields, hints_of, is_typed_dict, is_union, parameters_of
+from .parameters import has_fields, hints_of, is_typed_dict, is_union, parameters_of, value_of
 from .pydantic_types import PydanticType, is_pydantic
 from .strict import strict_schema, without_filler_nulls
 from .validation import ValidationError, Walk
@@ -226,7 +226,7 @@ class _Reader:
             self._aliases[key].used = True
             return self._aliases[key]
         named = self._aliases[key] = Named(str(hint))
-        value = _filled_in(alias.__value__, dict(zip(alias.__type_params__, args, strict=False)))
+        value = _filled_in(value_of(alias), dict(zip(alias.__type_params__, args, strict=False)))
         named.inner = self.node(value)
         del self._aliases[key]
         return named if named.used else named.inner
@@ -262,7 +262,7 @@ class _Reader:
         if hasattr(hint, "__supertype__"):
             return self._bounded(hint.__supertype__, bounds)
         if type(hint).__name__ == "TypeAliasType":
-            return self._bounded(hint.__value__, bounds)
+            return self._bounded(value_of(hint), bounds)
         origin, args = typing.get_origin(hint), typing.get_args(hint)
         meta = msgspec.Meta(**bounds)
         if origin is Annotated:
