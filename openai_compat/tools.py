@@ -13,6 +13,7 @@ from typing import Any, Generic, ParamSpec, Protocol, TypeVar, overload, runtime
 
 from .deadline import CancelToken
 from .errors import ConfigurationError, ToolError
+from .wire.json_value import with_digits
 from .wire.parameters import is_unbound_method
 from .wire.request import ToolSpec
 from .wire.signature import Signature
@@ -99,11 +100,12 @@ class Tool(Generic[P, R]):
     def __repr__(self) -> str:
         return f"Tool({self.spec.name!r})"
 
-    def run(self, arguments: Mapping[str, Any], cancel: CancelToken | None = None) -> R:
+    def run(self, arguments: Mapping[str, Any], cancel: CancelToken | None = None, *, text: str = "") -> R:
         """Check the arguments, convert them, and call the function.
 
         Args:
             cancel: for the function's parameter of that type.
+            text: the JSON of which the arguments were decoded; a Decimal is made of the digits that stand there.
 
         Raises:
             ValueError: the arguments do not fit, as in ``$.days: expected int, got str``.
@@ -112,7 +114,7 @@ class Tool(Generic[P, R]):
         if self._signature is None:
             _check_offered(self.spec.parameters, arguments)
             return self._finished(call(**arguments))
-        converted = self._signature.convert(arguments)
+        converted = self._signature.convert(with_digits(arguments, text))
         converted.update(dict.fromkeys(self._signature.injected, cancel or CancelToken()))
         return self._finished(call(**converted))
 
@@ -269,10 +271,16 @@ class Toolbox:
         if dispatcher is None and len(self._tools) < len(self.specs):
             raise ConfigurationError("a tool given as a specification needs dispatcher= to run it")
 
-    def call(self, name: str, arguments: Mapping[str, Any], cancel: CancelToken | None = None) -> Any:
-        """Run the tool of that name."""
+    def call(
+        self, name: str, arguments: Mapping[str, Any], cancel: CancelToken | None = None, *, text: str = ""
+    ) -> Any:
+        """Run the tool of that name.
+
+        Args:
+            text: the JSON of which the arguments were decoded; a Decimal is made of the digits that stand there.
+        """
         if name in self._tools:
-            return self._tools[name].run(arguments, cancel)
+            return self._tools[name].run(arguments, cancel, text=text)
         if self._dispatcher is not None:
             return self._dispatcher.call(name, arguments)
         raise ToolError(f"there is no tool named {name!r}; there are {', '.join(self._tools) or 'none'}")

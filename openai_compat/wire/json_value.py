@@ -17,7 +17,8 @@ from typing import Any
 import attrs
 import msgspec
 
-from .decode import decode_json
+from .decode import NotJSONError, decode_json
+from .validation import ValidationError, with_floats
 
 _decode = msgspec.json.Decoder(float_hook=decimal.Decimal).decode
 
@@ -33,6 +34,15 @@ def decode_exactly(text: str) -> Any:
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         decode_json(text)
         return json.loads(text.lstrip("\ufeff"), strict=False, parse_float=decimal.Decimal)
+
+
+def with_digits(value: Any, text: str) -> Any:
+    """A decoded value as ``decode_exactly`` decodes it; itself where it is not what the text says."""
+    try:
+        exact = decode_exactly(text)
+        return exact if text and with_floats(exact) == value else value
+    except (NotJSONError, ValidationError):
+        return value
 
 
 def to_json_value(value: Any) -> Any:
