@@ -346,7 +346,7 @@ class _ServerTool(Tool[..., Any]):
 
         super().__init__(
             ask,
-            name=re.sub(r"[^a-zA-Z0-9_-]", "_", prefix + found.name),
+            name=re.sub(r"[^a-zA-Z0-9_-]", "_", prefix + found.name)[:64],
             description=found.description or found.title or "",
             # MCP lets properties be left out, OpenAI does not.
             parameters={"type": "object", "properties": {}, **found.input_schema},
@@ -354,7 +354,7 @@ class _ServerTool(Tool[..., Any]):
         self._session = session
         self._its_name = found.name
 
-    def run(self, arguments: Mapping[str, Any], cancel: CancelToken | None = None) -> Any:
+    def run(self, arguments: Mapping[str, Any], cancel: CancelToken | None = None, *, text: str = "") -> Any:
         return _value(self._session.call(self._its_name, arguments, cancel))
 
 

@@ -79,7 +79,8 @@ def run_call(toolbox: Toolbox, call: ToolCall, cancel: CancelToken | None = None
         return invalid_result(call)
     started = time.monotonic()
     try:
-        value = toolbox.call(call.name, arguments, cancel)
+        text = None if call.type == CUSTOM else call.arguments_json
+        value = toolbox.call(call.name, arguments, cancel, text=text)
         return ToolResult.of(call, value, seconds=time.monotonic() - started)
     except (ToolError, ValidationError) as error:
         failure: Exception = error

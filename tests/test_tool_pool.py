@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import decimal
 import json
 import logging
 import subprocess
@@ -11,6 +12,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any, Literal
 
+import attrs
 import pytest
 
 from openai_compat import Cancelled, CancelToken, Tool, ToolCall, ToolError, tool
@@ -251,3 +253,16 @@ except KeyboardInterrupt:
 def test_ctrl_c_comes_through_at_once_and_stuck_tools_keep_nobody_from_leaving() -> None:
     ran = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, timeout=60, check=False)
     assert (ran.stdout, ran.returncode) == ("interrupted\n", 0), ran.stderr
+
+
+def test_a_decimal_has_the_digits_that_the_model_wrote() -> None:
+    @tool
+    def pay(amount: decimal.Decimal, rate: float = 0.5) -> str:
+        return f"{amount} at {rate!r}"
+
+    text = '{"amount": 100000000000000000.01, "rate": 0.25}'
+    call = ToolCall(id="1", name="pay", arguments=json.loads(text), arguments_json=text)
+    assert run_call(Toolbox([pay]), call).content == "100000000000000000.01 at 0.25"
+    # What somebody put in place of the model's arguments is what counts.
+    changed = attrs.evolve(call, arguments={"amount": 3, "rate": 0.5})
+    assert run_call(Toolbox([pay]), changed).content == "3 at 0.5"
