@@ -65,6 +65,9 @@ def python_pattern(pattern: str) -> str:
             made.append("(?!)" if kind == "empty" else r"[\s\S]")
         elif not inside and text == "$":
             made.append(r"\Z")
+        elif kind in ("empty", "any"):  # a bracket within brackets, and their end
+            made.append("\\" + text)
+            inside = False
         else:
             # A bracket within brackets, and some doubled signs, mean nothing to JavaScript.
             made.append("\\" + text if inside and text in "[&~|" else text)

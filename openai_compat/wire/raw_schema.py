@@ -155,7 +155,7 @@ class _Check:
         self.known: dict[Any, tuple[Any, Any, Any]] = {}
 
     def check(self, value: Any, name: str) -> None:
-        from jsonschema import FormatError
+        from jsonschema.exceptions import FormatError
 
         if self._formats and isinstance(value, str) and not is_of_format(value, name):
             raise FormatError(f"{value!r} is not a {name!r}")
