@@ -98,7 +98,7 @@ class Output:
         if answer.tool_calls:
             return _parsed(answer, None)
         problems: list[ValidationError] = []
-        cut = answer.truncated or answer.finish_reason in _CUT
+        cut = _is_cut(answer)
         for candidate in _candidates(answer.text, cut=cut):
             try:
                 return _parsed(answer, self._from_json(candidate))
@@ -118,6 +118,16 @@ class Output:
             provider=answer.provider,
             request_id=answer.request_id,
         ) from nearest
+
+    def found(self, answer: ChatResponse) -> Any:
+        """The JSON of which the answer's value is made; None where there is none."""
+        for candidate in _candidates(answer.text, cut=_is_cut(answer)):
+            try:
+                self._from_json(candidate)
+            except ValidationError:
+                continue
+            return self.unwrapped(decode_json(candidate))
+        return None
 
     def unwrapped(self, partial: Any) -> Any:
         """What has come of the value, out of the object that it was put into."""
@@ -172,6 +182,10 @@ def _why(answer: ChatResponse, problem: ValidationError | None) -> str:
         reason = "by a content filter" if answer.finish_reason in _CUT else "where its stream ended"
         return f"the answer was cut off {reason}, before it fitted its type"
     return f"the answer does not fit its type: {_cut(problem or 'it has no JSON in it')}"
+
+
+def _is_cut(answer: ChatResponse) -> bool:
+    return answer.truncated or answer.finish_reason in _CUT
 
 
 def _cut(problem: object) -> str:
