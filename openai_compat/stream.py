@@ -114,7 +114,8 @@ class ChatStream(Iterator[StreamEvent]):
     def partial(self) -> Any:
         """The JSON value in the text as far as it has come; None until it begins.
 
-        Strings are as long as they have come; numbers and keys appear once they are whole. It is one and the same
+        Of several values in the text it is the first, until the end shows of which ``parsed`` was made. Strings are as
+        long as they have come; numbers and keys appear once they are whole. It is one and the same
         object every time, and goes on growing while the stream is read: copy it to keep it. Reading it after each event
         costs as much in all as reading it once.
         """
@@ -128,7 +129,12 @@ class ChatStream(Iterator[StreamEvent]):
         for piece in pieces[self._parsed_pieces :]:
             reader.feed(piece)
         self._parsed_pieces = len(pieces)
-        return reader.value if self._output is None else self._output.unwrapped(reader.value)
+        if self._output is None:
+            return reader.value
+        value = self._output.unwrapped(reader.value)
+        if isinstance(self._response, ParsedResponse) and (found := self._output.found(self._response)) is not None:
+            return value if value == found else found
+        return value
 
     def until_done(self) -> ChatResponse:
         """Read to the end; the answer."""

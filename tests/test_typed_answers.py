@@ -715,3 +715,13 @@ def test_the_real_server_streams_a_value(real: Client) -> None:
     assert isinstance(parsed, Short)
     assert seen[-1] == attrs.asdict(parsed)
     assert len({repr(partial) for partial in seen}) > 3
+
+
+def test_at_the_end_partial_is_what_parsed_was_made_of() -> None:
+    text = 'For example {"name": "Bob", "age": 1}. The answer is {"name": "Alice", "age": 30}.'
+    with ReplayServer([stream_reply(text)]) as server, Client(server.url, model="m") as client:
+        with client.stream("hi", response_type=Person) as stream:
+            for _ in stream:
+                pass
+        assert stream.response.parsed == Person("Alice", 30)
+        assert stream.partial == {"name": "Alice", "age": 30}
