@@ -117,13 +117,12 @@ class Accumulator:
 
     def feed_text(self, text: str) -> list[StreamEvent]:
         """The events of a chunk that differs from an earlier one in the content of its first choice alone."""
-        events: list[StreamEvent] = []
+        if not text:
+            return []
         state = self._choices[0]
-        if text:
-            state.feed_text(text, events)
-            if events and state.finish_reason:
-                state.went_on = True
-        return events
+        if state.finish_reason:
+            state.went_on = True
+        return state.flow(text)
 
     def _keep_extra(self, payload: dict[str, Any]) -> None:
         for key, value in payload.items():
@@ -383,6 +382,18 @@ class _ChoiceState:
                 self._feed_parts(content, events)
             else:
                 self.feed_text(content, events)
+
+    def flow(self, text: str) -> list[StreamEvent]:
+        """The events of content that holds no half of a character."""
+        splitter = self._splitter
+        if self._half or not (splitter is None or splitter.over):
+            events: list[StreamEvent] = []
+            self.feed_text(text, events)
+            return events
+        self._content.append(text)
+        self._count(text)
+        self.text_pieces.append(text)
+        return [StreamEvent("text", text, self.index, self._call)]
 
     def feed_text(self, text: str, events: list[StreamEvent]) -> None:
         self._content.append(text)

@@ -72,11 +72,11 @@ class ReasoningSplitter:
         "_longest",
         "_needles",
         "_openers",
-        "_over",
         "_pattern",
         "_reasoned",
         "_spaces",
         "_texted",
+        "over",
     )
 
     def __init__(self, tags: Iterable[Tag] = DEFAULT_TAGS, *, opened: bool = False, leading: bool = False) -> None:
@@ -90,7 +90,7 @@ class ReasoningSplitter:
         self._texted = False
         self._reasoned = opened
         self._leading = leading
-        self._over = False  # no further span counts
+        self.over = False  # no further span counts
 
     @property
     def inside(self) -> bool:
@@ -99,7 +99,7 @@ class ReasoningSplitter:
 
     def passes(self, piece: str) -> bool:
         """Whether a piece is text as it stands, with nothing held back before or after it."""
-        if self._over:
+        if self.over:
             return True
         if self._leading or self._buffer or not self._firsts.isdisjoint(piece) or self._needles is not self._openers:
             return False
@@ -115,7 +115,7 @@ class ReasoningSplitter:
         out: list[Piece] = []
         buffer = self._buffer + piece
         at = 0
-        while not self._over:
+        while not self.over:
             if self._leading and not self.inside:
                 begin = self._skip_space(buffer, at)
                 opener = next((opener for opener in self._openers if buffer.startswith(opener, begin)), None)
@@ -134,7 +134,7 @@ class ReasoningSplitter:
             self._emit(buffer[at : found.start()], out, last=True)
             at = found.end()
             self._turn(found[0])
-        if self._over:
+        if self.over:
             self._emit(buffer[at:], out)
             self._buffer = ""
         elif self._leading and not self.inside:
@@ -148,7 +148,7 @@ class ReasoningSplitter:
     def finish(self) -> list[Piece]:
         """The content is over; what was held back was no tag."""
         out: list[Piece] = []
-        if self._leading and not self.inside and not self._over:
+        if self._leading and not self.inside and not self.over:
             self._begin_text(out)
         self._emit(self._buffer, out, last=True)
         self._buffer = ""
@@ -172,7 +172,7 @@ class ReasoningSplitter:
 
     def _begin_text(self, out: list[Piece]) -> None:
         """Text has begun: what follows is prose, whatever it holds."""
-        self._over = True
+        self.over = True
         if self._spaces and not self._reasoned:
             out.append((TEXT, "".join(self._spaces)))
         self._spaces.clear()

@@ -109,22 +109,24 @@ def iter_payloads(
     """
     check = check or _nothing
     reader = _Reader(max_event_bytes, check, repeated)
+    idle = False
     for chunk in chunks:
         check()
         if chunk is BEAT:
             yield BEAT
             continue
+        if idle and chunk.endswith(b"\n\n") and chunk.startswith(b"data:"):
+            # One event, of which nearly every one is like the one before: no other way is as short.
+            found = repeated.read(chunk[5:-2]) if repeated is not None else None
+            if found is not None:
+                yield found
+                continue
         for piece in reader.cleaned(chunk):
-            if repeated is not None and reader.idle and piece.startswith(b"data:") and piece.endswith(b"\n\n"):
-                # One event, and one of many of its kind: no other way is as short.
-                found = repeated.read(piece[5:-2])
-                if found is not None:
-                    yield found
-                    continue
             for payload in reader.feed(piece):
                 yield payload
                 if payload is DONE:
                     return
+        idle = reader.idle
     for payload in reader.finish():
         yield payload
         if payload is DONE:
@@ -168,7 +170,7 @@ class _Reader:
     @property
     def idle(self) -> bool:
         """Nothing has begun that a piece would go on with."""
-        return self._event.size == 0 and not self._pending and self._event.known
+        return self._event.known and not (self._event.size or self._pending or self._after_cr or self._stray)
 
     def feed(self, piece: bytes) -> Iterable[Any]:
         """The payloads that ``piece`` completes."""
