@@ -115,9 +115,9 @@ class ChatStream(Iterator[StreamEvent]):
         """The JSON value in the text as far as it has come; None until it begins.
 
         Of several values in the text it is the first, until the end shows of which ``parsed`` was made. Strings are as
-        long as they have come; numbers and keys appear once they are whole. It is one and the same
-        object every time, and goes on growing while the stream is read: copy it to keep it. Reading it after each event
-        costs as much in all as reading it once.
+        long as they have come; numbers and keys appear once they are whole. It is one and the same object every time,
+        and goes on growing while the stream is read: copy it to keep it. Reading it after each event costs as much in
+        all as reading it once.
         """
         from .wire.partial_json import PartialJSON
 
@@ -132,7 +132,8 @@ class ChatStream(Iterator[StreamEvent]):
         if self._output is None:
             return reader.value
         value = self._output.unwrapped(reader.value)
-        if isinstance(self._response, ParsedResponse) and (found := self._output.found(self._response)) is not None:
+        response = self._reading.response
+        if isinstance(response, ParsedResponse) and (found := self._output.found(response)) is not None:
             return value if value == found else found
         return value
 

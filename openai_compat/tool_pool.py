@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -72,6 +73,7 @@ def run_call(toolbox: Toolbox, call: ToolCall, cancel: CancelToken | None = None
 
     Raises:
         Cancelled: the tool gave up because ``cancel`` was cancelled.
+        Exception: what a signal's handler raised while the tool ran, such as a task's time limit.
     """
     # A custom tool is a function of one parameter, which has the wire's name for its text.
     arguments = {"input": call.input} if call.type == CUSTOM else call.arguments
@@ -79,19 +81,37 @@ def run_call(toolbox: Toolbox, call: ToolCall, cancel: CancelToken | None = None
         return invalid_result(call)
     started = time.monotonic()
     try:
-        text = None if call.type == CUSTOM else call.arguments_json
+        text = "" if call.type == CUSTOM else call.arguments_json
         value = toolbox.call(call.name, arguments, cancel, text=text)
         return ToolResult.of(call, value, seconds=time.monotonic() - started)
     except (ToolError, ValidationError) as error:
         failure: Exception = error
         problem = str(error)
     except Exception as error:
-        if isinstance(error, Cancelled) and cancel is not None and cancel.cancelled:
+        if (isinstance(error, Cancelled) and cancel is not None and cancel.cancelled) or _interrupts(error):
             raise
         log.warning("tool %s failed", call.name, exc_info=True)
         failure = error
         problem = f"{type(error).__name__}: {error}"
     return ToolResult.failure(call, problem, error=failure, seconds=time.monotonic() - started)
+
+
+def _interrupts(error: BaseException) -> bool:
+    """Whether a signal's handler raised it: it is not the tool that failed, but its task that has to end."""
+    codes = [getattr(signal.getsignal(number), "__code__", None) for number in _SIGNALS]
+    step = error.__traceback__
+    while step is not None:
+        if any(step.tb_frame.f_code is code for code in codes):
+            return True
+        step = step.tb_next
+    return False
+
+
+_SIGNALS = [
+    getattr(signal, name)
+    for name in ("SIGALRM", "SIGINT", "SIGPROF", "SIGTERM", "SIGUSR1", "SIGUSR2", "SIGVTALRM")
+    if hasattr(signal, name)
+]
 
 
 def invalid_result(call: ToolCall) -> ToolResult:
