@@ -19,7 +19,7 @@ from ..errors import (
 )
 from .decode import as_int, as_text
 from .error_body import MAX_DEPTH, ErrorDetail, find_error
-from .growing import Growing, grow, plain
+from .growing import MAX_TEXT, Growing, grow, plain
 from .messages import ToolCall, Usage, merged_usage
 from .reasoning import DEFAULT_TAGS, KNOWN_TAGS, REASONING, ReasoningSplitter, Tag
 from .response import UNKNOWN, CallInfo, ChatResponse, Choice, StreamEvent, ended_by_itself
@@ -30,9 +30,6 @@ if TYPE_CHECKING:
 InlineThink = Literal["leading", "all", "keep"]
 MAX_CHOICES = 1000
 """Choices of one answer; OpenAI gives 128 at most."""
-MAX_TEXT = 64 * 1024 * 1024
-"""Characters of one choice: text, reasoning and refusal together."""
-
 _CHUNK_KEYS = frozenset({"id", "object", "created", "model", "choices", "usage"})
 _CHOICE_KEYS = frozenset({"index", "delta", "message", "finish_reason"})
 _RARE_KEYS = _CHOICE_KEYS | {"usage", "logprobs", "error"}
@@ -416,6 +413,9 @@ class _ChoiceState:
         return news
 
     def _feed_rest(self, delta: dict[str, Any], events: list[StreamEvent], *, whole: bool) -> None:
+        if len(delta) == 1 and "tool_calls" in delta:
+            self._add_calls(delta["tool_calls"], events, whole=whole)
+            return
         shown = False
         for key in _REASONING_KEYS:
             value = delta.get(key)
@@ -434,9 +434,7 @@ class _ChoiceState:
         refusal = delta.get("refusal")
         if type(refusal) is str:
             self._add_refusal(refusal, events)
-        if calls := delta.get("tool_calls"):
-            for kind, progress in self.calls.feed(calls, whole=whole):
-                events.append(StreamEvent(kind, progress, self.index, self._call))
+        self._add_calls(delta.get("tool_calls"), events, whole=whole)
         if legacy := delta.get("function_call"):
             self.calls.feed_legacy(legacy)
         if not _DELTA_KEYS.issuperset(delta):
@@ -445,6 +443,10 @@ class _ChoiceState:
                     grow(self._extra, key, value)
             if not _MEDIA_KEYS.isdisjoint(delta):
                 self._add_media(delta, events)
+
+    def _add_calls(self, entries: Any, events: list[StreamEvent], *, whole: bool) -> None:
+        for kind, progress in self.calls.feed(entries, whole=whole) if entries else ():
+            events.append(StreamEvent(kind, progress, self.index, self._call))
 
     def _add_media(self, delta: dict[str, Any], events: list[StreamEvent]) -> None:
         from .answer_media import AudioDelta, annotations_of, images_of

@@ -13,12 +13,17 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
+from ..errors import StreamError
 from .decode import as_int, as_text
 
 APPENDED = frozenset(
     {"data", "encrypted_content", "reasoning_opaque", "signature", "summary", "text", "thinking", "transcript"}
 )
 MAX_DEPTH = 8
+MAX_TEXT = 64 * 1024 * 1024
+"""Characters of one choice, and of any one string in it."""
+MAX_ENTRIES = 100_000
+"""Entries of one list: pictures, annotations, thoughts."""
 
 
 class _Text:
@@ -35,6 +40,8 @@ class _Text:
             return
         self.pieces.append(piece)
         self.size += len(piece)
+        if self.size > MAX_TEXT:
+            raise StreamError(f"a part of the answer is longer than {MAX_TEXT:,} characters")
 
 
 class Growing(dict[str, Any]):
@@ -54,6 +61,8 @@ class _Entries:
         self._said: set[bytes] = set()
 
     def take(self, item: Any, depth: int) -> None:
+        if len(self.entries) >= MAX_ENTRIES:
+            raise StreamError(f"a list in the answer has more than {MAX_ENTRIES:,} entries")
         if type(item) is not dict:
             self._add_new(item)
             return

@@ -23,6 +23,7 @@ from typing import Any, Literal
 
 from ..errors import StreamError
 from .decode import as_int, as_text
+from .growing import MAX_TEXT
 from .messages import CUSTOM, ToolCall, parse_arguments
 from .response import ToolCallDelta
 
@@ -85,6 +86,7 @@ class _Call:
         "position",
         "shown_id",
         "size",
+        "told_name",
         "type",
     )
 
@@ -98,6 +100,7 @@ class _Call:
         self.delta = 0
         self.named_again = ""
         self.shown_id = ""
+        self.told_name = ""
         self.size = 0
         self.type = "function"
         self.nesting = _Nesting()
@@ -110,6 +113,8 @@ class _Call:
     def add_arguments(self, piece: str) -> None:
         self.arguments.append(piece)
         self.size += len(piece)
+        if self.size > MAX_TEXT:
+            raise StreamError(f"a tool call has more than {MAX_TEXT:,} characters of arguments")
 
     @property
     def complete(self) -> bool:
@@ -150,9 +155,24 @@ class ToolCallAssembler:
         progress: list[tuple[Opened, ToolCallDelta]] = []
         self._deltas += 1
         for entry in entries if isinstance(entries, list) else [entries]:
-            if isinstance(entry, dict):
+            if isinstance(entry, dict) and (whole or not self._feed_piece(entry, progress)):
                 self._feed_entry(entry, progress, fresh=whole)
         return progress
+
+    def _feed_piece(self, entry: dict[str, Any], progress: list[tuple[Opened, ToolCallDelta]]) -> bool:
+        """Take a piece of arguments under an index that is known, as nearly all deltas are; whether it is one."""
+        index, function = entry.get("index"), entry.get("function")
+        if len(entry) != 2 or type(index) is not int or type(function) is not dict or len(function) != 1:
+            return False
+        call, piece = self._by_index.get(index), function.get("arguments")
+        if call is None or type(piece) is not str or not piece:
+            return False
+        if not call.announced or call.named_again or len(piece) == call.size:
+            return False
+        call.delta = self._deltas
+        call.add_arguments(piece)
+        progress.append(("tool_call_delta", _delta(call, piece)))
+        return True
 
     def feed_legacy(self, entry: Any) -> None:
         """Take a ``function_call``, which older servers send in place of ``tool_calls``, or beside it."""
@@ -221,6 +241,7 @@ class ToolCallAssembler:
         if call.announced or not call.name:
             return
         call.announced = True
+        call.told_name = call.shown_name
         call.shown_id = call.id or call.shown_id or self._make_id()
         progress.append(("tool_call", _delta(call, "")))
         if arguments := "".join(call.arguments):
@@ -278,7 +299,7 @@ class ToolCallAssembler:
             arguments, text = None, came
         return ToolCall(
             id=call.shown_id,
-            name=call.shown_name,
+            name=call.told_name or call.shown_name,
             arguments=arguments,
             arguments_json=text,
             invalid=arguments is None,
@@ -300,7 +321,9 @@ def _kind_of(entry: dict[str, Any]) -> tuple[str, dict[str, Any], str]:
 
 
 def _delta(call: _Call, piece: str) -> ToolCallDelta:
-    return ToolCallDelta(position=call.position, id=call.shown_id, name=call.shown_name, arguments=piece)
+    return ToolCallDelta(
+        position=call.position, id=call.shown_id, name=call.told_name or call.shown_name, arguments=piece
+    )
 
 
 def _keep_extra(call: _Call, entry: dict[str, Any], function: dict[str, Any]) -> None:

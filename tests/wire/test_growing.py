@@ -10,6 +10,7 @@ from arbitrary import growth, json_values, quick
 from hypothesis import given
 from hypothesis import strategies as st
 
+from openai_compat.errors import StreamError
 from openai_compat.wire.growing import Growing, grow, plain
 
 
@@ -130,3 +131,10 @@ PIECES: dict[str, tuple[str, Any]] = {
 @pytest.mark.parametrize(("key", "piece"), PIECES.values(), ids=PIECES)
 def test_cost_is_linear_in_the_number_of_pieces(key: str, piece: Any) -> None:
     assert growth(lambda size: grown(key, *[piece] * size), 5_000) < 10
+
+
+def test_what_grows_without_end_is_an_error() -> None:
+    with pytest.raises(StreamError, match="longer than 67,108,864 characters"):
+        grown("audio", *[{"data": "A" * 1024 * 1024}] * 65)
+    with pytest.raises(StreamError, match="more than 100,000 entries"):
+        grown("citations", list(range(100_001)), [1])

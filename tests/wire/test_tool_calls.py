@@ -382,6 +382,11 @@ def test_too_many_calls_are_an_error() -> None:
         calls.feed([entry("f", "{}", index=number) for number in range(100_000)])
 
 
+def test_arguments_without_end_are_an_error() -> None:
+    with pytest.raises(StreamError, match="more than 67,108,864 characters of arguments"):
+        fed(*[[entry("f", "x" * 1024 * 1024, index=0, id="a")]] * 65)
+
+
 def test_an_index_costs_no_more_for_being_large() -> None:
     (call,) = fed([entry("f", "{", index=10**9)], [entry(None, "}", index=10**9)])
     assert call.arguments == {}
