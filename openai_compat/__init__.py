@@ -59,6 +59,7 @@ _HOMES = {
     "tool_loop": ("ToolOptions", "ToolRound", "run_tools_loop", "tool_rounds"),
     "tools": ("Tool", "ToolDispatcher", "tool"),
     "wire.accumulate": ("Accumulator",),
+    "wire.answer_media": ("Annotation", "AnswerAudio", "AudioDelta"),
     "wire.embeddings": ("EmbeddingResponse", "build_embeddings_body", "parse_embeddings_response"),
     "wire.media": ("Audio", "Image"),
     "wire.messages": ("Message", "ToolCall", "Usage"),
@@ -79,8 +80,11 @@ __all__ = [
     "APIStatusError",
     "APITimeoutError",
     "Accumulator",
+    "Annotation",
+    "AnswerAudio",
     "Attempt",
     "Audio",
+    "AudioDelta",
     "AuthenticationError",
     "BadRequestError",
     "CallFuture",
@@ -210,6 +214,9 @@ if TYPE_CHECKING:
     from .tools import ToolDispatcher as ToolDispatcher
     from .tools import tool as tool
     from .wire.accumulate import Accumulator as Accumulator
+    from .wire.answer_media import Annotation as Annotation
+    from .wire.answer_media import AnswerAudio as AnswerAudio
+    from .wire.answer_media import AudioDelta as AudioDelta
     from .wire.embeddings import EmbeddingResponse as EmbeddingResponse
     from .wire.embeddings import build_embeddings_body as build_embeddings_body
     from .wire.embeddings import parse_embeddings_response as parse_embeddings_response

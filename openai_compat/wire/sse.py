@@ -438,16 +438,36 @@ def _read_words(data: str, name: str, check: Callable[[], object]) -> Iterator[A
         return
     if len(lines) > 1:
         # Events that one newline separates, which the specification joins into one.
-        found = [payload for line in lines for payload in _read(line, "", check)]
-        if not all(type(payload) is Lost for payload in found):
-            yield from found
-            return
+        yield from _one_a_line(lines, check)
+        return
     values, rest = decode_event(data, check=check)
     yield from values
     if rest.startswith("[DONE]"):
         yield DONE
     elif rest:
         yield Lost.of(rest)
+
+
+def _one_a_line(lines: list[str], check: Callable[[], object]) -> Iterator[Any]:
+    """What each line says; lines in a row that say nothing that is known are one loss."""
+    unread = ""
+    for number, line in enumerate(map(str.strip, lines), 1):
+        if number % BATCH == 0:
+            check()
+        if line.startswith(("{", "[DONE]")) or _is_error(line):
+            found = list(_read(line, "", check))
+        else:
+            found = [] if not line or _is_alive(line) else [Lost.of(line)]
+        for payload in found:
+            if type(payload) is Lost:
+                unread = unread if len(unread) >= _WORDS else f"{unread}\n{payload.text}".strip()
+                continue
+            if unread:
+                yield Lost.of(unread)
+                unread = ""
+            yield payload
+    if unread:
+        yield Lost.of(unread)
 
 
 def _is_alive(words: str) -> bool:

@@ -223,6 +223,13 @@ def test_row_13_an_answer_that_does_not_say_it_is_complete_is_truncated(body: by
         assert parse_response(body, strict=True).text == "Hi"
 
 
+@pytest.mark.parametrize("end", [b"\n\ndata: [DONE]\n\n", b"\ndata: [DONE]\n"])
+def test_a_whole_body_that_done_follows_is_the_same_answer(end: bytes) -> None:
+    wanted = parse_response(as_json(REPLY), call=CALL)
+    assert parse_response(as_json(REPLY) + end, call=CALL, strict=True) == wanted
+    assert pushed(as_json(REPLY) + end, strict=True)[1] == wanted
+
+
 def test_a_large_stream_in_place_of_json_is_no_larger_than_allowed() -> None:
     assert len(parse_response(sse(chunk("x" * 1_000_000))).text) == 1_000_000
 

@@ -413,6 +413,7 @@ LASTING: dict[str, bytes] = {
     "events": b"data: {}\n\n" * 99_999,
     "json": b"{}\n" * 99_999,
     "objects-on-a-line": b"data: " + b"{}" * 999_999,
+    "short-lines": b"data: [\n" + b"data: 1\n" * 299_999,
     "blank": b"data: {}\n" + b"\n" * 999_999,
     "fields": b"data: {\n" + b"event: a\n" * 99_999,
     "lines": b"data: [\n" + b"data: 1,\n" * 99_999,
