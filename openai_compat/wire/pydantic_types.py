@@ -14,8 +14,11 @@ from .likeness import members
 from .nodes import REF, Definitions, Node
 from .validation import Step, ValidationError, Walk, path_step
 
-MAX_STEPS = 20_000
-"""Most that Pydantic may have to look at: it tries each member of a union in each member of the union around it."""
+MAX_STEPS = 200_000
+"""Most that Pydantic may have to look at more than once: each member of a union in each member of that around it."""
+
+MAX_TIMES = 20
+"""How often it may look at each pair of a value and a type in any case, as in a long list."""
 
 _LARGEST = sys.float_info.max
 _WORDS = {"missing": "required, but missing", "extra_forbidden": "no such field"}
@@ -89,7 +92,7 @@ class _Effort:
         self._known: dict[tuple[int, int], tuple[Any, Any, int]] = {}
 
     def check(self, value: Any, schema: Mapping[str, Any]) -> None:
-        if self._of(value, schema) > MAX_STEPS:
+        if self._of(value, schema) - len(self._known) * MAX_TIMES > MAX_STEPS:
             raise ValidationError(
                 "$", f"takes Pydantic more than {MAX_STEPS} steps to check; unions of models need a discriminator"
             )

@@ -211,6 +211,14 @@ def test_what_pydantic_would_take_for_ever_over_is_refused_before_it_begins() ->
         schema.convert(deep)
 
 
+def test_a_long_list_is_not_taken_for_an_endless_check() -> None:
+    rows = [{"a": at} for at in range(60_000)]
+    made = TypeSchema(list[PydanticRule]).convert(rows)
+    assert made[-1] == PydanticRule(a=59_999)
+    whole = TypeSchema(PydanticAnd).convert({"c": rows})
+    assert len(whole.c) == 60_000
+
+
 def test_a_schema_of_the_users_is_checked_in_as_many_steps() -> None:
     ref = {"$ref": "#/$defs/and"}
     both = [{"$ref": "#/$defs/rule"}, ref, {"$ref": "#/$defs/or"}]
