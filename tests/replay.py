@@ -105,20 +105,32 @@ class ReplayServer:
 
     One of the replies may be a callable too, to which its request is given.
 
+    ``slowly`` is how many bytes of each connection are read 64 KB at a time, with a pause of 30 ms before each; what
+    follows is read at once.
+
     Waits inside a callable or a body have to end once ``request.closed`` is set, or else by themselves.
     """
 
     def __init__(
-        self, replies: Replies, *, tls: ssl.SSLContext | None = None, hang_up: HangUp = lambda stage, number: None
+        self,
+        replies: Replies,
+        *,
+        tls: ssl.SSLContext | None = None,
+        hang_up: HangUp = lambda stage, number: None,
+        slowly: int = 0,
     ) -> None:
         self.requests: list[Request] = []
         self._replies = replies
         self._tls = tls
         self._hang_up = hang_up
+        self._slowly = slowly
         self._connections: list[_Connection] = []
         self._lock = threading.Lock()
         self._closing = False
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+        if slowly:
+            # Or else the system reads what this server does not.
+            self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
         self.address: tuple[str, int] = self._listener.getsockname()
         self._acceptor = threading.Thread(target=self._accept, name="replay-accept", daemon=True)
         self._acceptor.start()
@@ -192,7 +204,7 @@ class ReplayServer:
                 sock.close()
                 return
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            channel = _TlsChannel(sock, self._tls) if self._tls else _Channel(sock)
+            channel = _TlsChannel(sock, self._tls, self._slowly) if self._tls else _Channel(sock, self._slowly)
             connection = _Connection(self, channel, len(self._connections))
             self._connections.append(connection)
             connection.start()
@@ -324,8 +336,9 @@ class _Connection:
 class _Channel(io.RawIOBase):
     """A connected socket: a readable stream for one thread, ``send`` for another."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, slowly: int = 0) -> None:
         self._sock = sock
+        self._slowly = slowly
         self._closing = threading.Lock()
 
     def readable(self) -> bool:
@@ -335,7 +348,15 @@ class _Channel(io.RawIOBase):
         pass
 
     def readinto(self, buffer: Any) -> int:
-        return self._sock.recv_into(buffer)
+        return self._receive_into(memoryview(buffer))
+
+    def _receive_into(self, buffer: memoryview) -> int:
+        if self._slowly <= 0:
+            return self._sock.recv_into(buffer)
+        threading.Event().wait(0.03)
+        size = self._sock.recv_into(buffer[:65536])
+        self._slowly -= size
+        return size
 
     def send(self, data: bytes) -> None:
         self._sock.sendall(data)
@@ -359,8 +380,9 @@ class _Channel(io.RawIOBase):
 class _TlsChannel(_Channel):
     """TLS in memory, since an ``SSLSocket`` cannot be read in one thread and written in another."""
 
-    def __init__(self, sock: socket.socket, context: ssl.SSLContext) -> None:
-        super().__init__(sock)
+    def __init__(self, sock: socket.socket, context: ssl.SSLContext, slowly: int = 0) -> None:
+        super().__init__(sock, slowly)
+        self._received = bytearray(65536)
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
@@ -402,12 +424,12 @@ class _TlsChannel(_Channel):
                     pass
                 finally:
                     self._flush()
-            data = self._sock.recv(65536)
-            if not data:
+            size = self._receive_into(memoryview(self._received))
+            if not size:
                 # Not told to OpenSSL, which would answer with an alert, even in front of a reset.
                 raise ConnectionError("the client has closed the connection")
             with self._using:
-                self._incoming.write(data)
+                self._incoming.write(self._received[:size])
 
 
 def _read_request(stream: BinaryIO, send: Callable[[bytes], None], at: Callable[[Stage], None]) -> _Parts | None:
