@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from .deadline import CancelToken
 from .errors import APIError, Cancelled, OpenAICompatError
-from .transport import Call, Reply
+from .transport import Call, Clock, Reply
 from .wire.accumulate import Accumulator, verdict
-from .wire.parse import stamped, stream_events
+from .wire.parse import SILENCE, stamped, stream_events
 from .wire.response import CallInfo, ChatResponse, ParsedResponse, StreamEvent
 from .wire.sse import MAX_EVENT_BYTES
 
@@ -252,7 +252,7 @@ class _Reading:
                     strict=self._strict,
                     as_text=as_text,
                 ),
-                reply.clock.held,
+                reply.clock,
             )
         except BaseException:
             reply.close()
@@ -271,11 +271,9 @@ class _Reading:
         self.response = response
         yield StreamEvent("done", response, 0, self._info)
 
-    def _timed(
-        self, events: Generator[StreamEvent, None, bool], held: Callable[[float], object]
-    ) -> Generator[StreamEvent, None, bool]:
-        """The same events; notes when the first came, and for how long each is held by its consumer."""
-        monotonic = time.monotonic
+    def _timed(self, events: Generator[StreamEvent, None, bool], clock: Clock) -> Generator[StreamEvent, None, bool]:
+        """The same events; notes when the first came. While its consumer holds one, no limit runs."""
+        progress = clock.progress
         while True:
             try:
                 event = next(events)
@@ -283,9 +281,13 @@ class _Reading:
                 return bool(stop.value)
             if self._first_token_ms is None:
                 self._first_token_ms = self._call.deadline.elapsed_ms
-            since = monotonic()
-            yield event
-            held(since)
+            if event is SILENCE:
+                since = time.monotonic()
+                yield event
+                clock.held(since)
+            else:
+                yield event
+                progress()
 
 
 class ParsedStream(ChatStream, Generic[T]):

@@ -32,9 +32,10 @@ What do the bytes say?                 ``http1``, ``exchange``, ``reply``
 """
 
 from .call import Call
+from .clock import Clock
 from .endpoint import Endpoint
 from .reply import Reply
 from .route import Settings
 from .transport import Transport
 
-__all__ = ["Call", "Endpoint", "Reply", "Settings", "Transport"]
+__all__ = ["Call", "Clock", "Endpoint", "Reply", "Settings", "Transport"]

@@ -22,8 +22,8 @@ _WORDS: dict[Phase, str] = {
 class Clock:
     """The time limits of one exchange.
 
-    A phase runs from ``enter``, anew from each ``progress``; the total of the call runs always. Only what a consumer
-    takes to handle an event (``held``) counts for neither.
+    A phase runs from ``enter``, anew from each ``progress``: when a consumer has handled a piece of the answer. What it
+    takes to handle a beat (``held``) is not counted. The total of the call runs always.
     """
 
     def __init__(self, deadline: Deadline, *, where: str = "", provider: str = "") -> None:
@@ -42,11 +42,13 @@ class Clock:
         self._since = time.monotonic()
 
     def progress(self) -> None:
-        """Something has come, or was sent: the phase begins anew."""
+        """Something has come, or was sent, or a consumer has handled it: the phase begins anew."""
         self._since = time.monotonic()
+        if self._beat_every is not None:
+            self._next_beat = self._since + self._beat_every
 
     def heard(self, *, token: bool, over: bool = False) -> None:
-        """A payload of a stream has come: with a piece of the answer in it, the idle limit starts anew.
+        """A payload of a stream has come, perhaps with a piece of the answer: the first ends the wait for it.
 
         Once all has been said (``over``), the end of the body is not waited for as long as a piece.
         """
@@ -54,14 +56,8 @@ class Clock:
             idle = self.deadline.timeout.idle
             self.enter("idle", FAREWELL if idle is None else min(idle, FAREWELL))
             return
-        if not token:
-            return
-        if self.phase == "first_token":
+        if token and self.phase == "first_token":
             self.enter("idle", self.deadline.timeout.idle)
-        else:
-            self._since = time.monotonic()
-        if self._beat_every is not None:
-            self._next_beat = self._since + self._beat_every
 
     def held(self, since: float) -> None:
         """A consumer held an event since ``since``, a monotonic time; that is not the server's fault."""
