@@ -152,6 +152,14 @@ class ReplayServer:
             connection.closed.wait(max(0.0, deadline - time.monotonic())) for connection in list(self._connections)
         )
 
+    def wait_open(self, most: int, timeout: float = 10.0) -> None:
+        """Until no more connections than that are open."""
+        deadline = time.monotonic() + timeout
+        while (still := sum(not connection.closed.is_set() for connection in list(self._connections))) > most:
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"{still} open connections, not {most}")
+            threading.Event().wait(0.001)
+
     def wait_ended(self, number: int, timeout: float = 10.0) -> None:
         """Until the server has closed a connection, and the client could know it."""
         self._connections[number].join(timeout)

@@ -161,9 +161,9 @@ each_pool = pytest.mark.parametrize("pool", ["own pool", "session"])
 
 
 @each_pool
-@pytest.mark.parametrize("flood", ["nothing", "comments", "empty objects"])
+@pytest.mark.parametrize("flood", ["nothing", "comments"])
 def test_a_slow_consumer_is_not_taken_for_a_silent_server(flood: str, pool: str) -> None:
-    """All has been sent before the consumer takes three times as long over each event as the server may be silent."""
+    """All has been sent before the consumer takes twice as long over each event as the server may be silent."""
     sent = threading.Event()
 
     def body(request: Request) -> Iterator[bytes]:
@@ -174,13 +174,13 @@ def test_a_slow_consumer_is_not_taken_for_a_silent_server(flood: str, pool: str)
 
     def consume(event: StreamEvent) -> None:
         assert sent.wait(20)
-        threading.Event().wait(3 * LIMIT)
+        threading.Event().wait(LIMIT)
 
     with (
         own_session() as session,
         ReplayServer(lambda request: Reply(headers=EVENT_STREAM, body=body(request))) as server,
     ):
-        timeout = Timeout(first_token=30, idle=LIMIT, total=60)
+        timeout = Timeout(first_token=30, idle=LIMIT / 2, total=60)
         given = session if pool == "session" else None
         with Client(server.url, model="m", max_retries=0, timeout=timeout, session=given) as client:
             assert client.chat("hi", sink=consume).text == "abc"
