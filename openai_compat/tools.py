@@ -250,9 +250,9 @@ def _docstring(function: Any) -> str:
     if cls is not function and (text := getattr(own.get("__call__"), "__doc__", None)):
         return inspect.cleandoc(text)
     text = own.get("__doc__")
-    if not text or text.startswith(f"{cls.__name__}("):  # written by dataclasses
+    if not isinstance(text, str) or text.startswith(f"{cls.__name__}("):  # written by dataclasses
         text = getattr(own.get("__init__"), "__doc__", None)
-    return inspect.cleandoc(text or "")
+    return inspect.cleandoc(text) if isinstance(text, str) else ""
 
 
 def _joined(text: str) -> str:

@@ -394,6 +394,19 @@ def test_a_schema_by_hand_hides_the_other_parameters(arguments: dict[str, Any], 
     assert Tool(read_mail, parameters=open_schema).run(arguments).startswith("in ")
 
 
+class Computed:
+    """Has a docstring for its values only."""
+
+    def __init__(self, a: int) -> None:
+        self.a = a
+
+    __doc__ = property(lambda self: "of a value")  # type: ignore[assignment]
+
+
+def test_a_docstring_that_is_no_text_is_none() -> None:
+    assert tool(Computed).spec.description == ""
+
+
 DOCSTRINGS: dict[str, tuple[str, str, dict[str, str]]] = {
     "several-names": (
         "Add.\n\nParameters\n----------\na, b : int\n    Numbers.",

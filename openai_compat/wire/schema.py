@@ -385,8 +385,8 @@ def _title(hint: Any, cls: type) -> str:
 
 def _own_doc(cls: type) -> str:
     """What a class says of itself, not what it inherits, nor what was written for it."""
-    doc = vars(cls).get("__doc__") or ""
-    return "" if doc.startswith(f"{cls.__name__}(") else inspect.cleandoc(doc)
+    doc = vars(cls).get("__doc__")
+    return "" if not isinstance(doc, str) or doc.startswith(f"{cls.__name__}(") else inspect.cleandoc(doc)
 
 
 def _plain_default(default: Any, cls: Any, name: str) -> Any:
