@@ -21,7 +21,7 @@ import attrs
 from . import __version__
 from ._imports import importing
 from .deadline import CancelToken, Deadline, Timeout
-from .errors import APIStatusError, ConfigurationError, Masked, ResponseTypeError
+from .errors import APIStatusError, ConfigurationError, Masked, ResponseShapeError, ResponseTypeError
 from .providers import PROVIDERS, Provider, provider_for_url, provider_named
 from .transport import Call, Endpoint, Reply, Settings, Transport
 from .transport.transport import MAX_RESPONSE_BYTES
@@ -357,6 +357,12 @@ class Client:
                 if not left or answered is None or not _may_fit_next_time(answered):
                     raise
                 request = repair_request(request, error)
+            except ResponseShapeError as error:
+                # An empty answer has nothing that could be told: it is only asked for again.
+                answered = error.partial
+                if not left or answered is None or answered.text or not _may_fit_next_time(answered):
+                    raise
+                spent = _after(spent, answered)
             else:
                 break
         return _after(spent, parsed)
@@ -1047,7 +1053,7 @@ def _after(earlier: ChatResponse | None, answer: R) -> R:
 
 
 def _may_fit_next_time(answer: ChatResponse) -> bool:
-    return not (answer.refusal or answer.truncated or answer.finish_reason == "length")
+    return not (answer.refusal or answer.truncated or answer.finish_reason in ("length", "content_filter"))
 
 
 def _joined(parts: list[EmbeddingResponse], latency_ms: float) -> EmbeddingResponse:

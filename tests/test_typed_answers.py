@@ -328,9 +328,17 @@ def test_what_does_not_fit_is_told_and_kept(streamed: bool) -> None:
 def test_an_empty_answer_is_what_it_always_was() -> None:
     with ReplayServer([chat_reply("")]) as server, Client(server.url, model="m", max_retries=0) as client:
         with pytest.raises(ResponseShapeError, match="is empty") as caught:
-            client.chat("hi", response_type=str, repair=1)
+            client.chat("hi", response_type=str)
     assert not isinstance(caught.value, ResponseTypeError)
     assert len(server.requests) == 1
+
+
+def test_an_empty_answer_is_asked_for_again() -> None:
+    with ReplayServer([chat_reply(""), chat_reply(ALICE)]) as server, Client(server.url, model="m") as client:
+        answer = client.chat("Who?", response_type=Person, repair=1)
+        assert answer.parsed == Person("Alice", 30)
+        assert [request.body for request in server.requests][0] == server.requests[1].body
+        assert len(server.requests) == 2
 
 
 # Asking again

@@ -74,17 +74,23 @@ class Reply:
         """
         self.clock.enter("idle", self.clock.deadline.timeout.idle)
         content = bytearray()
+        declared = self.headers.get("content-length", "")
         with self._guarded():
+            self._check_size(int(declared) if declared.isdigit() else 0)
             for piece in self._body.pieces:
                 if piece:
                     self.clock.progress()
                     content += piece
-                if len(content) > self._max_bytes:
-                    raise ResponseParseError(
-                        f"the reply is larger than {self._max_bytes:,} bytes; raise max_response_bytes if that is right"
-                    )
+                    self._check_size(len(content))
         self._body.finish()
         return content
+
+    def _check_size(self, size: int) -> None:
+        if size > self._max_bytes:
+            raise ResponseParseError(
+                f"the reply is larger than {self._max_bytes:,} bytes; raise max_response_bytes if that is right",
+                request_id=self.request_id,
+            )
 
     def read_error(self) -> bytes:
         """The body of an error, or as much as comes of it: the status must not be lost with it."""

@@ -8,7 +8,8 @@ from typing import Any
 import attrs
 
 from ..errors import ConfigurationError
-from .decode import NotJSONError, as_int, as_mapping, as_text, decode_json
+from .decode import NotJSONError, as_int, as_mapping, as_text, decode_json, encode_json
+from .json_value import to_json_value
 
 MAX_COUNT = 2**53
 """A count above is no count: a database's integer column, and JSON in a browser, would not hold it."""
@@ -136,7 +137,7 @@ class ToolCall:
         kind = as_text(value.get("type")) or "function"
         custom = kind == CUSTOM
         inner = as_mapping(value.get(CUSTOM if custom else "function"))
-        given = as_text(inner.get("input" if custom else "arguments"))
+        given = as_text(inner.get("input")) if custom else _arguments_text(inner.get("arguments"))
         arguments, text = (None, given) if custom else parse_arguments(given)
         extra = {key: item for key, item in value.items() if key not in _CALL_KEYS}
         known = _CUSTOM_KEYS if custom else _FUNCTION_KEYS
@@ -177,6 +178,15 @@ class ToolCall:
         return {"id": self.id, "type": self.type, CUSTOM if self.type == CUSTOM else "function": inner, **rest}
 
 
+def _arguments_text(value: Any) -> str:
+    """Arguments as the wire has them: some histories hold them decoded."""
+    if value is None or isinstance(value, str):
+        return value or ""
+    if isinstance(value, Mapping):
+        return encode_json(to_json_value(value)).decode()
+    raise ConfigurationError(f"the arguments of a tool call are JSON text or a dict, not {type(value).__name__}")
+
+
 def parse_arguments(text: str) -> tuple[dict[str, Any] | None, str]:
     """``(arguments, text)``: empty and null are ``{}``; what is no JSON object gives None and the text as sent."""
     if not text.strip():
@@ -188,6 +198,16 @@ def parse_arguments(text: str) -> tuple[dict[str, Any] | None, str]:
     if value is None:
         return {}, "{}"
     return (value, text) if isinstance(value, dict) else (None, text)
+
+
+def message_dict(value: Any) -> Any:
+    """The wire dict of a message object of another SDK; anything else as it is."""
+    dump = getattr(value, "model_dump", None)
+    return value if isinstance(value, Mapping) or dump is None else dump(mode="json", exclude_none=True)
+
+
+def _is_parts(content: Any) -> bool:
+    return isinstance(content, (list, tuple)) and all(isinstance(part, Mapping) and "type" in part for part in content)
 
 
 def _calls(calls: Iterable[ToolCall]) -> tuple[ToolCall, ...]:
@@ -208,7 +228,7 @@ class Message(Mapping[str, Any]):
     """
 
     role: str
-    content: str | Sequence[Mapping[str, Any]] | None = None
+    content: str | Sequence[Mapping[str, Any]] | None = attrs.field(default=None)
     tool_calls: tuple[ToolCall, ...] = attrs.field(default=(), converter=_calls)
     tool_call_id: str | None = None
     name: str | None = None
@@ -216,21 +236,36 @@ class Message(Mapping[str, Any]):
     reasoning: str = attrs.field(default="", repr=False)
     origin: str = attrs.field(default="", repr=False)
 
+    @content.validator
+    def _check_content(self, _: Any, content: Any) -> None:
+        if content is None or isinstance(content, str) or _is_parts(content):
+            return
+        raise ConfigurationError(
+            f"the content of a message is a string or a list of parts, not {type(content).__name__}"
+        )
+
     @classmethod
     def from_wire(cls, value: Mapping[str, Any], *, origin: str = "") -> Message:
         """A message from its wire dict; what is a ``Message`` already stays as it is.
 
+        A tool's result that is no text is written as JSON, and so are decoded arguments of a call.
+
         Args:
+            value: also a message object of another SDK, which has ``model_dump``.
             origin: the server that wants its provider fields back.
 
         Raises:
-            ConfigurationError: no role.
+            ConfigurationError: no role, or content that is neither text nor parts.
         """
         if isinstance(value, Message):
             return value
+        value = message_dict(value)
         if not isinstance(value, Mapping) or not isinstance(value.get("role"), str):
             raise ConfigurationError("a message needs a 'role' of system, user, assistant or tool")
         known: dict[str, Any] = {key: value.get(key) for key in ("role", "content", "tool_call_id", "name")}
+        result = known["content"]
+        if known["role"] == "tool" and not (result is None or isinstance(result, str) or _is_parts(result)):
+            known["content"] = encode_json(to_json_value(result)).decode()
         wires = value.get("tool_calls")
         if not isinstance(wires, (list, tuple, type(None))):
             raise ConfigurationError(f"tool_calls is a list, not {type(wires).__name__}")

@@ -10,7 +10,7 @@ import attrs
 from ..errors import ConfigurationError
 from .dialect import NO_ECHO, Echo
 from .echo import echoed
-from .messages import Message
+from .messages import Message, message_dict
 
 if TYPE_CHECKING:
     from .media import Audio, Image
@@ -63,6 +63,7 @@ def _strings(value: str | Iterable[str] | None) -> tuple[str, ...]:
 def _as_message(value: Any) -> Message | Mapping[str, Any]:
     if isinstance(value, Message):
         return value
+    value = message_dict(value)
     if isinstance(value, Mapping):
         if not isinstance(value.get("role"), str):
             raise ConfigurationError("a message needs a 'role' of system, user, assistant or tool")

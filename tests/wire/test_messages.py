@@ -12,6 +12,7 @@ import pytest
 from arbitrary import json_values, quick
 from hypothesis import given
 
+from openai_compat import ChatRequest, ConfigurationError
 from openai_compat.wire.messages import Message, ToolCall, Usage, merged_usage
 
 USAGES: dict[str, tuple[Any, Usage | None]] = {
@@ -312,3 +313,40 @@ def test_values_are_frozen(value: Any) -> None:
     for name in attrs.fields_dict(type(value)):
         with pytest.raises(attrs.exceptions.FrozenInstanceError):
             setattr(value, name, None)
+
+
+def test_decoded_arguments_of_a_history_are_sent_as_json() -> None:
+    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": {"a": 1, "b": "ü"}}}
+    message = Message.from_wire({"role": "assistant", "tool_calls": [call]})
+    assert message.to_wire()["tool_calls"][0]["function"]["arguments"] == '{"a":1,"b":"ü"}'
+    assert message.tool_calls[0].arguments == {"a": 1, "b": "ü"}
+
+
+@pytest.mark.parametrize("arguments", [5, [1], True])
+def test_arguments_that_are_neither_text_nor_an_object_are_refused(arguments: Any) -> None:
+    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": arguments}}
+    with pytest.raises(ConfigurationError, match="arguments of a tool call"):
+        Message.from_wire({"role": "assistant", "tool_calls": [call]})
+
+
+@pytest.mark.parametrize(
+    ("content", "sent"),
+    [({"a": 1}, '{"a":1}'), (3, "3"), ([1, "b"], '[1,"b"]'), (False, "false"), ([], []), ("text", "text")],
+)
+def test_a_tools_result_that_is_no_text_is_written_as_json(content: Any, sent: Any) -> None:
+    message = Message.from_wire({"role": "tool", "tool_call_id": "1", "content": content})
+    assert message.to_wire()["content"] == sent
+    assert Message.from_wire(message.to_wire()) == message
+
+
+@pytest.mark.parametrize("content", [{"a": 1}, 3, ["text"], object()])
+def test_other_content_that_is_neither_text_nor_parts_is_refused(content: Any) -> None:
+    with pytest.raises(ConfigurationError, match="content of a message"):
+        Message.from_wire({"role": "user", "content": content})
+
+
+def test_message_objects_of_the_openai_package_are_messages() -> None:
+    openai = pytest.importorskip("openai.types.chat")
+    given = openai.ChatCompletionMessage.model_validate({"role": "assistant", "content": "hi"})
+    assert Message.from_wire(given).to_wire()["content"] == "hi"
+    assert ChatRequest(messages=[given, {"role": "user", "content": "x"}], model="m").messages[0]["content"] == "hi"
