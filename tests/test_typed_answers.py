@@ -337,7 +337,7 @@ def test_an_empty_answer_is_asked_for_again() -> None:
     with ReplayServer([chat_reply(""), chat_reply(ALICE)]) as server, Client(server.url, model="m") as client:
         answer = client.chat("Who?", response_type=Person, repair=1)
         assert answer.parsed == Person("Alice", 30)
-        assert [request.body for request in server.requests][0] == server.requests[1].body
+        assert server.requests[0].body == server.requests[1].body
         assert len(server.requests) == 2
 
 

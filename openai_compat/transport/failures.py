@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import errno
-import http.client
 import socket
-import ssl
 from typing import Any
 
 from ..errors import (
@@ -26,6 +24,8 @@ _NETWORK = {
     for name in ("ENETUNREACH", "EHOSTUNREACH", "ENETDOWN", "EHOSTDOWN", "EADDRNOTAVAIL", "ENOTCONN", "EPIPE", "EBADF")
     if hasattr(errno, name)
 }
+_TUNNEL = "Tunnel connection failed: "
+"""How http.client begins the refusal of a proxy, which has no class of its own."""
 _PACKAGES = ("requests", "urllib3", "socks")
 _LAYERS = (
     *_PACKAGES,
@@ -102,13 +102,14 @@ def wrapped(error: BaseException) -> list[BaseException]:
 
 
 def _of_the_network(error: Exception) -> bool:
-    if isinstance(error, (ConnectionError, socket.gaierror, ssl.SSLError, BadReplyError, http.client.HTTPException)):
+    if isinstance(error, (ConnectionError, socket.gaierror, BadReplyError)) or _package(error):
         return True
-    if _package(error):
+    # By their modules' names: over plain TCP neither module is loaded.
+    if type(error).__module__ in ("ssl", "http.client"):
         return True
     if isinstance(error, TimeoutError):
         return not _raised_elsewhere(error)
-    return isinstance(error, OSError) and error.errno in _NETWORK
+    return isinstance(error, OSError) and (error.errno in _NETWORK or str(error).startswith(_TUNNEL))
 
 
 def _package(error: BaseException) -> bool:
@@ -123,6 +124,10 @@ def _raised_elsewhere(error: BaseException) -> bool:
     while step.tb_next is not None:
         step = step.tb_next
     return str(step.tb_frame.f_globals.get("__name__")).partition(".")[0] not in _LAYERS
+
+
+def _defined_in_ssl(error: BaseException, name: str) -> bool:
+    return any(cls.__module__ == "ssl" and cls.__name__ == name for cls in type(error).__mro__)
 
 
 def _is_timeout(error: BaseException) -> bool:
@@ -161,6 +166,9 @@ def _explained(
     def named(*names: str) -> bool:
         return any(_package(item) and type(item).__name__ in names for item in chain)
 
+    def tls(name: str) -> Any:
+        return next((item for item in chain if _defined_in_ssl(item, name)), None)
+
     def failed(words: str, *, retryable: bool) -> APIConnectionError:
         return APIConnectionError(words, provider=provider, retryable=retryable)
 
@@ -169,17 +177,19 @@ def _explained(
         return ConfigurationError("a header has a character that HTTP does not allow in it; check api_key and headers")
     if named("InvalidURL", "InvalidSchema", "MissingSchema", "LocationValueError", "LocationParseError"):
         return ConfigurationError(f"the base URL cannot be used: {where}")
-    certificate = first(ssl.SSLCertVerificationError)
+    certificate = tls("SSLCertVerificationError")
     if certificate is not None:
         return failed(
             f"the certificate of {where} does not fit: {certificate.verify_message}; for a certificate authority "
             "of your own give verify= its file, or set REQUESTS_CA_BUNDLE",
             retryable=False,
         )
-    tunnel = next((item for item in chain if str(item).startswith("Tunnel connection failed: ")), None)
+    tunnel = next((str(item) for item in chain if str(item).startswith(_TUNNEL)), None)
     if tunnel is not None:
-        said = str(tunnel).partition(": ")[2]
-        return failed(f"the proxy on the way to {where} refuses: {said}", retryable=said.startswith("5"))
+        said = tunnel.removeprefix(_TUNNEL)
+        hint = " (it wants a user and a password in its URL)" if said.startswith("407") else ""
+        by = f" ({proxy})" if proxy else ""
+        return failed(f"the proxy{by} on the way to {where} refuses: {said}{hint}", retryable=said.startswith("5"))
     by_proxy = named("ProxyError", "ProxyConnectionError", "GeneralProxyError", "SOCKS5Error", "SOCKS5AuthError")
     if by_proxy or (proxy and (first(ConnectionRefusedError, socket.gaierror) or named("NewConnectionError"))):
         by = f" ({proxy})" if proxy else ""
@@ -191,13 +201,14 @@ def _explained(
         return failed(f"the host {endpoint.host!r} is not known (or there is no network)", retryable=True)
     if named("DecodeError", "ContentDecodingError"):
         return ResponseParseError(f"the reply of {where} cannot be decompressed", provider=provider)
-    encrypted = first(ssl.SSLError)
-    if encrypted is not None and not isinstance(encrypted, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
-        return failed(f"TLS with {where} failed: {encrypted.reason or type(encrypted).__name__}", retryable=False)
+    encrypted = tls("SSLError")
+    # Without a reason, or at an end, it is the connection that broke.
+    if encrypted is not None and encrypted.reason and not (tls("SSLEOFError") or tls("SSLZeroReturnError")):
+        return failed(f"TLS with {where} failed: {encrypted.reason}", retryable=False)
     bad = first(BadReplyError)
     if bad is not None:
         return failed(f"the reply of {where} is no whole HTTP reply: {bad}", retryable=True)
     root = next((item for item in reversed(chain) if str(item) and not _package(item)), error)
-    cut = first(http.client.IncompleteRead) or named("ProtocolError", "ChunkedEncodingError")
+    cut = named("ProtocolError", "ChunkedEncodingError") or type(root).__name__ == "IncompleteRead"
     what = "ended before the reply was complete" if cut else "broke"
     return failed(f"the connection to {where} {what} ({type(root).__name__})", retryable=True)

@@ -16,7 +16,7 @@ import attrs
 
 from .._imports import importing
 from ..deadline import Deadline
-from ..errors import APIConnectionError, ConfigurationError, Masked
+from ..errors import ConfigurationError, Masked
 from .endpoint import Endpoint
 from .lease import Connection
 
@@ -104,7 +104,6 @@ class Route:
 
         Raises:
             ConfigurationError: what is set cannot be used, for want of a package too.
-            APIConnectionError: the proxy refuses.
             OSError: whatever the network says.
         """
         timeout = deadline.within(deadline.timeout.connect)
@@ -126,10 +125,8 @@ class Route:
                 pool._prepare_proxy(opened)
             else:
                 opened.connect()
-        except BaseException as error:
+        except BaseException:
             opened.close()
-            if self.proxy and isinstance(error, Exception):
-                self._explain(error)
             raise
         return Connection(opened.sock, opened)
 
@@ -214,18 +211,6 @@ class Route:
         return SOCKSProxyManager(
             self.proxy, username=parts.username and unquote(parts.username), password=parts.password, **tls
         )
-
-    def _explain(self, error: Exception) -> None:
-        """Raise what a proxy said in place of an error from below."""
-        words = str(error)
-        if not words.startswith("Tunnel connection failed: "):
-            return
-        said = words.partition(": ")[2]
-        raise APIConnectionError(
-            f"the proxy of {self._proxy_name} does not let calls to {self.endpoint.base} through: {said}"
-            + (" (it wants a user and a password in its URL)" if said.startswith("407") else ""),
-            retryable=said.startswith("5"),
-        ) from None
 
     @property
     def proxied(self) -> str:
