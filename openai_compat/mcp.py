@@ -11,6 +11,7 @@ as long as the block lasts, so that this works wherever blocking code does, Jupy
 
 from __future__ import annotations
 
+import asyncio
 import concurrent.futures
 import contextlib
 import logging
@@ -292,14 +293,14 @@ class _Session:
             ConfigurationError: the session is over.
             Cancelled: by ``cancel``; the server is told.
         """
-        asked: Future[mcp.types.CallToolResult]
-        try:
-            asked = self._portal.start_task_soon(self._ask, name, dict(arguments))
-        except RuntimeError:
-            raise self._over(name) from None
+        if cancel is not None:
+            cancel.raise_if_cancelled()
+        # Held before the call begins: wherever a Ctrl-C tears its caller away from here on, the call can be ended.
+        asked: Future[mcp.types.CallToolResult] = Future()
         try:
             if cancel is not None:
                 cancel.subscribe(asked.cancel)
+            self._portal.start_task_soon(self._ask, asked, name, dict(arguments))
             return asked.result()
         except Exception as error:
             if cancel is not None and cancel.cancelled:
@@ -307,21 +308,29 @@ class _Session:
             if self._closed:
                 raise self._over(name) from None
             leaf = _leaf(error)
-            raise ToolError(_reason(leaf)) from leaf
+            late = isinstance(leaf, TimeoutError) and self._call_timeout is not None
+            raise ToolError(f"no answer within {self._call_timeout:g} s" if late else _reason(leaf)) from leaf
         finally:
-            # A call that Ctrl-C has torn its caller from ends too; one that is over takes no notice.
             asked.cancel()
             if cancel is not None:
                 cancel.unsubscribe(asked.cancel)
 
-    async def _ask(self, name: str, arguments: dict[str, Any]) -> mcp.types.CallToolResult:
+    async def _ask(self, asked: Future[mcp.types.CallToolResult], name: str, arguments: dict[str, Any]) -> None:
+        """Put what comes of the call into ``asked``; cancelling that ends the call."""
         import anyio
 
+        loop = asyncio.get_running_loop()
         try:
-            with anyio.fail_after(self._call_timeout):
-                return await self._client.call_tool(name, arguments)
-        except TimeoutError as error:
-            raise ToolError(f"no answer within {self._call_timeout or 0:g} s") from error
+            with anyio.fail_after(self._call_timeout) as scope:
+                asked.add_done_callback(lambda _: loop.call_soon_threadsafe(scope.cancel))
+                result = await self._client.call_tool(name, arguments)
+                if asked.set_running_or_notify_cancel():
+                    asked.set_result(result)
+        except Exception as error:
+            if asked.set_running_or_notify_cancel():
+                asked.set_exception(error)
+        finally:
+            asked.cancel()
 
     def _over(self, name: str) -> ConfigurationError:
         return ConfigurationError(

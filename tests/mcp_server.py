@@ -140,6 +140,12 @@ async def pid(context: Context, arguments: dict[str, Any]) -> CallToolResult:
     return said(str(os.getpid()))
 
 
+@tool("touch", path={"type": "string"})
+async def touch(context: Context, arguments: dict[str, Any]) -> CallToolResult:
+    Path(arguments["path"]).touch()
+    return said("done")
+
+
 @tool("environment", variable={"type": "string"})
 async def environment(context: Context, arguments: dict[str, Any]) -> CallToolResult:
     return said(os.environ.get(arguments["variable"], "unset"), Path.cwd().name)

@@ -20,6 +20,7 @@ from typing import Any
 
 import psutil
 import pytest
+from anyio.from_thread import BlockingPortal
 from mcp_server import PIXEL
 from replay import JSON, ReplayServer, Reply, Request
 from wire_bodies import chat_reply, tool_call
@@ -102,7 +103,7 @@ def where(request: pytest.FixtureRequest, http_url: str) -> dict[str, Any]:
 
 
 def test_all_pages_of_the_list_are_read(stdio: dict[str, Tool]) -> None:
-    assert len(stdio) == 19
+    assert len(stdio) == 20
     assert {"add", "die"} <= set(stdio), "the first and the last"
 
 
@@ -300,15 +301,41 @@ def test_a_cancelled_token_ends_the_call_there_too(tools: dict[str, Tool], tmp_p
         with pytest.raises(Cancelled):
             call.result(timeout=10)
     assert eventually((tmp_path / "cancelled").exists), "the server was not told"
-    with pytest.raises(Cancelled):
-        tools["add"].run({"a": 1, "b": 1}, token)
     assert tools["add"].run({"a": 1, "b": 1}, CancelToken()) == "2"
+
+
+def test_a_token_that_is_cancelled_already_begins_no_call(stdio: dict[str, Tool], tmp_path: Path) -> None:
+    token = CancelToken()
+    token.cancel()
+    for turn in range(20):
+        with pytest.raises(Cancelled):
+            stdio["touch"].run({"path": str(tmp_path / str(turn))}, token)
+    stdio["touch"].run({"path": str(tmp_path / "last")})
+    assert [path.name for path in tmp_path.iterdir()] == ["last"]
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")
 def test_ctrl_c_ends_the_call_there_too(tools: dict[str, Tool], tmp_path: Path) -> None:
     with ctrl_c_after(tmp_path / "started"):
         tools["slow"].run({"folder": str(tmp_path)})
+    assert eventually((tmp_path / "cancelled").exists), "the server was not told"
+    assert tools["pid"].run({}).isdigit(), "the session does not live on"
+
+
+def test_a_call_whose_caller_is_torn_away_while_it_begins_ends_too(
+    tools: dict[str, Tool], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin = BlockingPortal.start_task_soon
+
+    def torn(portal: BlockingPortal, *call: Any) -> None:
+        begin(portal, *call)
+        assert eventually((tmp_path / "started").exists)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(BlockingPortal, "start_task_soon", torn)
+        with pytest.raises(KeyboardInterrupt):
+            tools["slow"].run({"folder": str(tmp_path)})
     assert eventually((tmp_path / "cancelled").exists), "the server was not told"
     assert tools["pid"].run({}).isdigit(), "the session does not live on"
 
