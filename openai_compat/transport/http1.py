@@ -85,7 +85,7 @@ def read_head(head: bytes) -> Head:
                 headers[name] += " " + line.strip()
             continue
         name, colon, value = line.partition(":")
-        name = name.strip().lower()
+        name = name.strip().lower() if colon else ""
         value = value.strip()
         if colon:
             headers[name] = f"{headers[name]}, {value}" if name in headers else value
