@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Iterator
 from typing import Any
 
-from ..errors import APIConnectionError, APITimeoutError, MaskedBytes, ResponseParseError
+from ..errors import APIConnectionError, APITimeoutError, MaskedBytes, OpenAICompatError, ResponseParseError
 from .clock import Clock
 from .http1 import BadReplyError, Head, body, read_head, split_head
 from .lease import Lease
@@ -46,8 +46,7 @@ class Exchange:
         self.pieces: Iterator[bytes] = iter(())
         self._sock = lease.sock
         self._process = os.getpid()
-        self._limit: float | None = None
-        self._limited = False
+        self._armed: float | None = 0.0  # what the socket was told; at first by others
         self._rest = b""
         self._keeps = False
         self._ended = False
@@ -68,7 +67,9 @@ class Exchange:
             else:
                 self._send(head)
                 self._send(content)
-        except ConnectionError as error:
+        except OSError as error:
+            if not (isinstance(error, ConnectionError) or type(error).__name__ == "SSLEOFError"):
+                raise
             # A server that refuses a large request may say so before it has read all of it.
             broken = error
         try:
@@ -123,18 +124,17 @@ class Exchange:
         if coding in ("", "identity"):
             return raw
         if coding in ("gzip", "x-gzip", "deflate"):
-            return self._inflated(raw)
+            return self._inflated(raw, _Inflater(coding))
         return _Unreadable(coding)
 
     def _raw(self, head: Head) -> Iterator[bytes]:
         behind = yield from body(head, self._read)
         self._ended = True
-        if behind:
+        if behind or self._rest:
             # Bytes that belong to no reply would answer the next request.
             self._keeps = False
 
-    def _inflated(self, raw: Iterator[bytes]) -> Iterator[bytes]:
-        inflater = _Inflater()
+    def _inflated(self, raw: Iterator[bytes], inflater: _Inflater) -> Iterator[bytes]:
         total = 0
         for data in raw:
             if not data:
@@ -167,11 +167,10 @@ class Exchange:
     def _arm(self) -> None:
         if self._process != os.getpid():
             raise APIConnectionError("this reply belongs to the parent process; a forked child has to ask anew")
-        limit = self.clock.wait()
+        limit, armed = self.clock.wait(), self._armed
         # A system call for each read only where the limit has moved by more than a fiftieth.
-        if not self._limited or limit is None or self._limit is None or not limit <= self._limit <= limit * 1.02:
-            self._limited = True
-            self._limit = limit
+        if limit != armed and not (limit and armed and limit <= armed <= limit * 1.02):
+            self._armed = limit
             self._sock.settimeout(limit)
 
     def _timed_out(self) -> None:
@@ -185,19 +184,20 @@ class Exchange:
         Returns whether the body had not broken off, as far as that can be seen.
         """
         intact = True
-        if not self._ended:
-            # Whatever follows the answer must not cost the answer.
-            self.clock.enter("idle", 0.05)
-            try:
+        try:
+            if not self._ended:
+                self.clock.enter("idle", 0.05)
                 for _ in range(4):
                     if next(self.pieces, None) is None:
                         break
-            except Exception as error:
-                intact = isinstance(error, APITimeoutError)
-        if self._ended and self._keeps:
-            self.lease.give_back()
-        else:
-            self.lease.close()
+        except (OSError, BadReplyError, OpenAICompatError) as error:
+            # Whatever follows the answer must not cost the answer.
+            intact = isinstance(error, APITimeoutError)
+        finally:
+            if self._ended and self._keeps:
+                self.lease.give_back()
+            else:
+                self.lease.close()
         return intact
 
     def close(self) -> None:
@@ -216,13 +216,18 @@ class _Unreadable(Iterator[bytes]):
 
 
 class _Inflater:
-    """Decompresses gzip, and deflate with and without its zlib head, as it comes."""
+    """Decompresses gzip, and deflate with and without its zlib head, as it comes.
 
-    def __init__(self) -> None:
-        self._begun = False
+    Args:
+        coding: as the reply's head names it. Either may turn out to be the other, only deflate to be raw.
+    """
+
+    def __init__(self, coding: str) -> None:
+        self._may_be_raw = coding == "deflate"
+        self._start = b""
+        self._inflate: Any = None
+        self._members = 0
         self._ended = False
-        # 47: gzip or zlib, as the data says.
-        self._inflate: Any = zlib.decompressobj(47)
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """What ``data`` adds, in pieces of at most ``READ_SIZE`` bytes.
@@ -231,22 +236,35 @@ class _Inflater:
             ResponseParseError: not compressed, or damaged.
         """
         while data and not self._ended:
+            if self._inflate is None:
+                # Two bytes say what this is.
+                data, self._start = self._start + data, b""
+                if len(data) < 2:
+                    self._start = data
+                    return
+                if self._members and data[:2] != _GZIP:
+                    self._ended = True  # padding
+                    return
+                self._inflate = zlib.decompressobj(-15 if self._may_be_raw and not _has_head(data) else 47)
             try:
                 piece = self._inflate.decompress(data, READ_SIZE)
                 while len(piece) == READ_SIZE:
                     yield piece
                     piece = self._inflate.decompress(self._inflate.unconsumed_tail, READ_SIZE)
             except zlib.error as error:
-                if self._begun:
-                    raise ResponseParseError(f"the reply cannot be decompressed: {error}") from None
-                self._begun = True
-                self._inflate = zlib.decompressobj(-15)
-                continue
-            self._begun = True
+                raise ResponseParseError(f"the reply cannot be decompressed: {error}") from None
             if piece:
                 yield piece
             data = self._inflate.unused_data
             if self._inflate.eof:
-                # Another member of a gzip file, or padding.
-                self._ended = not data.startswith(b"\x1f\x8b")
-                self._inflate = zlib.decompressobj(47)
+                # There may be another member of a gzip file.
+                self._members += 1
+                self._inflate = None
+
+
+_GZIP = b"\x1f\x8b"
+
+
+def _has_head(data: bytes) -> bool:
+    """Whether this begins as gzip (RFC 1952) or zlib (RFC 1950) does."""
+    return data[:2] == _GZIP or (data[0] & 0x0F == 8 and int.from_bytes(data[:2], "big") % 31 == 0)
