@@ -59,7 +59,7 @@ class CancelToken:
     def __init__(self) -> None:
         self._event = threading.Event()
         self.is_cancelled: Callable[[], bool] = self._event.is_set
-        self._lock = threading.RLock()
+        # No lock, which a fork might leave locked: the methods of a set are whole.
         self._listeners: set[Callable[[], object]] = set()
 
     @property
@@ -70,9 +70,7 @@ class CancelToken:
     def cancel(self) -> None:
         """End every call that has this token, in whatever phase it is."""
         self._event.set()
-        with self._lock:
-            listeners = list(self._listeners)
-        for listener in listeners:
+        for listener in list(self._listeners):
             try:
                 listener()
             except Exception:
@@ -89,15 +87,13 @@ class CancelToken:
 
     def subscribe(self, listener: Callable[[], object]) -> None:
         """Call ``listener``, which must not block, when the token is cancelled; at once if it is already."""
-        with self._lock:
-            self._listeners.add(listener)
+        self._listeners.add(listener)
         if self.cancelled:
             listener()
 
     def unsubscribe(self, listener: Callable[[], object]) -> None:
         """Forget ``listener``."""
-        with self._lock:
-            self._listeners.discard(listener)
+        self._listeners.discard(listener)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Who listens belongs to this process: a copy knows only whether the token is cancelled.

@@ -107,7 +107,7 @@ class Lease:
         self.kept = connection.used
         self._connection: Connection | None = connection
         self._end = end
-        self._lock = threading.RLock()
+        self._lock = _ProcessLock()
         self._end_subscription = _subscribed(self, cancel)
 
     def shut_down(self) -> None:
@@ -135,6 +135,22 @@ class Lease:
         self.close()
 
 
+class _ProcessLock:
+    """A lock that a forked child does not wait for: a thread that is lost there may hold it, and will do nothing."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._process = os.getpid()
+
+    def __enter__(self) -> None:
+        if self._process == os.getpid():
+            self._lock.acquire()
+
+    def __exit__(self, *error: object) -> None:
+        if self._process == os.getpid():
+            self._lock.release()
+
+
 class Borrowed:
     """A connection that urllib3 owns, as long as the body that is read over it: a lease on requests' own way.
 
@@ -146,7 +162,7 @@ class Borrowed:
     def __init__(self, raw: Any, cancel: CancelToken | None = None) -> None:
         self.sock: Any = _socket_of(raw)
         self._process = os.getpid()
-        self._lock = threading.RLock()
+        self._lock = _ProcessLock()
         if self.sock is not None:
             # From the moment that urllib3 takes it back, the connection is no longer ours to end.
             release, response = type(raw).release_conn, weakref.ref(raw)
