@@ -85,5 +85,6 @@ class Pool:
 
 
 def _close_all(*connections: Iterable[Connection]) -> None:
-    for connection in chain(*connections):
+    # Copies: at the end of the program other threads may still go on.
+    for connection in chain(*map(list, connections)):
         connection.close()
