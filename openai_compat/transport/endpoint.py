@@ -5,11 +5,28 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from typing import NamedTuple
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import quote, unquote, urlencode, urlsplit
 
 from ..errors import ConfigurationError, Masked
 
 _LOOPBACK = re.compile(r"localhost|.+\.localhost|::1|0\.0\.0\.0|127(\.\d{1,3}){3}").fullmatch
+
+_URL = "!#$%&'()*+,/:;=?@[]~"
+"""What stands in a URL as it is, beside letters and digits."""
+
+
+def _ascii_host(host: str) -> str:
+    """A host as it is looked up: in IDNA's form where it has other characters.
+
+    Raises:
+        ValueError: no host has this name.
+    """
+    if not host.isascii():
+        host = host.encode("idna").decode("ascii")
+    labels = host.removesuffix(".").split(".")
+    if not all(0 < len(label) < 64 for label in labels) or not host.isprintable() or " " in host:
+        raise ValueError
+    return host
 
 
 class Endpoint(NamedTuple):
@@ -38,8 +55,12 @@ class Endpoint(NamedTuple):
         """
         if not isinstance(base_url, str) or not base_url.strip():
             raise ConfigurationError("no base URL: give one such as 'http://localhost:11434/v1'")
-        parts = urlsplit(base_url.strip())
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        try:
+            parts = urlsplit(base_url.strip())
+            host = _ascii_host(parts.hostname or "")
+        except ValueError:
+            host = ""
+        if not host or parts.scheme not in ("http", "https"):
             shown = base_url.strip().rpartition("@")[2]
             raise ConfigurationError(
                 f"the base URL must begin with http:// or https:// and name a host, as in 'http://localhost:11434/v1', "
@@ -49,19 +70,22 @@ class Endpoint(NamedTuple):
             port = parts.port
         except ValueError as error:
             raise ConfigurationError(f"the base URL has a bad port: {error}") from None
-        path = parts.path.rstrip("/")
+        path = quote(parts.path.rstrip("/"), _URL)
         guessed = api_path is None and not path
         path = "/".join(segment for segment in path.split("/") if segment != ".")
         for tail in ("/chat/completions", "/embeddings", "/models"):
             path = path.removesuffix(tail)
         path += "/v1" if guessed else f"/{api_path.strip('/')}" if api_path else ""
-        netloc = parts.netloc.rpartition("@")[2]
+        userinfo, at, netloc = parts.netloc.rpartition("@")
+        if not netloc.isascii():
+            netloc = host if port is None else f"{host}:{port}"
+        user, _, password = userinfo.partition(":")
         return cls(
             base=f"{parts.scheme}://{netloc}{path}",
-            host=parts.hostname.lower(),
+            host=host,
             port=port,
-            query=parts.query,
-            userinfo=(Masked(parts.username or ""), Masked(parts.password or "")) if "@" in parts.netloc else None,
+            query=quote(parts.query, _URL),
+            userinfo=(Masked(unquote(user)), Masked(unquote(password))) if at else None,
             guessed=guessed,
         )
 
