@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _PROXIES = tuple(name for word in ("http", "https", "all", "no") for name in (f"{word}_proxy", f"{word.upper()}_PROXY"))
 _BUNDLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR")
+_SCHEMES = ("http", "https", "socks4", "socks4a", "socks5", "socks5h")
 _VARIABLES = (*_PROXIES, *_BUNDLES, "NETRC", "HOME")
 SYSTEM = "system"
 """The value of ``verify`` that means the operating system's certificates."""
@@ -170,7 +171,7 @@ class Route:
             context.load_verify_locations(certifi.where())
             return
         try:
-            if os.path.isdir(self.verify):
+            if self._verify_name == "SSL_CERT_DIR" or os.path.isdir(self.verify):
                 context.load_verify_locations(capath=self.verify)
             else:
                 context.load_verify_locations(cafile=self.verify)
@@ -182,8 +183,11 @@ class Route:
     def _check_certificates(self) -> None:
         if not self.endpoint.secure and not (self.proxy or "").startswith("https:"):
             return
-        if isinstance(self.verify, str) and self.verify != SYSTEM and not os.path.exists(self.verify):
-            raise ConfigurationError(f"{self._verify_name} names {self.verify!r}, which does not exist")
+        if isinstance(self.verify, str) and self.verify != SYSTEM:
+            # One variable may name several.
+            paths = self.verify.split(os.pathsep) if self._verify_name == "SSL_CERT_DIR" else [self.verify]
+            if not any(map(os.path.exists, paths)):
+                raise ConfigurationError(f"{self._verify_name} names {self.verify!r}, which does not exist")
         for path in _cert_files(self._settings.cert) if self._settings.cert is not None else ():
             if not os.path.exists(path):
                 raise ConfigurationError(f"cert names {path!r}, which does not exist")
@@ -208,9 +212,9 @@ class Route:
                 f"{self._proxy_name} names a SOCKS proxy, which needs PySocks: pip install 'openai-compat[socks]'"
             ) from None
         parts = urlsplit(self.proxy)
-        return SOCKSProxyManager(
-            self.proxy, username=parts.username and unquote(parts.username), password=parts.password, **tls
-        )
+        user = unquote(parts.username) if parts.username else None
+        password = unquote(parts.password or "") if parts.username else None
+        return SOCKSProxyManager(self.proxy, username=user, password=password, **tls)
 
     @property
     def proxied(self) -> str:
@@ -244,10 +248,10 @@ def _bundle(settings: Settings) -> tuple[bool | str, str]:
 
 def _proxy_for(endpoint: Endpoint, settings: Settings) -> tuple[str | None, str]:
     """The proxy on the way, if any, and the name of the setting that says so."""
+    scheme = "https" if endpoint.secure else "http"
     if settings.proxies is not None:
-        scheme = "https" if endpoint.secure else "http"
         for key in (f"{scheme}://{endpoint.host}", scheme, f"all://{endpoint.host}", "all"):
-            if proxy := settings.proxies.get(key):
+            if proxy := Masked(settings.proxies.get(key) or ""):
                 name = f"proxies[{key!r}]"
                 return _checked_proxy(proxy, name), name
         return None, ""
@@ -256,11 +260,11 @@ def _proxy_for(endpoint: Endpoint, settings: Settings) -> tuple[str | None, str]
     with importing:
         from requests.utils import get_environ_proxies, select_proxy
 
-    proxy = select_proxy(endpoint.base, get_environ_proxies(endpoint.base))
+    proxy = Masked(select_proxy(endpoint.base, get_environ_proxies(endpoint.base)) or "")
     if not proxy:
         return None, ""
-    named = [name for name in _PROXIES if os.environ.get(name) == proxy]
-    name = named[0] if named else "the system's settings"
+    names = [name for word in (scheme, "all") for name in (f"{word}_proxy", f"{word.upper()}_PROXY")]
+    name = next((name for name in names if os.environ.get(name) == proxy), "the system's settings")
     return _checked_proxy(proxy, name), name
 
 
@@ -269,20 +273,22 @@ def _may_have_proxies() -> bool:
     return sys.platform != "linux" or any(os.environ.get(name) for name in _PROXIES)
 
 
-def _checked_proxy(proxy: str, name: str) -> str:
+def _checked_proxy(proxy: Masked, name: str) -> Masked:
     """A proxy's URL, with the scheme that people leave out."""
-    url = proxy.strip()
-    url = url if "://" in url else f"http://{url}"
-    try:
-        parts = urlsplit(url)
-        usable = bool(parts.hostname) and (parts.port or 1) > 0
-    except ValueError:
-        usable = False
-    if not usable or parts.scheme.lower() not in ("http", "https", "socks4", "socks4a", "socks5", "socks5h"):
+    url = Masked(proxy.strip() if "://" in proxy else f"http://{proxy.strip()}")
+    if not _names_a_proxy(url):
         raise ConfigurationError(
             f"{name} names no proxy: {url.rpartition('@')[2]!r}; give one as in 'http://host:3128'"
         )
-    return Masked(url)
+    return url
+
+
+def _names_a_proxy(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return bool(parts.hostname) and (parts.port or 1) > 0 and parts.scheme in _SCHEMES
+    except ValueError:
+        return False
 
 
 def _netrc_login(endpoint: Endpoint) -> tuple[str, str] | None:
