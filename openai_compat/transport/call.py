@@ -97,13 +97,13 @@ class Call:
         self._tell(failed)
         try:
             self.deadline.sleep(delay)
-        except APITimeoutError as timeout:
-            timeout.provider = error.provider
-            timeout.attempts = self.attempts
-            raise timeout from error
+        except (APITimeoutError, Cancelled) as ended:
+            if isinstance(ended, APITimeoutError):
+                ended.provider = error.provider
+            ended.attempts = self.attempts
+            raise ended from error
         self._tries += 1
         self._waited = delay
-        self.sent = False
 
     def given_up(self, error: APIError) -> APIError:
         """``error``, which ends the call, with the record of what was tried."""
@@ -120,6 +120,7 @@ class Call:
     def _failed(self, words: str) -> Attempt:
         attempt = self._attempt(words)
         self.attempts = (*self.attempts, attempt)
+        self.sent = False
         return attempt
 
     def _attempt(self, error: str | None) -> Attempt:

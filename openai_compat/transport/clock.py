@@ -122,7 +122,8 @@ class Clock:
 
     def error(self) -> APITimeoutError:
         """The error for the limit that was reached."""
-        return self.reached("total" if self.deadline.left == 0.0 else self.phase)
+        left = self.deadline.left
+        return self.reached("total" if left is not None and left <= _SLACK else self.phase)
 
     def reached(self, phase: Phase) -> APITimeoutError:
         """The error for one limit."""

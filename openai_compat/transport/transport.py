@@ -97,7 +97,7 @@ class Transport:
         if headers:
             all_headers = merged_headers(all_headers, headers)
         if call.idempotency_key and method == "POST":
-            all_headers.setdefault("Idempotency-Key", call.idempotency_key)
+            all_headers = merged_headers({"Idempotency-Key": call.idempotency_key}, all_headers)
         endpoint = self.endpoint
         try:
             reply = self._send(endpoint, method, path, body, call, all_headers, query)
