@@ -83,7 +83,7 @@ def cause(error: BaseException) -> BaseException | None:
 
 def gone(error: BaseException) -> bool:
     """Whether a connection was closed by the server, which has then not seen the request if nothing came back."""
-    return isinstance(error, ConnectionError)
+    return isinstance(error, ConnectionError) or _defined_in_ssl(error, "SSLEOFError")
 
 
 def wrapped(error: BaseException) -> list[BaseException]:
@@ -104,12 +104,13 @@ def wrapped(error: BaseException) -> list[BaseException]:
 def _of_the_network(error: Exception) -> bool:
     if isinstance(error, (ConnectionError, socket.gaierror, BadReplyError)) or _package(error):
         return True
+    if isinstance(error, (ConnectionError, socket.gaierror, BadReplyError)):
+        return True
     # By their modules' names: over plain TCP neither module is loaded.
     if type(error).__module__ in ("ssl", "http.client"):
         return True
-    if isinstance(error, TimeoutError):
-        return not _raised_elsewhere(error)
-    return isinstance(error, OSError) and (error.errno in _NETWORK or str(error).startswith(_TUNNEL))
+    if _package(error):
+        return not isinstance(error, Warning)  # which the user made an error
 
 
 def _package(error: BaseException) -> bool:
@@ -118,12 +119,18 @@ def _package(error: BaseException) -> bool:
 
 def _raised_elsewhere(error: BaseException) -> bool:
     """Whether code that is neither ours nor the network's raised it: a signal handler, a mock."""
+    package = _raised_in(error)
+    return package is not None and package not in _LAYERS
+
+
+def _raised_in(error: BaseException) -> str | None:
+    """The package whose code raised it; None where it was never raised."""
     step = error.__traceback__
     if step is None:
-        return False
+        return None
     while step.tb_next is not None:
         step = step.tb_next
-    return str(step.tb_frame.f_globals.get("__name__")).partition(".")[0] not in _LAYERS
+    return str(step.tb_frame.f_globals.get("__name__")).partition(".")[0]
 
 
 def _defined_in_ssl(error: BaseException, name: str) -> bool:
@@ -175,12 +182,18 @@ def _explained(
     if named("InvalidHeader"):
         # requests shows the header's value, which may be a key.
         return ConfigurationError("a header has a character that HTTP does not allow in it; check api_key and headers")
+    if any("SOCKS support" in str(item) for item in chain if _package(item)):
+        return ConfigurationError("a SOCKS proxy needs PySocks: pip install 'openai-compat[socks]'")
+    if named("InvalidProxyURL", "ProxySchemeUnknown", "ProxySchemeUnsupported"):
+        return ConfigurationError(f"the proxy on the way to {where} cannot be used; give one as in 'http://host:3128'")
     if named("InvalidURL", "InvalidSchema", "MissingSchema", "LocationValueError", "LocationParseError"):
         return ConfigurationError(f"the base URL cannot be used: {where}")
+    # What Python code raises has none of the attributes that OpenSSL's own errors have.
     certificate = tls("SSLCertVerificationError")
     if certificate is not None:
+        said = getattr(certificate, "verify_message", "") or "".join(map(str, certificate.args[-1:]))
         return failed(
-            f"the certificate of {where} does not fit: {certificate.verify_message}; for a certificate authority "
+            f"the certificate of {where} does not fit: {said}; for a certificate authority "
             "of your own give verify= its file, or set REQUESTS_CA_BUNDLE",
             retryable=False,
         )
@@ -202,9 +215,11 @@ def _explained(
     if named("DecodeError", "ContentDecodingError"):
         return ResponseParseError(f"the reply of {where} cannot be decompressed", provider=provider)
     encrypted = tls("SSLError")
+    ended = tls("SSLEOFError") or tls("SSLZeroReturnError")
+    said = getattr(encrypted, "reason", None)
     # Without a reason, or at an end, it is the connection that broke.
-    if encrypted is not None and encrypted.reason and not (tls("SSLEOFError") or tls("SSLZeroReturnError")):
-        return failed(f"TLS with {where} failed: {encrypted.reason}", retryable=False)
+    if not ended and (said or (encrypted is None and named("SSLError"))):
+        return failed(f"TLS with {where} failed: {said or type(error).__name__}", retryable=False)
     bad = first(BadReplyError)
     if bad is not None:
         return failed(f"the reply of {where} is no whole HTTP reply: {bad}", retryable=True)
