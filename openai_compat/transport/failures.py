@@ -102,15 +102,18 @@ def wrapped(error: BaseException) -> list[BaseException]:
 
 
 def _of_the_network(error: Exception) -> bool:
-    if isinstance(error, (ConnectionError, socket.gaierror, BadReplyError)) or _package(error):
-        return True
     if isinstance(error, (ConnectionError, socket.gaierror, BadReplyError)):
         return True
     # By their modules' names: over plain TCP neither module is loaded.
-    if type(error).__module__ in ("ssl", "http.client"):
+    if any(cls.__module__ in ("ssl", "http.client") for cls in type(error).__mro__):
         return True
     if _package(error):
         return not isinstance(error, Warning)  # which the user made an error
+    if isinstance(error, TimeoutError):
+        return not _raised_elsewhere(error)
+    if isinstance(error, PermissionError):
+        return _raised_in(error) == "socket"  # a firewall's, not a file's
+    return isinstance(error, OSError) and (error.errno in _NETWORK or str(error).startswith(_TUNNEL))
 
 
 def _package(error: BaseException) -> bool:

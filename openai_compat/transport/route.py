@@ -278,7 +278,7 @@ def _checked_proxy(proxy: Masked, name: str) -> Masked:
     url = Masked(proxy.strip() if "://" in proxy else f"http://{proxy.strip()}")
     if not _names_a_proxy(url):
         raise ConfigurationError(
-            f"{name} names no proxy: {url.rpartition('@')[2]!r}; give one as in 'http://host:3128'"
+            f"{name} names no proxy: {str(url).rpartition('@')[2]!r}; give one as in 'http://host:3128'"
         )
     return url
 

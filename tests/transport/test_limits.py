@@ -10,7 +10,7 @@ from openai_compat import APITimeoutError, Cancelled, CancelToken, Timeout
 from openai_compat import deadline as deadline_module
 from openai_compat.deadline import Deadline
 from openai_compat.transport import clock as clock_module
-from openai_compat.transport.clock import Clock
+from openai_compat.transport.clock import FAREWELL, Clock
 
 
 class Time:
@@ -117,9 +117,16 @@ def test_the_first_token_begins_the_idle_limit_and_other_payloads_do_not(time: T
     time.now += 4
     assert (clock.phase, clock.wait()) == ("idle", 6)
     clock.heard(token=False)
-    assert clock.wait() == 6
     clock.heard(token=True)
+    assert clock.wait() == 6
+    clock.progress()  # its consumer has handled it
     assert clock.wait() == 10
+
+
+def test_the_end_is_not_waited_for_as_long_as_a_piece(time: Time) -> None:
+    clock = reading(Timeout(idle=100))
+    clock.heard(token=False, over=True)
+    assert (clock.phase, clock.wait()) == ("idle", FAREWELL)
 
 
 class TestBeats:
@@ -157,7 +164,7 @@ class TestBeats:
         clock = reading(Timeout(idle=100))
         clock.beat_every(10)
         time.now += 6
-        clock.heard(token=True)
+        clock.progress()
         assert clock.wait() == 10
         time.now += 6
         clock.heard(token=False)
