@@ -78,15 +78,15 @@ def _find_spots() -> list[_Spot]:
         for path in paths if module is not None else ():
             owner_name, _, name = path.rpartition(".")
             owner = getattr(module, owner_name, None) if owner_name else module
-            if owner is not None and name in vars(owner):
+            if owner is not None:
                 spots.append((vars(owner), name))
     return spots
 
 
 def _original(value: object) -> bool:
     """Whether a class or function is defined in the package that it stands in, and is no wrapper."""
-    if isinstance(value, int):
-        return not value  # a debug level
+    if value is None or isinstance(value, int):
+        return not value  # of another version, or a debug level
     if isinstance(value, type):
         return value.__module__ in _WATCHED
     return type(value) is FunctionType and value.__globals__.get("__name__") in _WATCHED
