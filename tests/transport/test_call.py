@@ -139,6 +139,13 @@ class TestTries:
 
 
 class TestReplays:
+    def test_are_one_a_try(self) -> None:
+        call = Call(Deadline(Timeout()), RetryPolicy())
+        for _ in range(2):
+            call.begin()
+            assert [call.replay(ConnectionResetError()) for _ in range(3)] == [True, False, False]
+        assert len(call.attempts) == 2
+
     @each_call
     @pytest.mark.parametrize("abort", ["fin", "rst"])
     def test_a_kept_connection_is_replaced_once_a_try(

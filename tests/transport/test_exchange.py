@@ -403,6 +403,19 @@ class TestLimits:
         pair[1].shutdown(socket.SHUT_WR)
         assert [piece for piece in exchange.pieces if piece] == [b"ok"]
 
+    def test_a_beat_while_the_request_is_sent_is_no_end(self, start: Start) -> None:
+        exchange, late = start(), [TimeoutError()]
+        exchange.clock.beat_every(60)
+
+        def send(data: bytes) -> int:
+            if late:
+                exchange.clock._next_beat = 0.0  # its time has come
+                raise late.pop()
+            return len(data)
+
+        exchange._sock = Scripted(lambda: LENGTH_2, send)
+        assert exchange.ask(b"head", b"").status == 200
+
     def test_a_beat_before_the_head_is_no_answer(self, start: Start, pair: tuple[socket.socket, socket.socket]) -> None:
         exchange = start()
         exchange.clock.beat_every(0.01)
