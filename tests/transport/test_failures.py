@@ -75,7 +75,7 @@ _TABLE: list[tuple[type[BaseException], tuple[Any, ...], type[BaseException] | N
     (TimeoutError, (errno.ETIMEDOUT, "x"), APIConnectionError, RETRIED, BROKE),
     (TimeoutError, ("timed out",), APITimeoutError, LASTING, "by a limit that is not this client's"),
     (socket.gaierror, (socket.EAI_NONAME, "x"), APIConnectionError, RETRIED, "the host 'api.example' is not known"),
-    (ssl.SSLError, (1, "x"), APIConnectionError, LASTING, "TLS with https://api.example/v1 failed"),
+    (ssl.SSLError, (1, "x"), APIConnectionError, RETRIED, BROKE),  # no reason of OpenSSL's
     (ssl.SSLCertVerificationError, ("expired",), APIConnectionError, LASTING, "does not fit: expired"),
     (ssl.SSLEOFError, (8, "x"), APIConnectionError, RETRIED, BROKE),
     (ssl.SSLZeroReturnError, (6, "x"), APIConnectionError, RETRIED, BROKE),
@@ -355,7 +355,7 @@ def test_the_cause_has_no_frames_which_hold_the_request() -> None:
         (ssl.SSLEOFError(8, "EOF"), True),
         (BadReplyError(), False),
         (TimeoutError(), False),
-        (ssl.SSLError(1, "x"), True),  # no reason of OpenSSL's: it is the connection that broke
+        (ssl.SSLError(1, "x"), False),
         (APIConnectionError("x"), False),
         (KeyboardInterrupt(), False),
     ],
