@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import os
 import queue
 import threading
+import weakref
 from collections.abc import Iterator, Mapping
 from http.cookiejar import CookieJar
 from typing import Any
@@ -12,6 +15,7 @@ from typing import Any
 import requests
 from requests.adapters import HTTPAdapter
 
+from ..deadline import CancelToken
 from ..errors import APIConnectionError, ResponseParseError
 from . import failures
 from .clock import Clock
@@ -97,7 +101,7 @@ def send(
     timeout = (deadline.within(deadline.timeout.connect), deadline.within(deadline.timeout.first_token))
     if 0.0 in timeout:
         raise clock.error()
-    with Opening(deadline.cancel):
+    with Opening(deadline.cancel) as opening, _watched(session, prepared, opening, deadline.cancel, settings):
         response = session.send(
             prepared,
             stream=True,
@@ -106,6 +110,58 @@ def send(
             **settings,
         )
     return response, ReadByRequests(response, clock)
+
+
+_opening: contextvars.ContextVar[Opening | None] = contextvars.ContextVar("openai_compat opening", default=None)
+
+
+@contextlib.contextmanager
+def _watched(
+    session: requests.Session,
+    prepared: requests.PreparedRequest,
+    opening: Opening,
+    cancel: CancelToken | None,
+    settings: Mapping[str, Any],
+) -> Iterator[None]:
+    """While a request is sent, the opening knows which connection of urllib3's it is sent over, so as to end it."""
+    if cancel is None:
+        yield
+        return
+    _watch_pool(session, prepared, settings)
+    watching = _opening.set(opening)
+    try:
+        yield
+    finally:
+        _opening.reset(watching)
+
+
+def _watch_pool(session: requests.Session, prepared: requests.PreparedRequest, settings: Mapping[str, Any]) -> None:
+    """Have the pool that a request will use tell the opening of its thread what it hands out and takes back."""
+    try:
+        adapter = session.get_adapter(str(prepared.url))
+        if not isinstance(adapter, HTTPAdapter):
+            return
+        verify, proxies, cert = (settings.get(name) for name in ("verify", "proxies", "cert"))
+        pool: Any = adapter.get_connection_with_tls_context(prepared, verify, proxies=proxies, cert=cert)
+    except Exception:
+        return  # what is wrong with the request or the session is told when it is sent
+    if "_get_conn" in vars(pool):
+        return
+    reference = weakref.ref(pool)
+
+    def get_conn(*args: Any, **kwargs: Any) -> Any:
+        # Looked up late: recorders replace the methods of the class.
+        connection = type(reference())._get_conn(reference(), *args, **kwargs)  # type: ignore[union-attr]
+        if (opening := _opening.get()) is not None:
+            opening.hold(connection)
+        return connection
+
+    def put_conn(connection: Any) -> Any:
+        if (opening := _opening.get()) is not None:
+            opening.let_go(connection)
+        return type(reference())._put_conn(reference(), connection)  # type: ignore[union-attr]
+
+    pool._get_conn, pool._put_conn = get_conn, put_conn
 
 
 def keep_authorization(request: Any) -> Any:

@@ -6,12 +6,11 @@ import contextlib
 import os
 import select
 import socket
-import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
-from types import FrameType, TracebackType
+from collections.abc import Callable
+from types import TracebackType
 from typing import Any
 
 from ..deadline import CancelToken
@@ -215,34 +214,59 @@ def _nothing() -> None:
 
 
 class Opening:
-    """The time in which code of others opens a connection on this thread, and has not handed it over.
+    """The time in which a connection is opened on this thread, before there is a lease.
 
-    Cancelling looks for what that code waits on: the socket is in one of the frames between it and us. It is shut down,
-    again and again until the code comes back, for it may be about to wait for the next one.
+    Cancelling shuts down the socket that is known so far, again and again until the opening is over: it may be about to
+    be waited on, or another may follow.
+
+    Args:
+        cancel: ends the waiting, from any thread.
     """
 
     def __init__(self, cancel: CancelToken | None) -> None:
         self._cancel = cancel
         self._lock = threading.Lock()
-        self._frame: FrameType | None = None
-        self._greenlet: Any = None
+        self._over = False
+        self._sock: socket.socket | None = None
+        self._connection: Any = None
 
-    def __enter__(self) -> None:
-        if self._cancel is None:
-            return
-        self._cancel.raise_if_cancelled()
-        self._frame = sys._getframe(1)
-        if "greenlet" in sys.modules:
-            self._greenlet = sys.modules["greenlet"].getcurrent()
-        self._cancel.subscribe(self._end)
+    def __enter__(self) -> Opening:
+        if self._cancel is not None:
+            self._cancel.raise_if_cancelled()
+            self._cancel.subscribe(self._end)
+        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if self._cancel is not None:
             self._cancel.unsubscribe(self._end)
+        with self._lock:
+            self._over = True
+        self._close_spare()
+
+    def use(self, sock: socket.socket) -> None:
+        """The socket that is about to be connected."""
+        self._sock = sock
+
+    def use_spare(self, sock: socket.socket) -> None:
+        """The connected socket that TLS is about to take over: a second descriptor of it can still be shut down."""
+        if self._cancel is not None:
             with self._lock:
-                self._frame = self._greenlet = None
+                self._spare = self._sock = sock.dup()
+
+    _spare: socket.socket | None = None
+
+    def hold(self, connection: Any) -> None:
+        """A connection of urllib3's that this thread has taken out of its pool."""
+        with self._lock:
+            self._connection = connection
+
+    def let_go(self, connection: Any) -> None:
+        """urllib3 has its connection back."""
+        with self._lock:
+            if self._connection is connection:
+                self._connection = None
 
     def _end(self) -> None:
         threading.Thread(target=self._keep_ending, name="openai_compat cancel", daemon=True).start()
@@ -250,25 +274,36 @@ class Opening:
     def _keep_ending(self) -> None:
         while True:
             with self._lock:
-                if self._frame is None:
+                if self._over:
                     return
-                for sock in self._waited_on():
-                    shut_down(sock)
+                for sock in (self._sock, getattr(self._connection, "sock", None)):
+                    if isinstance(sock, socket.socket):
+                        shut_down(sock)
             time.sleep(0.01)
 
-    def _waited_on(self) -> Iterator[socket.socket]:
-        stacks = [*sys._current_frames().values(), getattr(self._greenlet, "gr_frame", None)]
-        for top in stacks:
-            frames: list[FrameType] = []
-            frame = top
-            while frame is not None and frame is not self._frame:
-                frames.append(frame)
-                frame = frame.f_back
-            if frame is None:
-                continue
-            for inner in frames:
-                for value in list(inner.f_locals.values()):
-                    sock = value if isinstance(value, socket.socket) else getattr(value, "sock", None)
-                    if isinstance(sock, socket.socket):
-                        yield sock
-                        return
+    def _close_spare(self) -> None:
+        if self._spare is not None:
+            self._spare.close()
+
+
+def dial(address: tuple[str, int], timeout: float | None, opening: Opening) -> socket.socket:
+    """Connect to the first address of a host that answers; the opening knows each socket before it is connected.
+
+    Args:
+        timeout: seconds for each address; None for ever.
+    """
+    failure: OSError = socket.gaierror(socket.EAI_NONAME, "the host has no address")
+    for family, kind, protocol, _, where in socket.getaddrinfo(*address, 0, socket.SOCK_STREAM):
+        sock = socket.socket(family, kind, protocol)
+        try:
+            sock.settimeout(timeout)
+            opening.use(sock)
+            sock.connect(where)
+            return sock
+        except OSError as error:
+            failure = error
+            sock.close()
+        except BaseException:
+            sock.close()
+            raise
+    raise failure

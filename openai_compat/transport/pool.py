@@ -44,8 +44,8 @@ class Pool:
             connection.close()
             connection = self._next()
         if connection is None:
-            with Opening(deadline.cancel):
-                connection = self.route.connect(deadline)
+            with Opening(deadline.cancel) as opening:
+                connection = self.route.connect(deadline, opening)
         self._leased.add(connection)
         return Lease(connection, self._end, deadline.cancel)
 

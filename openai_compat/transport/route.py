@@ -9,6 +9,7 @@ import os
 import socket
 import sys
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
@@ -18,7 +19,7 @@ from .._imports import importing
 from ..deadline import Deadline
 from ..errors import ConfigurationError, Masked
 from .endpoint import Endpoint
-from .lease import Connection
+from .lease import Connection, Opening, dial
 
 if TYPE_CHECKING:
     import ssl
@@ -100,8 +101,12 @@ class Route:
             return {}
         return basic(unquote(parts.username), unquote(parts.password or ""), header="Proxy-Authorization")
 
-    def connect(self, deadline: Deadline) -> Connection:
+    def connect(self, deadline: Deadline, opening: Opening) -> Connection:
         """Open a connection.
+
+        Args:
+            deadline: of the call.
+            opening: is told which socket is waited on.
 
         Raises:
             ConfigurationError: what is set cannot be used, for want of a package too.
@@ -113,7 +118,7 @@ class Route:
         if self.proxy is None and not self.endpoint.secure:
             with importing:
                 import encodings.idna  # noqa: F401 - to look a host up would load it, without the lock
-            return Connection(socket.create_connection((self.endpoint.host, self.endpoint.port or 80), timeout))
+            return Connection(dial((self.endpoint.host, self.endpoint.port or 80), timeout, opening))
         with importing:
             manager = self._manager = self._manager or self._new_manager()
         pool = manager.connection_from_host(
@@ -121,6 +126,7 @@ class Route:
         )
         opened = pool._new_conn()
         opened.timeout = timeout
+        opened._new_conn = partial(self._dial, opened, timeout, opening)
         try:
             if self.proxy and self.endpoint.secure and not self.proxy.startswith("socks"):
                 pool._prepare_proxy(opened)
@@ -130,6 +136,28 @@ class Route:
             opened.close()
             raise
         return Connection(opened.sock, opened)
+
+    def _dial(self, opened: Any, timeout: float | None, opening: Opening) -> socket.socket:
+        """The socket of a connection of urllib3's, before any TLS."""
+        options = getattr(opened, "_socks_options", None)
+        if options is None:
+            sock = dial((opened._dns_host.strip("[]"), opened.port), timeout, opening)
+        else:
+            import socks
+
+            sock = socks.socksocket()
+            names = ("socks_version", "proxy_host", "proxy_port", "rdns", "username", "password")
+            sock.set_proxy(*(options[name] for name in names))
+            sock.settimeout(timeout)
+            opening.use(sock)
+            try:
+                sock.connect((opened.host, opened.port))
+            except BaseException:
+                sock.close()
+                raise
+        if self.endpoint.secure:
+            opening.use_spare(sock)
+        return sock
 
     def context(self) -> ssl.SSLContext:
         """The certificates that are trusted, and the client's own."""

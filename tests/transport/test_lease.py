@@ -391,8 +391,8 @@ class TestOpening:
         deadline = Deadline(Timeout(connect=60), token)
         threading.Timer(0.05, token.cancel).start()
         with pytest.raises((OSError, urllib3.exceptions.HTTPError)):
-            with Opening(token):
-                stuck.connect(deadline)
+            with Opening(token) as opening:
+                stuck.connect(deadline, opening)
         assert deadline.elapsed_ms < 30_000
         assert token._listeners == set()
 
@@ -410,8 +410,9 @@ class TestOpening:
     def test_what_was_opened_before_the_cancelling_is_not_touched(self, pair: Pair) -> None:
         """The connection has been handed over; that somebody still looks for it must not end it."""
         token = CancelToken()
-        with Opening(token):
+        with Opening(token) as opening:
             sock = pair[0]
+            opening.use(sock)
         token.cancel()
         for thread in threading.enumerate():
             if thread.name == "openai_compat cancel":

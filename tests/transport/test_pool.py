@@ -23,7 +23,7 @@ class Route:
     def __init__(self) -> None:
         self.theirs: list[socket.socket] = []
 
-    def connect(self, deadline: Deadline) -> Connection:
+    def connect(self, deadline: Deadline, opening: object) -> Connection:
         ours, theirs = socket.socketpair()
         theirs.setblocking(False)
         self.theirs.append(theirs)
@@ -130,7 +130,7 @@ class TestTaking:
     def test_one_that_cannot_be_opened_is_not_leased(self, route: Route, monkeypatch: pytest.MonkeyPatch) -> None:
         pool = pool_of(route)
 
-        def refuse(deadline: Deadline) -> Connection:
+        def refuse(deadline: Deadline, opening: object) -> Connection:
             raise ConnectionRefusedError
 
         monkeypatch.setattr(route, "connect", refuse)
