@@ -63,7 +63,8 @@ class Transport:
     ) -> None:
         self.endpoint = endpoint
         self.provider = provider
-        self._headers = merged_headers({"Host": endpoint.authority}, headers)
+        once = dict({name.lower(): (name, value) for name, value in headers.items()}.values())
+        self._headers = merged_headers({"Host": endpoint.authority}, once)
         self._auth = auth
         self._keyed = keyed
         self.secrets = secrets
@@ -93,11 +94,11 @@ class Transport:
             APITimeoutError: it took too long.
             Cancelled: by the call's token.
         """
-        all_headers = {**self._headers, **self._auth()}
+        all_headers = merged_headers(self._headers, self._auth())
         if headers:
             all_headers = merged_headers(all_headers, headers)
-        if call.idempotency_key and method == "POST":
-            all_headers = merged_headers({"Idempotency-Key": call.idempotency_key}, all_headers)
+        if call.idempotency_key and method == "POST" and not _among(all_headers, "idempotency-key"):
+            all_headers["Idempotency-Key"] = call.idempotency_key
         endpoint = self.endpoint
         try:
             reply = self._send(endpoint, method, path, body, call, all_headers, query)
@@ -328,4 +329,8 @@ def merged_headers(headers: Mapping[str, str], further: Mapping[str, str]) -> di
 
 
 def _authorized(headers: Mapping[str, str]) -> bool:
-    return any(name.lower() in ("authorization", "api-key") for name in headers)
+    return _among(headers, "authorization", "api-key")
+
+
+def _among(headers: Mapping[str, str], *names: str) -> bool:
+    return any(name.lower() in names for name in headers)

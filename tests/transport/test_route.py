@@ -186,6 +186,16 @@ class TestEnvironment:
         assert request.path == "http://api.example/v1/chat/completions"
         assert request.headers["Proxy-Authorization"] == "Basic " + base64.b64encode(b"user:pw").decode()
 
+    def test_connections_of_another_environment_are_closed(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        with ReplayServer([chat_reply()]) as one, ReplayServer([chat_reply()]) as other:
+            with Client("http://api.example/v1", model="m", max_retries=0) as client:
+                for proxy in (one, other):
+                    monkeypatch.setenv("HTTP_PROXY", proxy.url)
+                    client.chat("hi")
+                    client.chat("hi")
+                assert one.wait_closed()
+                assert [(len(proxy.requests), proxy.connections) for proxy in (one, other)] == [(2, 1), (2, 1)]
+
     @pytest.mark.parametrize(
         ("setting", "value"),
         [("pool_size", -1), ("pool_size", 1.5), ("pool_size", True), ("pool_size", "9"), ("keepalive_expiry", 0)],

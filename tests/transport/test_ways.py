@@ -192,3 +192,26 @@ class TestSessionsOfOurs:
             for manager in (adapter.poolmanager, *adapter.proxy_manager.values()):  # type: ignore[attr-defined]
                 for key in manager.pools.keys():  # noqa: SIM118 - not a dict
                     manager.pools[key].close()
+
+
+@pytest.mark.parametrize(
+    ("headers", "name", "values"),
+    [
+        ({}, "Host", None),
+        ({"host": "other.example"}, "Host", ["other.example"]),
+        ({"content-type": "application/json; charset=utf-8"}, "Content-Type", ["application/json; charset=utf-8"]),
+        ({"USER-AGENT": "mine/1"}, "User-Agent", ["mine/1"]),
+        ({"authorization": "Bearer other"}, "Authorization", ["Bearer sk-mine"]),
+        ({"x-a": "1", "X-A": "2"}, "X-A", ["2"]),
+        ({"idempotency-key": "mine"}, "Idempotency-Key", ["mine"]),
+    ],
+)
+def test_a_header_is_sent_once_however_it_is_spelled(
+    options: Any, headers: dict[str, str], name: str, values: list[str] | None
+) -> None:
+    with ReplayServer([chat_reply()]) as server:
+        with Client(server.url, "sk-mine", model="m", headers=headers, **options) as client:
+            client.chat("hi")
+    (request,) = server.requests
+    assert request.headers.get_all(name) == (values or [server.url.partition("://")[2]])
+    assert len(request.headers.keys()) == len({key.lower() for key in request.headers.keys()})  # noqa: SIM118
