@@ -23,6 +23,7 @@ from .endpoint import Endpoint
 from .exchange import INFLATION_FROM, MAX_INFLATION, READ_SIZE
 from .lease import Borrowed, Opening
 from .route import SYSTEM, Route
+from .visible import untouched
 
 
 class Sessions:
@@ -96,7 +97,9 @@ def send(
         settings: proxies, verification and certificates.
     """
     deadline = clock.deadline
-    request = requests.Request(method, url, data=content, headers=dict(headers), auth=auth)
+    # Recorders write down what they see, and cannot write what is masked.
+    plain = dict(headers) if untouched() else {name: str(value) for name, value in headers.items()}
+    request = requests.Request(method, url, data=content, headers=plain, auth=auth)
     prepared = session.prepare_request(request)
     timeout = (deadline.within(deadline.timeout.connect), deadline.within(deadline.timeout.first_token))
     if 0.0 in timeout:
@@ -109,7 +112,15 @@ def send(
             timeout=timeout,
             **settings,
         )
-    return response, ReadByRequests(response, clock)
+    reading = ReadByRequests(response, clock)
+    if response.status_code < 200:
+        # The answer is still to come, and would be read as the next one's.
+        reading.close()
+        raise APIConnectionError(
+            f"an interim reply (HTTP {response.status_code}) came before the answer; Python's http.client takes it for "
+            "the answer before Python 3.12"
+        )
+    return response, reading
 
 
 _opening: contextvars.ContextVar[Opening | None] = contextvars.ContextVar("openai_compat opening", default=None)

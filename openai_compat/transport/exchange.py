@@ -84,16 +84,17 @@ class Exchange:
         return reply
 
     def _send(self, data: bytes) -> None:
-        rest = memoryview(data)
+        rest: bytes | memoryview = data
         while rest:
             self._arm()
             try:
-                sent = self._sock.send(rest[:_WRITE_SIZE])
+                # As bytes where it can be: sockets of mocks know no other.
+                sent = self._sock.send(rest if len(rest) <= _WRITE_SIZE else memoryview(rest)[:_WRITE_SIZE])
             except TimeoutError:
                 self._timed_out()
                 continue
             self.sent = True
-            rest = rest[sent:]
+            rest = memoryview(rest)[sent:]
             if rest:
                 self.clock.progress()
                 self.clock.check()

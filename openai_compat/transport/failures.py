@@ -81,6 +81,11 @@ def cause(error: BaseException) -> BaseException | None:
     return roots[-1].with_traceback(None) if roots else None
 
 
+def shown(words: str) -> str:
+    """Words of a server's or a proxy's, as they may stand in an error: neither long nor with codes for a terminal."""
+    return "".join(filter(str.isprintable, words))[:200]
+
+
 def gone(error: BaseException) -> bool:
     """Whether a connection was closed by the server, which has then not seen the request if nothing came back."""
     return isinstance(error, ConnectionError) or _defined_in_ssl(error, "SSLEOFError")
@@ -202,7 +207,7 @@ def _explained(
         )
     tunnel = next((str(item) for item in chain if str(item).startswith(_TUNNEL)), None)
     if tunnel is not None:
-        said = tunnel.removeprefix(_TUNNEL)
+        said = shown(tunnel.removeprefix(_TUNNEL))
         hint = " (it wants a user and a password in its URL)" if said.startswith("407") else ""
         by = f" ({proxy})" if proxy else ""
         return failed(f"the proxy{by} on the way to {where} refuses: {said}{hint}", retryable=said.startswith("5"))

@@ -36,8 +36,11 @@ class Connection:
             _tune(self._inner)
 
     def quiet(self) -> bool:
-        """Whether nothing has come while it was idle: neither an end nor bytes that belong to no reply."""
-        return self._inner is not None and not _readable(self._inner)
+        """Whether nothing has come while it was idle: neither an end nor bytes that belong to no reply.
+
+        Nor may sockets have become others meanwhile, by gevent, a mock, or a guard of tests.
+        """
+        return isinstance(self._inner, socket.socket) and not _readable(self._inner)
 
     def shut_down(self) -> None:
         """Wake whoever is blocked on it; the server sees it end."""
@@ -54,8 +57,11 @@ class Connection:
 def shut_down(sock: socket.socket) -> None:
     """Shut a socket down in both directions."""
     # Not SSLSocket's own shutdown, which would pull the TLS state from under a reader.
+    kinds = (kind for kind in type(sock).__mro__ if "shutdown" in vars(kind) and "SSL" not in kind.__name__)
+    kind: Any = next(kinds, None)
     with contextlib.suppress(OSError, TypeError):
-        socket.socket.shutdown(sock, socket.SHUT_RDWR)
+        if kind is not None:
+            kind.shutdown(sock, socket.SHUT_RDWR)
 
 
 _OPTIONS = (

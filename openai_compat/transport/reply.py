@@ -13,8 +13,8 @@ from .clock import Clock
 
 MAX_ERROR_BODY = 65536
 """Bytes of an error's body that are read."""
-ERROR_BODY_IDLE = 5.0
-"""Seconds that an error's body may pause."""
+ERROR_BODY_TIME = 5.0
+"""Seconds that an error's body may take in all."""
 
 
 class Body(Protocol):
@@ -95,12 +95,11 @@ class Reply:
     def read_error(self) -> bytes:
         """The body of an error, or as much as comes of it: the status must not be lost with it."""
         idle = self.clock.deadline.timeout.idle
-        self.clock.enter("idle", ERROR_BODY_IDLE if idle is None else min(idle, ERROR_BODY_IDLE))
+        self.clock.enter("idle", ERROR_BODY_TIME if idle is None else min(idle, ERROR_BODY_TIME))
         content = bytearray()
         try:
             with self._guarded():
                 for piece in self._body.pieces:
-                    self.clock.progress()
                     content += piece
                     if len(content) >= MAX_ERROR_BODY:
                         self._body.close()

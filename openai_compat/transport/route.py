@@ -328,4 +328,4 @@ def _netrc_login(endpoint: Endpoint) -> tuple[str, str] | None:
         from requests.utils import get_netrc_auth
 
     found: tuple[str, str] | None = get_netrc_auth(endpoint.base)
-    return found
+    return found and (Masked(found[0]), Masked(found[1]))

@@ -269,7 +269,7 @@ class Transport:
         location = reply.headers.get("location")
         if reply.status < 400 and location:
             return APIConnectionError(
-                f"{reply.url} redirects (HTTP {reply.status}) to {location.partition('?')[0]}; "
+                f"{reply.url} redirects (HTTP {reply.status}) to {failures.shown(location.partition('?')[0])}; "
                 "use the base URL that this belongs to",
                 provider=self.provider,
                 request_id=reply.request_id,
