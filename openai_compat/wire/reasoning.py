@@ -10,8 +10,10 @@ The splitter's contract:
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from ..errors import ConfigurationError
 
@@ -54,6 +56,31 @@ def tag_pairs(tags: Tag | Iterable[Tag]) -> tuple[tuple[str, str], ...]:
     return tuple(pairs)
 
 
+class _Needles(NamedTuple):
+    """What is looked for, and what that takes."""
+
+    strings: tuple[str, ...]
+    pattern: re.Pattern[str]
+    firsts: frozenset[str]
+    longest: int
+
+
+@functools.lru_cache(maxsize=64)
+def _needles(strings: tuple[str, ...]) -> _Needles:
+    return _Needles(
+        strings,
+        re.compile("|".join(map(re.escape, strings))),
+        frozenset(string[0] for string in strings),
+        max(map(len, strings), default=1),
+    )
+
+
+@functools.lru_cache(maxsize=64)
+def _ends(pairs: tuple[tuple[str, str], ...]) -> tuple[_Needles, _Needles]:
+    """What opens a span, and what closes one."""
+    return _needles(tuple(opener for opener, _ in pairs)), _needles(tuple(closer for _, closer in pairs))
+
+
 class ReasoningSplitter:
     """Splits one answer's content into text and reasoning, across any chunk boundary.
 
@@ -66,24 +93,21 @@ class ReasoningSplitter:
     __slots__ = (
         "_buffer",
         "_closers",
-        "_firsts",
         "_lead",
         "_leading",
-        "_longest",
-        "_needles",
         "_openers",
-        "_pattern",
         "_reasoned",
+        "_sought",
         "_spaces",
         "_texted",
+        "inside",
         "over",
     )
 
     def __init__(self, tags: Iterable[Tag] = DEFAULT_TAGS, *, opened: bool = False, leading: bool = False) -> None:
-        pairs = tag_pairs(tags)
-        self._openers = tuple(opener for opener, _ in pairs)
-        self._closers = tuple(closer for _, closer in pairs)
-        self._look_for(self._closers if opened else self._openers)
+        self._openers, self._closers = _ends(tag_pairs(tags))
+        self._sought = self._closers if opened else self._openers
+        self.inside = opened  # within a span
         self._buffer = ""
         self._spaces: list[str] = []
         self._lead: str | None = ""
@@ -92,16 +116,11 @@ class ReasoningSplitter:
         self._leading = leading
         self.over = False  # no further span counts
 
-    @property
-    def inside(self) -> bool:
-        """Within a span."""
-        return self._needles is not self._openers
-
     def passes(self, piece: str) -> bool:
         """Whether a piece is text as it stands, with nothing held back before or after it."""
         if self.over:
             return True
-        if self._leading or self._buffer or not self._firsts.isdisjoint(piece) or self._needles is not self._openers:
+        if self._leading or self._buffer or self.inside or not self._sought.firsts.isdisjoint(piece):
             return False
         if self._reasoned and not self._texted:
             return False
@@ -118,17 +137,17 @@ class ReasoningSplitter:
         while not self.over:
             if self._leading and not self.inside:
                 begin = self._skip_space(buffer, at)
-                opener = next((opener for opener in self._openers if buffer.startswith(opener, begin)), None)
+                opener = next((opener for opener in self._openers.strings if buffer.startswith(opener, begin)), None)
                 if opener is not None:
                     self._spaces.clear()
                     at = begin + len(opener)
                     self._turn(opener)
                     continue
                 at = begin
-                if begin < len(buffer) and not self._may_open(buffer[begin : begin + self._longest]):
+                if begin < len(buffer) and not self._may_open(buffer[begin : begin + self._sought.longest]):
                     self._begin_text(out)
                 break
-            found = self._pattern.search(buffer, at) if self._needles else None
+            found = self._sought.pattern.search(buffer, at) if self._sought.strings else None
             if found is None:
                 break
             self._emit(buffer[at : found.start()], out, last=True)
@@ -154,12 +173,6 @@ class ReasoningSplitter:
         self._buffer = ""
         return out
 
-    def _look_for(self, needles: tuple[str, ...]) -> None:
-        self._needles = needles
-        self._pattern = re.compile("|".join(map(re.escape, needles)))
-        self._firsts = frozenset(needle[0] for needle in needles)
-        self._longest = max(map(len, needles), default=1)
-
     def _skip_space(self, buffer: str, at: int) -> int:
         """Where the white space in front of the text, or of a span, ends; until then it is held back."""
         begin = _SPACE.match(buffer, at).end()  # type: ignore[union-attr]
@@ -168,7 +181,7 @@ class ReasoningSplitter:
         return begin
 
     def _may_open(self, start: str) -> bool:
-        return any(opener.startswith(start) for opener in self._openers)
+        return any(opener.startswith(start) for opener in self._openers.strings)
 
     def _begin_text(self, out: list[Piece]) -> None:
         """Text has begun: what follows is prose, whatever it holds."""
@@ -178,11 +191,12 @@ class ReasoningSplitter:
         self._spaces.clear()
 
     def _turn(self, needle: str) -> None:
-        if self._needles is self._openers:
+        self.inside = not self.inside
+        if self.inside:
             # The span that opened decides which tag closes it.
-            self._look_for((self._closers[self._openers.index(needle)],))
+            self._sought = _needles((self._closers.strings[self._openers.strings.index(needle)],))
         else:
-            self._look_for(self._openers)
+            self._sought = self._openers
             # A further span stands on a line of its own.
             self._lead = "\n"
         self._reasoned = True
@@ -190,15 +204,15 @@ class ReasoningSplitter:
 
     def _held(self, buffer: str, at: int) -> int:
         """How many characters at the end may still begin a tag."""
-        for start in range(max(at, len(buffer) - self._longest + 1), len(buffer)):
-            if buffer[start] in self._firsts:
+        for start in range(max(at, len(buffer) - self._sought.longest + 1), len(buffer)):
+            if buffer[start] in self._sought.firsts:
                 tail = buffer[start:]
-                if any(needle.startswith(tail) for needle in self._needles):
+                if any(needle.startswith(tail) for needle in self._sought.strings):
                     return len(tail)
         return 0
 
     def _emit(self, piece: str, out: list[Piece], *, last: bool = False) -> None:
-        if self._needles is self._openers:
+        if not self.inside:
             if self._reasoned and not self._texted:
                 piece = piece.lstrip()
             if piece:

@@ -271,3 +271,14 @@ def test_one_long_content_costs_no_more_than_its_length(piece: str, leading: boo
 @pytest.mark.parametrize("start", ["", "<think>a"])
 def test_pieces_of_white_space_cost_no_more_than_their_number(start: str, leading: bool) -> None:
     assert growth(lambda size: fed([start] + [" " * 50] * size, leading=leading), 8_000) < 10
+
+
+def test_tags_are_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    content = "<think>a</think>[THINK]b[/THINK]c"
+    assert split_reasoning(content, KNOWN_TAGS, leading=True) == ("c", "a\nb")
+    monkeypatch.setattr("openai_compat.wire.reasoning.re.compile", None)
+    assert split_reasoning(content, list(KNOWN_TAGS), leading=True) == ("c", "a\nb")
+
+
+def test_one_string_may_open_and_close() -> None:
+    assert split_reasoning("||a||x||b||y", [("||", "||")]) == ("xy", "a\nb")
