@@ -34,8 +34,14 @@ _NO_BALANCE = (
     r"|balance (?:is |was )?(?:insufficient|not enough|too low)|out of credits?"
     r"|please (?:recharge|top[ -]?up)|arrears|余额不足|欠费"
 )
+_TOO_LONG = re.compile(r"(?:[\w.]+: ){0,2}(?:litellm\.)?ContextWindowExceededError\b")
 _TITLE = r"<title[^>]*>(.*?)</title>"
+_HEADING = r"<(?:h1|body)[^>]*>\s*([^<\s][^<]*)<"
 _PASSING = r"rate.?limit|overloaded|unavailable|timeout|server.?error|internal"
+_PASSING_WORDS = (
+    r"\brate.?limit|\boverloaded\b|\btoo many requests\b|\bhigh traffic\b|\btry again\b|\bat capacity\b"
+    r"|\btemporarily\b|\bservice unavailable\b|\bbad gateway\b|\bgateway time-?out\b|\btimed out\b"
+)
 
 
 class ErrorDetail(NamedTuple):
@@ -68,6 +74,10 @@ def find_error(payload: Any) -> ErrorDetail | None:
     base_resp = payload.get("base_resp")
     if isinstance(base_resp, dict) and base_resp.get("status_code"):
         return _in_words({"base_resp": base_resp})
+    groq = payload.get("x_groq")
+    if isinstance(groq, dict) and groq.get("error"):
+        # Why a stream was stopped early.
+        return _in_words({"error": groq["error"]})
     for choice in payload["choices"] if isinstance(payload.get("choices"), list) else ():
         if isinstance(choice, dict) and choice.get("error"):
             return _in_words({"error": choice["error"]})
@@ -103,7 +113,7 @@ def describe_error(payload: Any, depth: int = 0) -> ErrorDetail:
     if depth > MAX_DEPTH:
         return ErrorDetail()
     if isinstance(payload, str):
-        return ErrorDetail(message=payload.strip())
+        return ErrorDetail(message=_page(payload.strip()) or payload.strip())
     if isinstance(payload, list):
         return _describe_list(payload, depth)
     if not isinstance(payload, dict):
@@ -209,7 +219,18 @@ def _retryable(detail: ErrorDetail, status: int | None, wait: float | None, head
         return False
     if status is not None:
         return is_retryable_status(status)
-    return bool(re.search(_PASSING, f"{detail.code} {detail.type}", re.IGNORECASE))
+    if re.search(_PASSING, f"{detail.code} {detail.type}", re.IGNORECASE):
+        return True
+    return bool(re.search(_PASSING_WORDS, detail.message[:MAX_MESSAGE], re.IGNORECASE))
+
+
+def _code(detail: ErrorDetail, secrets: Iterable[str]) -> str | int | None:
+    """The code as a caller sees it: OpenAI's own where a prompt is too long, whatever the server calls that."""
+    names = (detail.type, detail.code)
+    # LiteLLM has its name in front of the words, llama.cpp as the type.
+    if "exceed_context_size_error" in names or "ContextWindowExceededError" in names or _TOO_LONG.match(detail.message):
+        return "context_length_exceeded"
+    return _shown(detail.code, secrets) if isinstance(detail.code, str) else detail.code
 
 
 def _shown(text: str | None, secrets: Iterable[str]) -> str | None:
@@ -226,15 +247,24 @@ def _describe_body(text: str) -> tuple[ErrorDetail, Any]:
     return find_error(payload) or _in_words(payload), payload
 
 
+def _page(text: str) -> str:
+    """A page in place of words, by its title; empty where it is none."""
+    if not text.startswith("<"):
+        return ""
+    title = re.search(_TITLE, text[:4096], re.IGNORECASE | re.DOTALL) or re.search(
+        _HEADING, text[:4096], re.IGNORECASE | re.DOTALL
+    )
+    words = " ".join(title[1].split())[:120] if title else ""
+    return f"an HTML page ({words})" if words else "an HTML page"
+
+
 def describe_text(text: str) -> ErrorDetail:
     """What a body says that is not JSON: an HTML page by its title, an event stream by the error in it."""
     from .sse import iter_payloads, looks_like_sse
 
     stripped = text.strip()
-    if stripped.startswith("<"):
-        title = re.search(_TITLE, stripped[:4096], re.IGNORECASE | re.DOTALL)
-        words = " ".join(title[1].split())[:120] if title else ""
-        return ErrorDetail(message=f"an HTML page ({words})" if words else "an HTML page")
+    if page := _page(stripped):
+        return ErrorDetail(message=page)
     if looks_like_sse(stripped.encode("utf-8", "replace")):
         body = stripped.encode("utf-8", "replace")
         for payload in iter_payloads([body], max_event_bytes=len(body) + 8):
@@ -272,7 +302,7 @@ def status_error(
     return status_error_class(effective)(
         shown + _advice(effective, message, redact_error_body(url.partition("?")[0], secrets=secrets)),
         status_code=effective,
-        code=_shown(detail.code, secrets) if isinstance(detail.code, str) else detail.code,
+        code=_code(detail, secrets),
         type=_shown(detail.type, secrets),
         param=_shown(detail.param, secrets),
         body=redact_error_body(text, secrets=secrets),
@@ -313,7 +343,7 @@ def stream_error(
     return StreamServerError(
         f"{provider or 'the server'} sent an error inside the stream: {message}",
         status_code=detail.status,
-        code=_shown(detail.code, secrets) if isinstance(detail.code, str) else detail.code,
+        code=_code(detail, secrets),
         type=_shown(detail.type, secrets),
         param=_shown(detail.param, secrets),
         provider=provider,

@@ -387,6 +387,8 @@ class _Event:
         data, name = self._data, self._name
         self._clear()
         self.size = size
+        if name == b"error" and not any(map(bytes.strip, data)):
+            return [{"error": {"message": "an event named error, without words"}}]
         if not data:
             return ()
         # One line for all: sseclient-py copies an event for each of its lines.

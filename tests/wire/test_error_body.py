@@ -114,6 +114,9 @@ FOUND: dict[str, tuple[Any, str]] = {
     "message": ({"message": "no"}, "no"),
     "msg": ({"msg": "no"}, "no"),
     "errors": ({"errors": ["no"]}, "no"),
+    "groq": ({"choices": [{"delta": {"content": "x"}}], "x_groq": {"id": "r", "error": "no"}}, "no"),
+    "page": ({"error": "<html><head><title>502 Bad\nGateway</title></head></html>"}, "an HTML page (502 Bad Gateway)"),
+    "page-without-title": ({"error": "<html><body><h1>502 no</h1></body>"}, "an HTML page (502 no)"),
     "success-false": ({"success": False, "why": "no"}, ""),
 }
 NO_ERROR: dict[str, Any] = {
@@ -127,6 +130,7 @@ NO_ERROR: dict[str, Any] = {
     "base-resp-fine": {"base_resp": {"status_code": 0, "status_msg": "ok"}},
     "base-resp-text": {"base_resp": "ok"},
     "choices-null": {"choices": None, "detail": "x"},
+    "groq-id": {"choices": [], "x_groq": {"id": "r", "error": None}},
     "choice-error-null": {"choices": [{"error": None}]},
     "success": {"success": True},
     "list-of-two": [{"error": "a"}, {"error": "b"}],
@@ -348,6 +352,11 @@ def test_stream_error() -> None:
         (detail("x", code=1302), False),
         (detail("x", type="server_error"), True),
         (detail("x", code="overloaded"), True),
+        (detail("rate limit", code=1002), True),
+        (detail("Requested model is overloaded", type="unexpected_error"), True),
+        (detail("We are busy; please try again later"), True),
+        (detail("rate limit", status=400), False),
+        (detail("insufficient balance, try again later"), False),
         (detail("x", status=400, type="server_error"), False),
         (detail("x", code="insufficient_quota", status=429), False),
     ],
@@ -440,6 +449,26 @@ def test_a_cut_body_is_still_a_body(data: st.DataObject) -> None:
     whole = as_json({"error": {"message": "no such model", "code": 404}})
     start = data.draw(pieces(whole))[0]
     assert refusal(404, start).body == start.decode()
+
+
+TOO_LONG = [
+    {"error": {"code": 400, "message": "too long", "type": "exceed_context_size_error", "n_ctx": 4096}},
+    {"error": {"code": "400", "message": "litellm.ContextWindowExceededError: litellm.BadRequestError: too long"}},
+    {"error": {"code": "400", "message": "litellm.BadRequestError: ContextWindowExceededError: too long"}},
+    {"error": {"code": "400", "message": "too long", "type": "ContextWindowExceededError"}},
+    {"error": {"code": "context_length_exceeded", "message": "too long"}},
+]
+
+
+@pytest.mark.parametrize("payload", TOO_LONG)
+def test_a_prompt_that_is_too_long_has_one_code_everywhere(payload: Any) -> None:
+    assert status_error(400, {}, json.dumps(payload)).code == "context_length_exceeded"
+    assert stream_error(describe_error(payload)).code == "context_length_exceeded"
+
+
+def test_words_of_a_visitor_make_no_code() -> None:
+    said = {"error": {"code": 400, "message": "invalid content: 'ContextWindowExceededError: x'"}}
+    assert status_error(400, {}, json.dumps(said)).code == 400
 
 
 # Words that newer servers use

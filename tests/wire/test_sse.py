@@ -469,3 +469,9 @@ def test_looks_like_sse(body: bytes, kind: Any) -> None:
 @pytest.mark.parametrize("body", NOT_SSE)
 def test_does_not_look_like_sse(body: bytes) -> None:
     assert not looks_like_sse(body)
+
+
+@pytest.mark.parametrize("body", [b"event: error\n\n", b"event: error\ndata:\n\n", b"event: error\ndata: \ndata:\n\n"])
+def test_an_event_named_error_without_words_is_an_error(body: bytes) -> None:
+    payloads = list(iter_payloads([b'data: {"choices": []}\n\n', body, b"data: [DONE]\n\n"]))
+    assert payloads == [{"choices": []}, {"error": {"message": "an event named error, without words"}}, DONE]
