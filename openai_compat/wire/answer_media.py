@@ -110,6 +110,10 @@ class Annotation:
         )
 
 
+_PICTURES = ("", "image", "image_url", "input_image", "output_image")
+"""Types of entries whose ``url`` is a picture's; a source or a document has one too."""
+
+
 def images_of(entries: Any) -> tuple[Image, ...]:
     """The pictures in a list of entries or content parts, in their order."""
     found = [picture(entry) for entry in entries] if isinstance(entries, (list, tuple)) else []
@@ -122,7 +126,9 @@ def picture(entry: Any) -> Image | None:
         url = entry
     else:
         fields = as_mapping(entry)
-        image = fields.get("image_url") or fields.get("url")
+        image = fields.get("image_url")
+        if image is None and as_text(fields.get("type")) in _PICTURES:
+            image = fields.get("url")
         url = as_text(as_mapping(image).get("url") if isinstance(image, dict) else image)
         if data := as_text(fields.get("b64_json") or fields.get("image_base64")):
             url = f"data:image/png;base64,{data}"

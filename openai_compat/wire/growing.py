@@ -4,8 +4,9 @@ One rule for each kind of value, at any depth:
 
 1. Strings that are told in pieces (text, base64, signatures) are appended; any other value is replaced.
 2. Objects grow key by key.
-3. An entry of a list goes on with the entry of its id, else with that of its index and type. What has neither is an
-   entry of its own, unless it was said before; only ``thinking_blocks`` go on with the last one.
+3. An entry of a list goes on with the entry of its id, unless that is of another type, else with that of its index
+   and type. What has neither is an entry of its own, unless it was said before; only ``thinking_blocks`` go on with
+   the last one.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from ..errors import StreamError
 from .decode import as_int, as_text
 
 APPENDED = frozenset(
-    {"data", "encrypted_content", "reasoning_opaque", "signature", "summary", "text", "thinking", "transcript"}
+    {"audio_content", "data", "encrypted_content", "reasoning_opaque", "signature", "summary", "text", "thinking"}
+    | {"tool_plan", "transcript"}
 )
 MAX_DEPTH = 8
 MAX_TEXT = 64 * 1024 * 1024
@@ -56,7 +58,7 @@ class _Entries:
     def __init__(self, *, joins: bool) -> None:
         self.entries: list[Any] = []
         self._joins = joins
-        self._by_id: dict[str, dict[str, Any]] = {}
+        self._by_id: dict[tuple[str, str], dict[str, Any]] = {}
         self._by_index: dict[tuple[int, str], dict[str, Any]] = {}
         self._said: set[bytes] = set()
 
@@ -76,7 +78,8 @@ class _Entries:
             entry = Growing()
             self.entries.append(entry)
         if entry_id:
-            self._by_id[entry_id] = entry
+            self._by_id[entry_id, kind] = entry
+            self._by_id.setdefault((entry_id, ""), entry)
         if place is not None:
             self._by_index[place] = entry
         for key, value in item.items():
@@ -85,8 +88,8 @@ class _Entries:
     def _find(
         self, item: dict[str, Any], entry_id: str, place: tuple[int, str] | None, kind: str
     ) -> dict[str, Any] | None:
-        if entry_id and entry_id in self._by_id:
-            return self._by_id[entry_id]
+        if entry_id and (known := self._by_id.get((entry_id, kind)) or self._untyped(entry_id)) is not None:
+            return known
         if place is not None:
             entry = self._by_index.get(place)
             if entry is None or (entry_id and entry.get("id")) or _is_another_picture(entry, item):
@@ -96,6 +99,11 @@ class _Entries:
         if type(last) is not Growing or last.get("type") != kind or not _grows(item):
             return None
         return None if "signature" in last and item.get("thinking") else last
+
+    def _untyped(self, entry_id: str) -> dict[str, Any] | None:
+        """The entry of an id whose type is still to come."""
+        entry = self._by_id.get((entry_id, ""))
+        return entry if entry is not None and not entry.get("type") else None
 
     def _add_new(self, item: Any) -> None:
         try:
@@ -138,6 +146,9 @@ def grow(into: dict[str, Any], key: str, value: Any, depth: int = 0) -> None:
         if type(node) is not Growing:
             node = into[key] = Growing()
         for inner, item in value.items():
+            if inner == "citation" and type(item) is dict:
+                # LiteLLM: one a delta.
+                inner, item = "citations", [item]
             grow(node, inner, item, depth + 1)
     elif type(value) is list and depth < MAX_DEPTH:
         if type(node) is not _Entries:

@@ -56,6 +56,12 @@ def test_pictures_in_deltas() -> None:
     assert verdict(answer, complete=True, strict=True) is None
 
 
+def test_a_source_with_a_url_is_no_picture() -> None:
+    events, answer = run({"content": [{"type": "text", "text": "A"}, {"type": "tool_reference", "url": "https://a"}]})
+    assert (answer.text, answer.images, [event.kind for event in events]) == ("A", (), ["text"])
+    assert answer.choices[0].parts[1] == {"type": "tool_reference", "url": "https://a"}
+
+
 def test_content_parts_are_kept_in_their_order() -> None:
     parts = [
         {"type": "text", "text": "A:"},

@@ -72,6 +72,30 @@ GROWN: dict[str, tuple[str, list[Any], Any]] = {
         [[thought("a", id="1", index=0)], [thought("b", id="2", index=0)], [thought("c", id="1", index=0)]],
         [thought("ac", id="1", index=0), thought("b", id="2", index=0)],
     ),
+    "details-of-one-id-and-two-types": (
+        "reasoning_details",
+        [
+            [{"type": "reasoning.summary", "summary": "a", "id": "1", "index": 0}],
+            [{"type": "reasoning.encrypted", "data": "x", "id": "1", "index": 0}],
+            [{"summary": "b", "id": "1", "index": 0}],
+        ],
+        [
+            {"type": "reasoning.summary", "summary": "ab", "id": "1", "index": 0},
+            {"type": "reasoning.encrypted", "data": "x", "id": "1", "index": 0},
+        ],
+    ),
+    "a-type-that-comes-late": (
+        "reasoning_details",
+        [[{"text": "a", "id": "1"}], [thought("b", id="1")]],
+        [thought("ab", id="1")],
+    ),
+    "plan": ("tool_plan", ["I will", " look"], "I will look"),
+    "speech": ("audio_content", ["ff", "00"], "ff00"),
+    "one-citation-a-delta": (
+        "provider_specific_fields",
+        [{"citation": {"a": 1}}, {"citation": None}, {"citation": {"a": 2, "b": 3}}],
+        {"citations": [{"a": 1}, {"a": 2, "b": 3}]},
+    ),
     "details-by-index": (
         "reasoning_details",
         [[thought("a", index=0)], [thought("b", index=1)], [thought("c", index=0)]],
