@@ -194,10 +194,19 @@ def parse_arguments(text: str) -> tuple[dict[str, Any] | None, str]:
     try:
         value = decode_json(text)
     except NotJSONError:
-        return None, text
+        return _after_empty(text)
     if value is None:
         return {}, "{}"
     return (value, text) if isinstance(value, dict) else (None, text)
+
+
+def _after_empty(text: str) -> tuple[dict[str, Any] | None, str]:
+    """Arguments after the empty object with which Anthropic's servers begin a call, and gateways hand it on."""
+    if text.startswith("{}{"):
+        arguments, rest = parse_arguments(text[2:])
+        if arguments:
+            return arguments, rest
+    return None, text
 
 
 def message_dict(value: Any) -> Any:

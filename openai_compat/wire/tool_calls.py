@@ -190,7 +190,7 @@ class ToolCallAssembler:
         name = as_text(function.get("name"))
         call = None if fresh else self._find(call_id, index, named=bool(name))
         again = name or (call.named_again if call is not None else "")
-        if call is not None and (again or len(piece) == call.size) and call.complete:
+        if call is not None and call.name and (again or len(piece) == call.size) and call.complete:
             if call.repeats(piece) and (not name or (call_id and call_id == call.id)):
                 return
             if again and piece.strip():

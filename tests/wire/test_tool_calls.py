@@ -210,6 +210,13 @@ DIALECTS: dict[str, tuple[list[Any], list[tuple[str, str, Any]]]] = {
         ],
         [("a", "sql", None)],
     ),
+    "name-last": (
+        [
+            [{"index": 0, "id": "a", "function": {"arguments": '{"x": 1}'}}],
+            [{"index": 0, "function": {"name": "f"}}],
+        ],
+        [F1],
+    ),
     "junk-between": ([None, "x", [None, 7, "x", entry("f", '{"x": 1}', id="a")], []], [F1]),
     "function-null": ([[{"index": 0, "id": "a", "function": None}], [entry("f", '{"x": 1}', index=0)]], [F1]),
     "gpt-oss": ([[entry("f<|channel|>commentary", '{"x": 1}', index=0, id="a")]], [F1]),
@@ -249,6 +256,9 @@ ARGUMENTS: dict[str, tuple[str, tuple[dict[str, Any] | None, str]]] = {
     "text": ('"{}"', (None, '"{}"')),
     "number": ("7", (None, "7")),
     "two": ("{}{}", (None, "{}{}")),
+    "after-an-empty-one": ('{}{"a": 1}', ({"a": 1}, '{"a": 1}')),
+    "cut-after-an-empty-one": ('{}{"a": ', (None, '{}{"a": ')),
+    "more-after-an-empty-one": ('{}{"a": 1}{}', (None, '{}{"a": 1}{}')),
     "escaped-surrogate": ('{"a": "\\ud83d"}', ({"a": "\ud83d"}, '{"a": "\\ud83d"}')),
     "halves-of-an-emoji": ('{"a": "\ud83d"}', ({"a": "\ud83d"}, '{"a": "\ud83d"}')),
     "deep": ("[" * 9999, (None, "[" * 9999)),
