@@ -31,6 +31,8 @@ InlineThink = Literal["leading", "all", "keep"]
 MAX_CHOICES = 1000
 """Choices of one answer; OpenAI gives 128 at most."""
 _CHUNK_KEYS = frozenset({"id", "object", "created", "model", "choices", "usage"})
+_ERROR_KEYS = frozenset({"error", "base_resp", "x_groq"})
+"""Where an error stands beside choices."""
 _CHOICE_KEYS = frozenset({"index", "delta", "message", "finish_reason"})
 _RARE_KEYS = _CHOICE_KEYS | {"usage", "logprobs", "error"}
 _DELTA_KEYS = frozenset(
@@ -39,6 +41,8 @@ _DELTA_KEYS = frozenset(
 )
 _REASONING_KEYS = ("reasoning_content", "reasoning", "reasoning_text", "thinking")
 _REASONING_LISTS = ("reasoning_details", "thinking_blocks")
+_THOUGHT_KEYS = ("thinking", "text", "reasoning", "summary")
+"""Where the words of a content part stand that is a thought; Databricks gives a summary."""
 _MEDIA_KEYS = frozenset({"audio", "images", "annotations"})
 _FAILED = frozenset({"error", "insufficient_system_resource", "network_error"})
 """Finish reasons that mean that the server failed."""
@@ -94,7 +98,7 @@ class Accumulator:
         if type(payload) is not dict:
             return events
         choices = payload.get("choices")
-        if not choices or "error" in payload or "base_resp" in payload:
+        if not choices or not _ERROR_KEYS.isdisjoint(payload):
             self.error = find_error(payload)
         if not self._model:
             self._model = as_text(payload.get("model"))
@@ -139,7 +143,7 @@ class Accumulator:
         delta = choice.get("delta")
         if delta and type(delta) is dict:
             state.feed(delta, events)
-        elif type(message := choice.get("message")) is dict:
+        if "message" in choice and type(message := choice["message"]) is dict and (not delta or _says_nothing(delta)):
             state.feed(message, events, whole=True)
         reason = choice.get("finish_reason")
         if ended and len(events) > before:
@@ -283,7 +287,7 @@ def verdict(response: ChatResponse, *, complete: bool, strict: bool) -> APIError
             retryable=True,
         )
     if not response.choices:
-        return ResponseShapeError("the answer has no choices", partial=response)
+        return ResponseShapeError("the answer has no choices", partial=response, retryable=not complete)
     if response.finish_reason in _FAILED:
         return StreamServerError(
             f"the server ended the answer with finish_reason {response.finish_reason!r} and did not say why; "
@@ -330,6 +334,9 @@ class _ChoiceState:
         self._copy: list[str] | None = None
         self._copied = 0
         self._told = 0
+        # What the content told, once a field begins to tell it again, and how much of it the field has told.
+        self._inline: str | None = None
+        self._again = 0
         self._size = 0
         self._parts: list[tuple[int, dict[str, Any]]] = []  # each with how many pieces of text came before it
         self._media = False
@@ -407,7 +414,9 @@ class _ChoiceState:
         }
         news = {key: value for key, value in message.items() if not said.get(key)}
         if type(content := message.get("content")) is str:
-            news["content"] = content.removeprefix("".join(self._content))
+            told = "".join(self._content)
+            # Some servers trim the whole, or take the thoughts out: it is then no news either.
+            news["content"] = content[len(told) :] if content.startswith(told) else ""
         elif self.text_pieces:
             news.pop("content", None)
         return news
@@ -465,7 +474,8 @@ class _ChoiceState:
         for part in content if type(content) is list else [content]:
             kind = part.get("type") if type(part) is dict else ""
             if kind in ("thinking", "reasoning"):
-                self._add_field_reasoning(_plain_text(part.get("thinking") or part.get("text") or ""), events)
+                words = next((part[key] for key in _THOUGHT_KEYS if part.get(key)), "")
+                self._add_field_reasoning(_plain_text(words), events)
             elif kind == "refusal":
                 self._add_refusal(_plain_text(part.get("refusal") or ""), events)
             elif text := _plain_text(part):
@@ -545,7 +555,22 @@ class _ChoiceState:
                 self._splitter = None
             elif self._heeds_fields and not self.text_pieces and not self._reasoning:
                 self._copy = []
-        self._add_reasoning(piece, events)
+            elif self._heeds_fields and self._reasoning and not (self._splitter and self._splitter.inside):
+                self._inline = "".join(self._reasoning).strip()
+        self._add_reasoning(self._news_of_thoughts(piece), events)
+
+    def _news_of_thoughts(self, piece: str) -> str:
+        """A piece of thoughts from a field, unless the content has told them before: then what is told is once."""
+        if self._inline is None:
+            return piece
+        said = piece if self._again else piece.lstrip()
+        if self._inline.startswith(said, self._again):
+            self._again += len(said)
+            return ""
+        if self._again == len(self._inline) and not piece.strip():
+            return ""
+        told, self._inline = self._inline[: self._again], None
+        return told + piece
 
     def _add_reasoning(self, piece: str, events: list[StreamEvent]) -> None:
         if piece:
@@ -613,6 +638,10 @@ class _ChoiceState:
             if part is not None:
                 yield part
             begin = end
+
+
+def _says_nothing(delta: Any) -> bool:
+    return type(delta) is not dict or not any(value for key, value in delta.items() if key != "role")
 
 
 def _thoughts(entries: list[Any]) -> str:

@@ -42,6 +42,21 @@ def decode_json(data: bytes | bytearray | memoryview | str) -> Any:
         raise NotJSONError(str(error), cut_short=cut_short) from None
 
 
+def decode_reply(data: bytes | bytearray | memoryview | str) -> Any:
+    """Decode a whole reply; as of an event, an integer of too many digits costs nothing but itself.
+
+    Raises:
+        NotJSONError: as for ``decode_json``.
+    """
+    try:
+        return decode_json(data)
+    except NotJSONError:
+        values, rest = decode_event(data if isinstance(data, str) else bytes(data).decode("utf-8", "replace"), most=1)
+        if not values or rest:
+            raise
+        return values[0]
+
+
 def decode_event(
     text: str, *, most: int | None = None, check: Callable[[], object] = lambda: None
 ) -> tuple[list[Any], str]:

@@ -18,7 +18,7 @@ from ..errors import (
     redact_error_body,
 )
 from .accumulate import Accumulator, InlineThink, verdict
-from .decode import NotJSONError, decode_json
+from .decode import NotJSONError, decode_reply
 from .error_body import ErrorDetail, describe_text, find_error, status_error, stream_error
 from .reasoning import Tag
 from .repeated import Repeated
@@ -98,7 +98,7 @@ def parse_response(
     payload, streamed = None, looks_like_sse(data)
     if not streamed:
         try:
-            payload = decode_json(data)
+            payload = decode_reply(data)
         except NotJSONError as reason:
             # Some servers end even a whole body with "data: [DONE]".
             streamed = _DATA_LINE.search(data) is not None
@@ -176,7 +176,7 @@ def decode_body(data: bytes | bytearray, *, provider: str = "", request_id: str 
         ResponseParseError: not JSON; retryable where there was nothing, or only the beginning of a body.
     """
     try:
-        return decode_json(data)
+        return decode_reply(data)
     except NotJSONError as error:
         raise _not_json(data, error, provider, request_id) from None
 

@@ -508,6 +508,72 @@ def test_row_07_thoughts_in_a_field_make_a_tag_prose(deltas: list[Any], text: st
     assert (at_once.text, at_once.reasoning) == (text, reasoning)
 
 
+AFTERWARDS: dict[str, tuple[list[Any], str]] = {
+    "same": ([{"reasoning": "hm, yes"}], "hm, yes"),
+    "same-in-pieces": ([{"reasoning": "\nhm,"}, {"reasoning": " yes"}, {"reasoning": "\n"}], "hm, yes"),
+    "other": ([{"reasoning": "no"}], "hm, yesno"),
+    "other-in-the-end": ([{"reasoning": "hm,"}, {"reasoning": " no"}], "hm, yeshm, no"),
+    "more": ([{"reasoning": "hm, yes"}, {"reasoning": " more"}], "hm, yeshm, yes more"),
+    "whole": ([{"reasoning_content": "hm, yes", "reasoning": "hm, yes"}], "hm, yes"),
+}
+
+
+@pytest.mark.parametrize(("deltas", "reasoning"), AFTERWARDS.values(), ids=AFTERWARDS)
+def test_row_07_thoughts_that_a_field_tells_after_the_content_are_kept_once(deltas: list[Any], reasoning: str) -> None:
+    events, answer = run(
+        chunk({"content": "<think>hm, yes</think>"}), *map(chunk, deltas), chunk({"content": "Hi"}, "stop")
+    )
+    assert (answer.text, answer.reasoning) == ("Hi", reasoning)
+    assert "".join(event.reasoning for event in events) == reasoning
+
+
+WORDS_OF_PARTS: dict[str, tuple[Any, str]] = {
+    "mistral": ({"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}, "hm"),
+    "databricks": ({"type": "reasoning", "summary": [{"type": "summary_text", "text": "hm", "signature": "S"}]}, "hm"),
+    "text": ({"type": "reasoning", "text": "hm"}, "hm"),
+    "its-own-name": ({"type": "reasoning", "reasoning": "hm"}, "hm"),
+}
+
+
+@pytest.mark.parametrize(("part", "reasoning"), WORDS_OF_PARTS.values(), ids=WORDS_OF_PARTS)
+def test_row_07_thoughts_as_parts(part: Any, reasoning: str) -> None:
+    _, answer = run(chunk({"content": [part, {"type": "text", "text": "Hi"}]}, "stop"))
+    assert (answer.text, answer.reasoning) == ("Hi", reasoning)
+
+
+MESSAGES_BESIDE_DELTAS: dict[str, tuple[list[Any], str]] = {
+    "only-there": ([{"delta": {"role": "assistant", "content": ""}, "message": {"content": "Hello"}}], "Hello"),
+    "said-before": (
+        [{"delta": {"content": "Hello"}}, {"delta": {"content": ""}, "message": {"content": "Hello"}}],
+        "Hello",
+    ),
+    "trimmed": ([{"delta": {"content": "\n\nHello"}}, {"message": {"content": "Hello"}}], "\n\nHello"),
+    "goes-on": ([{"delta": {"content": "Hel"}}, {"message": {"content": "Hello"}}], "Hello"),
+    "so-far": (
+        [
+            {"delta": {"content": "Hel"}, "message": {"content": "Hel"}},
+            {"delta": {"content": "lo"}, "message": {"content": "Hello"}},
+        ],
+        "Hello",
+    ),
+}
+
+
+@pytest.mark.parametrize(("choices", "text"), MESSAGES_BESIDE_DELTAS.values(), ids=MESSAGES_BESIDE_DELTAS)
+def test_row_13_a_message_beside_deltas(choices: list[Any], text: str) -> None:
+    events, answer = run(*({"choices": [choice]} for choice in choices))
+    assert answer.text == text
+    assert "".join(event.delta for event in events) == text
+
+
+def test_what_a_message_has_more_than_its_deltas_is_kept() -> None:
+    steps = [{"thought": "x", "type": "web_search"}]
+    said = {"delta": {"content": ""}, "message": {"content": "Hi", "reasoning_steps": steps}}
+    _, answer = run(chunk({"content": "Hi"}), {"choices": [said]})
+    assert answer.text == "Hi"
+    assert answer.choices[0].extra["reasoning_steps"] == steps
+
+
 def test_row_07_thoughts_in_a_field_take_the_tag_of_the_prompt_with_them() -> None:
     _, answer = run(chunk({"reasoning": "hm"}), chunk({"content": "Hi"}), think_opened=True)
     assert (answer.text, answer.reasoning) == ("Hi", "hm")
@@ -573,6 +639,13 @@ def test_row_13_a_stream_cut_short_is_refused_where_strict() -> None:
         error = verdict(response, complete=False, strict=True)
         assert type(error) is StreamInterruptedError
         assert (error.partial, error.retryable) == (response, True)
+
+
+@pytest.mark.parametrize("complete", [False, True])
+def test_an_answer_that_never_began_may_be_asked_for_again(complete: bool) -> None:
+    error = verdict(ChatResponse(), complete=complete, strict=False)
+    assert error is not None
+    assert error.retryable is not complete
 
 
 @pytest.mark.parametrize(

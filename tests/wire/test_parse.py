@@ -444,3 +444,19 @@ def test_bodies_nested_deeply_are_errors_of_this_library(before: bytes, after: b
 
 def test_cuts_are_what_they_say() -> None:
     assert cut(b"abcd", [3, 1, 1]) == [b"a", b"", b"bc", b"d"]
+
+
+def test_a_number_of_thousands_of_digits_costs_a_whole_reply_nothing_but_itself() -> None:
+    body = json.dumps(REPLY).replace('"prompt_tokens": 5', f'"prompt_tokens": {"9" * 5000}')
+    response = parse_response(body)
+    assert (response.text, response.output_tokens) == ("Hello", 7)
+    assert response.usage is not None
+    assert response.usage.input_tokens is None
+    assert repr(response)
+
+
+def test_half_a_body_or_two_of_them_are_no_reply() -> None:
+    body = json.dumps(REPLY)
+    for wrong in (body[:-1], body + body, body + "x"):
+        with pytest.raises(ResponseParseError):
+            parse_response(wrong)
