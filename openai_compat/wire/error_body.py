@@ -34,6 +34,12 @@ _NO_BALANCE = (
     r"|balance (?:is |was )?(?:insufficient|not enough|too low)|out of credits?"
     r"|please (?:recharge|top[ -]?up)|arrears|余额不足|欠费"
 )
+_NOT_POSSIBLE = (
+    r"\b(?:is|are) not supported\b|\bdoes not support\b|\bdoesn't support\b|\bunsupported\b|\bnot implemented\b"
+    r"|\btoo large to process\b|\bexceeds? the (?:available )?context\b|\brequires? --?\w"
+    r"|\bfailed to parse (?:grammar|input)"
+)
+"""Words in a 500 that mean that it will never be otherwise; llama.cpp has no other status for them."""
 _TOO_LONG = re.compile(r"(?:[\w.]+: ){0,2}(?:litellm\.)?ContextWindowExceededError\b")
 _TITLE = r"<title[^>]*>(.*?)</title>"
 _HEADING = r"<(?:h1|body)[^>]*>\s*([^<\s][^<]*)<"
@@ -216,6 +222,10 @@ def _retryable(detail: ErrorDetail, status: int | None, wait: float | None, head
     if str(detail.code) in _NO_QUOTA or detail.type in _NO_QUOTA or (wait is not None and wait > MAX_WAIT):
         return False
     if wait is None and re.search(_NO_BALANCE, detail.message[:MAX_MESSAGE], re.IGNORECASE):
+        return False
+    if status == 501 or detail.type == "not_supported_error":
+        return False
+    if status == 500 and re.search(_NOT_POSSIBLE, detail.message[:MAX_MESSAGE], re.IGNORECASE):
         return False
     if status is not None:
         return is_retryable_status(status)
