@@ -24,6 +24,7 @@ from openai_compat import (
     APIError,
     APIStatusError,
     AuthenticationError,
+    BadRequestError,
     Cancelled,
     CancelToken,
     ChatRequest,
@@ -519,6 +520,19 @@ def test_an_answer_without_a_model_is_stamped_with_the_one_asked_for() -> None:
     with ReplayServer([Reply(headers={**JSON, "X-Request-Id": "r-7"}, body=body)]) as server:
         answer = Client(server.url, model="asked").chat("hi")
     assert (answer.model, answer.finish_reason, answer.usage, answer.request_id) == ("asked", "unknown", None, "r-7")
+
+
+@pytest.mark.parametrize(
+    "name", ["X-Request-Id", "Request-Id", "X-LiteLLM-Call-Id", "Apim-Request-Id", "X-Amzn-RequestId"]
+)
+def test_a_request_id_under_the_names_of_servers(name: str) -> None:
+    reply = Reply(headers={**JSON, name: "r-8"}, body=chat_body("x"))
+    refused = Reply(status=400, headers={**JSON, name: "r-9"}, body=b'{"error": {"message": "no"}}')
+    with ReplayServer([reply, refused]) as server, Client(server.url, model="m") as client:
+        assert client.chat("Hi").request_id == "r-8"
+        with pytest.raises(BadRequestError) as raised:
+            client.chat("Hi")
+        assert raised.value.request_id == "r-9"
 
 
 def test_tags_of_ones_own_hold_reasoning() -> None:

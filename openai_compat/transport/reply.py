@@ -15,6 +15,7 @@ MAX_ERROR_BODY = 65536
 """Bytes of an error's body that are read."""
 ERROR_BODY_TIME = 5.0
 """Seconds that an error's body may take in all."""
+_REQUEST_IDS = ("x-request-id", "request-id", "x-litellm-call-id", "apim-request-id", "x-amzn-requestid")
 
 
 class Body(Protocol):
@@ -63,7 +64,7 @@ class Reply:
     @property
     def request_id(self) -> str | None:
         """The id under which the server knows this call."""
-        return self.headers.get("x-request-id") or self.headers.get("request-id")
+        return next((self.headers[name] for name in _REQUEST_IDS if self.headers.get(name)), None)
 
     def read(self) -> bytearray:
         """The whole body, decoded.
