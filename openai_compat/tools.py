@@ -247,11 +247,11 @@ def _docstring(function: Any) -> str:
         return inspect.getdoc(function) or ""
     cls = function if isinstance(function, type) else type(function)
     own = vars(cls)
-    if cls is not function and (text := getattr(own.get("__call__"), "__doc__", None)):
+    if cls is not function and "__call__" in own and (text := own["__call__"].__doc__):
         return inspect.cleandoc(text)
     text = own.get("__doc__")
     if not isinstance(text, str) or text.startswith(f"{cls.__name__}("):  # written by dataclasses
-        text = getattr(own.get("__init__"), "__doc__", None)
+        text = own["__init__"].__doc__ if "__init__" in own else None  # None has a docstring of its own
     return inspect.cleandoc(text) if isinstance(text, str) else ""
 
 

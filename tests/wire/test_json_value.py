@@ -16,8 +16,10 @@ import pathlib
 import re
 import sqlite3
 import threading
+import time
 import types
 import uuid
+import xml.etree.ElementTree
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -30,6 +32,7 @@ import pydantic
 import pytest
 import requests
 import sqlalchemy
+from werkzeug.datastructures import MultiDict
 
 from openai_compat.wire.json_value import to_json_value
 from openai_compat.wire.messages import Message
@@ -92,17 +95,46 @@ class Level(enum.IntEnum):
     LOW = 1
 
 
-def sqlite_rows() -> list[sqlite3.Row]:
+class Blob(pydantic.BaseModel):
+    data: bytes
+
+
+class Holder(pydantic.BaseModel):
+    inside: Any
+
+
+class Box(msgspec.Struct):
+    inside: Any
+
+
+class Vector(msgspec.Struct, array_like=True, tag="v"):
+    size: int
+    end: Point
+
+
+class Sparse(msgspec.Struct, omit_defaults=True):
+    a: int = 1
+    b: list[int] = []
+
+
+class Frame(pd.DataFrame):
+    """A table of the user's own kind."""
+
+
+def sqlite_rows(query: str = "select 'Oslo' as city, 5 as amount") -> list[sqlite3.Row]:
     connection = sqlite3.connect(":memory:")
     connection.row_factory = sqlite3.Row
-    rows = connection.execute("select 'Oslo' as city, 5 as amount").fetchall()
+    rows = connection.execute(query).fetchall()
     connection.close()
     return rows
 
 
-def sqlalchemy_result() -> Any:
-    with sqlalchemy.create_engine("sqlite://").connect() as connection:
-        return connection.execute(sqlalchemy.text("select 'Oslo' as city, 5 as amount")).freeze()()
+def sqlalchemy_result(query: str = "select 'Oslo' as city, 5 as amount") -> Any:
+    engine = sqlalchemy.create_engine("sqlite://")
+    with engine.connect() as connection:
+        made = connection.execute(sqlalchemy.text(query)).freeze()()
+    engine.dispose()
+    return made
 
 
 def sqlalchemy_rows() -> Any:
@@ -130,7 +162,20 @@ VALUES: dict[str, tuple[Any, str]] = {
         pd.DataFrame({"city": ["Oslo", "Rome"], "amount": [10, 20]}),
         '[{"city": "Oslo", "amount": 10}, {"city": "Rome", "amount": 20}]',
     ),
-    "frame-selected": (SALES.nlargest(1, "amount"), '[{"city": "Oslo", "amount": 30, "day": "Tue"}]'),
+    "frame-selected": (SALES.nlargest(1, "amount"), '[{"index": 2, "city": "Oslo", "amount": 30, "day": "Tue"}]'),
+    "frame-by-years": (
+        pd.DataFrame.from_dict({2020: {"amount": 1}, 2021: {"amount": 2}}, orient="index"),
+        '[{"index": 2020, "amount": 1}, {"index": 2021, "amount": 2}]',
+    ),
+    "frame-by-a-column-that-counts": (
+        pd.DataFrame({"id": [0, 1], "amount": [5, 6]}).set_index("id"),
+        '[{"id": 0, "amount": 5}, {"id": 1, "amount": 6}]',
+    ),
+    "frame-of-the-users": (Frame({"a": [1, 2]}), '[{"a": 1}, {"a": 2}]'),
+    "frame-with-nanoseconds": (
+        pd.DataFrame({"a": pd.to_datetime(["2024-02-29T12:00:00.123456789Z"])}),
+        '[{"a": "2024-02-29T12:00:00.123456789+00:00"}]',
+    ),
     "frame-of-nothing": (pd.DataFrame({"a": []}), "[]"),
     "frame-grouped": (
         SALES.groupby("city")[["amount"]].sum(),
@@ -180,13 +225,24 @@ VALUES: dict[str, tuple[Any, str]] = {
         pd.Series([1, 2], index=["a", "a"], name="amount"),
         '[{"index": "a", "amount": 1}, {"index": "a", "amount": 2}]',
     ),
-    "series-selected": (SALES["amount"][SALES["amount"] > 15], "[20, 30]"),
+    "series-selected": (SALES["amount"][SALES["amount"] > 15], '{"1": 20, "2": 30}'),
+    "series-by-years": (pd.Series([1, 2], index=range(2020, 2022)), '{"2020": 1, "2021": 2}'),
+    "series-by-booleans": (pd.Series([1, 2], index=[True, False]), '{"true": 1, "false": 2}'),
+    "series-with-labels-that-look-alike": (
+        pd.Series([1, 2], index=[1, "1"]),
+        '[{"index": 1, "value": 1}, {"index": "1", "value": 2}]',
+    ),
     "series-of-a-row": (SALES.iloc[0], '{"city": "Oslo", "amount": 10, "day": "Mon"}'),
     "series-of-dates": (pd.Series(pd.to_datetime(["2024-02-29", None])), '["2024-02-29T00:00:00", null]'),
     "series-with-nothing-for-a-label": (pd.Series([1, 2], index=["a", None]), '{"a": 1, "null": 2}'),
     "series-by-month": (pd.Series([1], index=pd.period_range("2024-02", periods=1, freq="M")), '{"2024-02": 1}'),
     "index": (pd.Index(["a", "b"]), '["a", "b"]'),
     "index-of-dates": (pd.date_range("2024-02-29", periods=1), '["2024-02-29T00:00:00"]'),
+    "index-of-moments-with-zone": (
+        pd.DatetimeIndex(["2024-02-29T12:00:00.123456789Z"]),
+        '["2024-02-29T12:00:00.123456789+00:00"]',
+    ),
+    "array-of-pandas": (pd.array([1, None], dtype="Int64"), "[1, null]"),
     "timestamp": (pd.Timestamp("2024-02-29 12:00"), '"2024-02-29T12:00:00"'),
     "timestamp-with-zone": (pd.Timestamp("2024-02-29 12:00", tz="Europe/Oslo"), '"2024-02-29T12:00:00+01:00"'),
     "timedelta-of-pandas": (pd.Timedelta(days=1, seconds=1), '"P1DT0H0M1S"'),
@@ -215,6 +271,17 @@ VALUES: dict[str, tuple[Any, str]] = {
         '[{"id": 1, "name": "a"}, {"id": 2, "name": "b"}]',
     ),
     "array-with-names-one": (np.array([(1, "a")], dtype=[("id", "i4"), ("name", "U1")])[0], '{"id": 1, "name": "a"}'),
+    "array-with-names-in-names": (
+        np.array([((1, 2), "2024-02-29")], dtype=[("p", [("x", "i4"), ("y", "i4")]), ("day", "M8[ns]")]),
+        '[{"p": {"x": 1, "y": 2}, "day": "2024-02-29T00:00:00"}]',
+    ),
+    "moment-of-nanoseconds": (np.datetime64("2024-02-29T12:00:00.123456789"), '"2024-02-29T12:00:00.123456789"'),
+    "day-far-away": (np.datetime64("20000-01-01"), '"20000-01-01"'),
+    "month": (np.datetime64("2024-02"), '"2024-02-01"'),
+    "difference-of-nanoseconds": (np.timedelta64(-5, "ns"), '"-PT0.000000005S"'),
+    "differences-of-months": (np.array([5, "NaT"], dtype="m8[M]"), '["P5M", null]'),
+    "long-double": (np.longdouble("0.5"), "0.5"),
+    "array-of-long-doubles": (np.array([[0.5]], dtype=np.longdouble), "[[0.5]]"),
     "array-masked": (np.ma.masked_array([1, 2], mask=[False, True]), "[1, null]"),
     "numpy-integer": (np.int64(3), "3"),
     "numpy-float": (np.float32(0.5), "0.5"),
@@ -231,11 +298,17 @@ VALUES: dict[str, tuple[Any, str]] = {
         '[{"city": "Oslo", "amount": 3}]',
     ),
     "polars-series": (pl.Series("amount", [1, None]), "[1, null]"),
+    "polars-nanoseconds": (
+        pl.DataFrame({"a": pl.Series(["2024-02-29T12:00:00.123456789"]).str.to_datetime(time_unit="ns")}),
+        '[{"a": "2024-02-29T12:00:00.123456789"}]',
+    ),
+    "polars-differences": (pl.Series([5, None]).cast(pl.Duration("ns")), '["PT0.000000005S", null]'),
     "polars-rows": (pl.DataFrame({"a": [1]}).rows(named=True), '[{"a": 1}]'),
     "polars-struct": (pl.DataFrame({"a": [{"b": 1}]}), '[{"a": {"b": 1}}]'),
     # Databases
     "sqlite-row": (sqlite_rows()[0], '{"city": "Oslo", "amount": 5}'),
     "sqlite-rows": (sqlite_rows(), '[{"city": "Oslo", "amount": 5}]'),
+    "sqlite-names-in-two-cases": (sqlite_rows("select 1 as id, 2 as ID")[0], '{"id": 1, "ID": 2}'),
     "sqlalchemy-row": (sqlalchemy_rows()[0], '{"city": "Oslo", "amount": 5}'),
     "sqlalchemy-rows": (sqlalchemy_rows(), '[{"city": "Oslo", "amount": 5}]'),
     "sqlalchemy-mapping": (sqlalchemy_rows()[0]._mapping, '{"city": "Oslo", "amount": 5}'),
@@ -248,6 +321,14 @@ VALUES: dict[str, tuple[Any, str]] = {
     "pydantic": (User(name="Ada", when=DAY), '{"name": "Ada", "when": "2024-02-29"}'),
     "pydantic-inside": ({"users": [User(name="Ada", when=DAY)]}, '{"users": [{"name": "Ada", "when": "2024-02-29"}]}'),
     "pydantic-root": (Numbers([1, 2]), "[1, 2]"),
+    "pydantic-bytes": (Blob(data=b"\xff"), '{"data": "/w=="}'),
+    "pydantic-holds-a-frame": (Holder(inside=pd.DataFrame({"a": [1]})), '{"inside": [{"a": 1}]}'),
+    "pydantic-holds-attrs": (Holder(inside=Secretive(1)), '{"inside": {"shown": 1}}'),
+    "struct-holds-a-named-tuple": (Box(Point(1, 2)), '{"inside": {"x": 1, "y": 2}}'),
+    "struct-holds-attrs": (Box(Secretive(1)), '{"inside": {"shown": 1}}'),
+    "struct-holds-a-frame": (Box(pd.DataFrame({"a": [1]})), '{"inside": [{"a": 1}]}'),
+    "struct-as-array": (Vector(1, Point(1, 2)), '["v", 1, {"x": 1, "y": 2}]'),
+    "struct-without-defaults": (Sparse(b=[1]), '{"b": [1]}'),
     "struct": (Job("a"), '{"firstStep": "a"}'),
     "struct-tagged": (Cat(9), '{"type": "Cat", "lives": 9}'),
     "named-tuple": (Point(1, 2), '{"x": 1, "y": 2}'),
@@ -279,6 +360,15 @@ VALUES: dict[str, tuple[Any, str]] = {
     "numbers-as-keys": ({1: "a", 2.5: "b"}, '{"1": "a", "2.5": "b"}'),
     "day-as-key": ({DAY: 1}, '{"2024-02-29": 1}'),
     "user-list": (collections.UserList([1]), "[1]"),
+    "nothing-and-truth-as-keys": ({None: 1, True: 2, 0.5: 3}, '{"null": 1, "true": 2, "0.5": 3}'),
+    "user-text": (collections.UserString("a"), '"a"'),
+    "several-values-of-a-name": (MultiDict([("a", "1"), ("a", "2")]), '{"a": ["1", "2"]}'),
+    "view-of-bytes": (memoryview(b"abcd")[::2], '"YWM="'),
+    "view-of-numbers": (memoryview(array.array("i", [1, 2])), "[1, 2]"),
+    "structure-of-c": (
+        time.gmtime(0),
+        '{"tm_year": 1970, "tm_mon": 1, "tm_mday": 1, "tm_hour": 0, "tm_min": 0, "tm_sec": 0, "tm_wday": 3, "tm_yday": 1, "tm_isdst": 0, "tm_zone": "GMT", "tm_gmtoff": 0}',
+    ),
     "array-of-c": (array.array("d", [0.5]), "[0.5]"),
     # Dates, and others
     "day": (DAY, '"2024-02-29"'),
@@ -287,6 +377,7 @@ VALUES: dict[str, tuple[Any, str]] = {
     "clock": (datetime.time(12, 30), '"12:30:00"'),
     "difference": (datetime.timedelta(hours=36), '"P1DT43200S"'),
     "decimal": (decimal.Decimal("1.10"), '"1.10"'),
+    "decimal-that-is-none": (decimal.Decimal("NaN"), "null"),
     "uuid": (uuid.UUID(int=1), '"00000000-0000-0000-0000-000000000001"'),
     "bytes": (b"ab", '"YWI="'),
     "path": (pathlib.PurePosixPath("a/b"), '"a/b"'),
@@ -316,6 +407,17 @@ VALUES: dict[str, tuple[Any, str]] = {
         pd.DataFrame([[1, 2]], columns=["a", "a"]),
         "!a DataFrame with two columns of one name has no JSON form: a, a",
     ),
+    "sqlite-one-name-twice": (
+        sqlite_rows("select 1 as id, 2 as id")[0],
+        "!an object with two keys 'id' has no JSON form",
+    ),
+    "sqlalchemy-one-name-twice": (
+        sqlalchemy_result("select 1 as id, 2 as id").one(),
+        "!an object with two keys 'id' has no JSON form",
+    ),
+    "keys-that-look-alike": ({1: "a", "1": "b"}, "!an object with two keys '1' has no JSON form"),
+    "pydantic-holds-an-object": (Holder(inside=object()), "!object has no JSON form"),
+    "element": (xml.etree.ElementTree.fromstring("<a>b</a>"), "!Element has no JSON form"),
     "tuple-as-key": ({(1, 2): 3}, "!keys of an object are text, not tuple"),
     "lock": (threading.Lock(), "!lock has no JSON form"),
     "pattern": (re.compile("a"), "!Pattern has no JSON form"),

@@ -1835,7 +1835,6 @@ NOT_JSON: dict[str, tuple[Any, str]] = {
     "numpy-complex": (np.array([1j]), "^complex has no JSON form$"),
     "exception": (ValueError("a"), "^ValueError has no JSON form$"),
     "key": ({(1, 2): 3}, "keys"),
-    "null-key": ({None: 3}, "keys"),
     "cycle": (endless(), "holds itself"),
     "attrs-cycle": (looped(), "holds itself"),
     "deep": (nested(100_000), "nested too deeply"),
