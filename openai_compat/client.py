@@ -341,7 +341,7 @@ class Client:
         if response_type is None:
             return self._chat(request, **options)
         with importing:
-            from .wire.output import repair_request
+            from .wire.output import is_cut, repair_request
 
         output, request = _typed(request, response_type, repair)
         spent: ChatResponse | None = None
@@ -354,13 +354,13 @@ class Client:
                 answered = error.partial
                 if answered is not None:
                     error.partial = spent = _after(spent, answered)
-                if not left or answered is None or not _may_fit_next_time(answered):
+                if not left or answered is None or answered.refusal or is_cut(answered):
                     raise
                 request = repair_request(request, error)
             except ResponseShapeError as error:
                 # An empty answer has nothing that could be told: it is only asked for again.
                 answered = error.partial
-                if not left or answered is None or answered.text or not _may_fit_next_time(answered):
+                if not left or answered is None or answered.text or answered.refusal or is_cut(answered):
                     raise
                 spent = _after(spent, answered)
             else:
@@ -1050,10 +1050,6 @@ def _after(earlier: ChatResponse | None, answer: R) -> R:
         return answer
     usage = answer.usage if earlier.usage is None else earlier.usage + answer.usage
     return attrs.evolve(answer, usage=usage, latency_ms=earlier.latency_ms + answer.latency_ms)
-
-
-def _may_fit_next_time(answer: ChatResponse) -> bool:
-    return not (answer.refusal or answer.truncated or answer.finish_reason in ("length", "content_filter"))
 
 
 def _joined(parts: list[EmbeddingResponse], latency_ms: float) -> EmbeddingResponse:

@@ -15,7 +15,7 @@ from .decode import NotJSONError, decode_json, encode_json
 from .json_value import decode_exactly
 from .raw_schema import RawSchema
 from .request import ChatRequest, request_messages
-from .response import ChatResponse, ParsedResponse
+from .response import UNKNOWN, ChatResponse, ParsedResponse, ended_by_itself
 from .schema import TypeSchema, ValidationError
 from .strict import check_limits
 
@@ -25,7 +25,7 @@ MAX_CANDIDATES = 100
 MAX_PROBLEM = 300
 """Characters of what is wrong with an answer that an error shows, and that the model is told."""
 
-_FENCE = re.compile(r"```[\w-]*[ \t]*\r?\n(.*?)```", re.DOTALL)
+_FENCE = re.compile(r"```[\w-]*[ \t]*\r?\n(.*?)(```|\Z)", re.DOTALL)
 # What follows tells JSON from other brackets: {name}, [note], and [0, 1) for an interval.
 _OPENING = re.compile(
     r"""\{(?=\s*["'}]) | \[(?![^\[\]{}"()]*\)) (?=\s*(?:["'\[{\]\d-] | (?:true|false|null|NaN|Infinity)\b))""",
@@ -36,7 +36,7 @@ _BEGINS_AS_JSON = re.compile(rf"\s*(?:```[\w-]*\s*)?(?:{_OPENING.pattern}|[\[{{]
 _BLANKS = " \t\r\n\ufeff"
 _MARKUP = _BLANKS + "*_`"
 _QUOTES = "\"'“”‘’"
-_CUT = ("length", "content_filter")
+_TOO_LONG = ("length", "max_tokens", "model_length")
 
 
 class Output:
@@ -98,13 +98,13 @@ class Output:
         if answer.tool_calls:
             return _parsed(answer, None)
         problems: list[ValidationError] = []
-        cut = _is_cut(answer)
+        cut = is_cut(answer)
         for candidate in _candidates(answer.text, cut=cut):
             try:
                 return _parsed(answer, self._from_json(candidate))
             except ValidationError as problem:
                 problems.append(problem)
-        for word in _words(answer.text, cut=cut) if self._wrapped else ():
+        for word in self._words(answer.text, cut=cut):
             try:
                 return _parsed(answer, self._convert(word))
             except ValidationError as problem:
@@ -121,7 +121,7 @@ class Output:
 
     def found(self, answer: ChatResponse) -> Any:
         """The JSON of which the answer's value is made; None where there is none."""
-        for candidate in _candidates(answer.text, cut=_is_cut(answer)):
+        for candidate in _candidates(answer.text, cut=is_cut(answer)):
             try:
                 self._from_json(candidate)
             except ValidationError:
@@ -134,6 +134,26 @@ class Output:
         if self._wrapped and isinstance(partial, dict) and partial.keys() <= {"value"}:
             return partial.get("value")
         return partial
+
+    def _words(self, text: str, *, cut: bool) -> Iterator[str]:
+        """What of a text may be a value written without quotes; none where it begins as JSON, which then is broken.
+
+        Where the text was ``cut``, only what stands in a code fence: "no" may be the beginning of "none". Even that is
+        none where the whole text is a value, as any text is for ``str``: then the fence is a part of it.
+        """
+        if not self._wrapped or _BEGINS_AS_JSON.match(text) or (cut and self._fits(text)):
+            return
+        for words in (*(() if cut else (text,)), *_fences(text)[-1:]):
+            for bare in (words.strip(_BLANKS), _bare(words), _bare(_bare(words).strip(_QUOTES))):
+                if bare:
+                    yield bare
+
+    def _fits(self, value: Any) -> bool:
+        try:
+            self._convert(value)
+        except ValidationError:
+            return False
+        return True
 
     def _from_json(self, text: str) -> Any:
         try:
@@ -176,16 +196,19 @@ def _parsed(answer: ChatResponse, value: Any) -> ParsedResponse[Any]:
 def _why(answer: ChatResponse, problem: ValidationError | None) -> str:
     if answer.refusal and not answer.text:
         return f"the model refused: {answer.refusal}"
-    if answer.finish_reason == "length":
+    reason = answer.finish_reason.lower()
+    if reason in _TOO_LONG:
         return "the answer was cut off at max_tokens, before it fitted its type; raise max_tokens"
-    if answer.finish_reason in _CUT or answer.truncated:
-        reason = "by a content filter" if answer.finish_reason in _CUT else "where its stream ended"
-        return f"the answer was cut off {reason}, before it fitted its type"
+    if is_cut(answer):
+        where = "by a content filter" if reason == "content_filter" else f"({reason})"
+        where = "where its stream ended" if answer.truncated else where
+        return f"the answer was cut off {where}, before it fitted its type"
     return f"the answer does not fit its type: {_cut(problem or 'it has no JSON in it')}"
 
 
-def _is_cut(answer: ChatResponse) -> bool:
-    return answer.truncated or answer.finish_reason in _CUT
+def is_cut(answer: ChatResponse) -> bool:
+    """Whether something ended an answer before the model did; where nobody says so, it is taken for whole."""
+    return answer.truncated or not (answer.finish_reason in ("", UNKNOWN) or ended_by_itself(answer.finish_reason))
 
 
 def _cut(problem: object) -> str:
@@ -204,8 +227,16 @@ def _candidates(text: str, *, cut: bool) -> Iterator[str]:
     if _is_json(whole) and not (cut and whole[-1:] not in ("}", "]", '"')):
         yield whole
         return
-    yield from _FENCE.findall(text)[: -MAX_CANDIDATES - 1 : -1]
+    yield from _fences(text)[: -MAX_CANDIDATES - 1 : -1]
     yield from _among_words(text)[: -MAX_CANDIDATES - 1 : -1]
+
+
+def _fences(text: str) -> list[str]:
+    """What stands in code fences; nothing where the last is not closed: before it stand examples and drafts."""
+    found = _FENCE.findall(text)
+    if found and not found[-1][1] and found.pop()[0].strip():
+        return []
+    return [inner for inner, _ in found]
 
 
 def _bare(text: str) -> str:
@@ -243,19 +274,6 @@ def _among_words(text: str) -> list[str]:
             return [text[start:]]
         found.append(text[start:at])
     return found
-
-
-def _words(text: str, *, cut: bool) -> Iterator[str]:
-    """What of a text may be a value written without quotes; none where it begins as JSON, which then is broken.
-
-    Where the text was ``cut``, only what stands in a code fence: "no" may be the beginning of "none".
-    """
-    if _BEGINS_AS_JSON.match(text):
-        return
-    for words in (*(() if cut else (text,)), *_FENCE.findall(text)[-1:]):
-        for bare in (words.strip(_BLANKS), _bare(words), _bare(_bare(words).strip(_QUOTES))):
-            if bare:
-                yield bare
 
 
 def _inlined(schema: Mapping[str, Any]) -> dict[str, Any]:

@@ -599,7 +599,19 @@ def test_an_answer_that_was_cut_off_is_told() -> None:
         assert "cut off at max_tokens" in str(problem(response_type, text, finish_reason="length"))
 
 
-CUT = [{"finish_reason": "length"}, {"finish_reason": "content_filter"}, {"truncated": True}]
+def test_an_example_in_a_fence_is_not_the_answer_that_was_broken_off() -> None:
+    assert problem(Person, f"For example\n```json\n{ALICE}\n```\nthen\n```json\n{ALICE[:-3]}").path == "$"
+
+
+@pytest.mark.parametrize("reason", ["", "unknown", "stop", "EOS", "tool_calls"])
+def test_a_bare_value_counts_where_nothing_cut_it(reason: str) -> None:
+    assert read(int, "12", finish_reason=reason) == 12
+
+
+CUT = [
+    *({"finish_reason": reason} for reason in ("length", "content_filter", "MAX_TOKENS", "SAFETY", "a new one")),
+    {"truncated": True},
+]
 
 
 def read_cut(response_type: Any, text: str, cut: dict[str, Any]) -> Any:
@@ -621,6 +633,9 @@ def read_cut(response_type: Any, text: str, cut: dict[str, Any]) -> Any:
         (int | None, "null"),
         (datetime.date, "2024-02-2"),
         (str, "```\nThe capi"),
+        (str, "Run this:\n```\nls\n```\nand th"),
+        (int, "```\n12\n``` or\n```\n13"),
+        (Person, f"```json\n{ALICE}\n```\nNo:\n```json\n{ALICE[:-3]}"),
         ({"type": "integer"}, "12"),
     ],
     ids=str,
