@@ -132,8 +132,9 @@ class Route:
                 pool._prepare_proxy(opened)
             else:
                 opened.connect()
-        except BaseException:
+        except BaseException as error:
             opened.close()
+            _close_sockets(error)
             raise
         return Connection(opened.sock, opened)
 
@@ -230,7 +231,7 @@ class Route:
             return urllib3.PoolManager(**tls)
         if not self.proxy.startswith("socks"):
             if self.proxy.startswith("https:"):
-                tls["proxy_ssl_context"] = self.context()
+                tls = {"ssl_context": self.context(), "proxy_ssl_context": self.context()}
             return urllib3.ProxyManager(self.proxy, proxy_headers=self.proxy_headers, **tls)
         try:
             import socks  # noqa: F401 - urllib3 warns where it is missing
@@ -248,6 +249,17 @@ class Route:
     def proxied(self) -> str:
         """Who is in between, for errors: the name of the setting, or nothing."""
         return self._proxy_name if self.proxy else ""
+
+
+def _close_sockets(error: BaseException) -> None:
+    """Close what is open in the frames of an error: a handshake that a signal ends is known to nobody else."""
+    step = error.__traceback__
+    while step is not None:
+        package = str(step.tb_frame.f_globals.get("__name__")).partition(".")[0]
+        for value in list(step.tb_frame.f_locals.values()) if package in ("ssl", "urllib3") else ():
+            if isinstance(value, socket.socket):
+                value.close()
+        step = step.tb_next
 
 
 def basic(user: str, password: str, *, header: str = "Authorization") -> dict[str, str]:
