@@ -347,6 +347,8 @@ class _Saved(msgspec.Struct):
     # Of the message; a store that shows it writes a reasoning of its own beside it.
     thoughts: str = ""
     origin: str = ""
+    # Places of calls whose arguments never came.
+    cut: list[int] = []
 
 
 class _Head(msgspec.Struct):
@@ -387,6 +389,11 @@ def saved_message(message: Message) -> dict[str, Any]:
         if call.type != CUSTOM:
             entry["function"]["arguments"] = call.arguments_json
     saved: dict[str, Any] = {"message": wire}
+    if cut := [
+        place for place, call in enumerate(message.tool_calls) if call.invalid and not call.arguments_json.strip()
+    ]:
+        # Without a mark, no arguments would be read as none that were needed.
+        saved["cut"] = cut
     if message.extra:
         saved["extra"] = dict(message.extra)
     if message.reasoning:
@@ -413,4 +420,8 @@ def _message(saved: _Saved) -> Message:
     message = Message.from_wire(saved.message, origin=saved.origin)
     # Whoever wrote the file may have put anything there: what a reader of the message sees is what is sent.
     beside = {key: value for key, value in saved.extra.items() if key not in MESSAGE_KEYS}
-    return attrs.evolve(message, extra={**message.extra, **beside}, reasoning=saved.thoughts)
+    calls = [
+        attrs.evolve(call, arguments=None, arguments_json="", invalid=True) if place in saved.cut else call
+        for place, call in enumerate(message.tool_calls)
+    ]
+    return attrs.evolve(message, extra={**message.extra, **beside}, reasoning=saved.thoughts, tool_calls=calls)

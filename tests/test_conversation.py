@@ -1348,3 +1348,9 @@ def test_the_real_model_goes_on_after_tools(local_server: LocalServer, streamed:
         assert roles(conversation.messages) == "uAta"
         assert conversation.say("Thank you.", sink=sink, tool_choice="none").text
         assert_servable(conversation.messages)
+
+
+def test_a_call_whose_arguments_never_came_comes_back_as_such() -> None:
+    call = ToolCall(id="1", name="f", arguments=None, arguments_json="", invalid=True)
+    message = Message(role="assistant", tool_calls=(call,))
+    assert loaded_message(saved_message(message)).tool_calls == (call,)
