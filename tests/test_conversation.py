@@ -50,7 +50,7 @@ from openai_compat import (
     estimate_tokens,
     tool,
 )
-from openai_compat.conversation import VERSION
+from openai_compat.conversation import VERSION, loaded_message, saved_message
 from openai_compat.wire.accumulate import Accumulator
 from openai_compat.wire.response import CallInfo
 
