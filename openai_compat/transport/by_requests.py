@@ -21,7 +21,7 @@ from . import failures
 from .clock import Clock
 from .endpoint import Endpoint
 from .exchange import INFLATION_FROM, MAX_INFLATION, READ_SIZE
-from .lease import Borrowed, Opening
+from .lease import Borrowed, Opening, close_sockets
 from .route import SYSTEM, Route
 from .visible import untouched
 
@@ -41,11 +41,11 @@ class Sessions:
         self._process = os.getpid()
 
     def session(self, route: Route | None) -> requests.Session:
-        """The session for a call; in a forked child with pools of its own."""
+        """The session for a call; in a forked child with pools of its own. To be called by one thread at a time."""
         if self._given is not None:
             if self._process != os.getpid():
-                self._process = os.getpid()
                 _renew(self._given)
+                self._process = os.getpid()
             return self._given
         if self._made is None or type(self._made) is not requests.Session or self._process != os.getpid():
             self._process = os.getpid()
@@ -105,13 +105,11 @@ def send(
     if 0.0 in timeout:
         raise clock.error()
     with Opening(deadline.cancel) as opening, _watched(session, prepared, opening, deadline.cancel, settings):
-        response = session.send(
-            prepared,
-            stream=True,
-            allow_redirects=False,
-            timeout=timeout,
-            **settings,
-        )
+        try:
+            response = session.send(prepared, stream=True, allow_redirects=False, timeout=timeout, **settings)
+        except BaseException as error:
+            close_sockets(error)
+            raise
     reading = ReadByRequests(response, clock)
     if response.status_code < 200:
         # The answer is still to come, and would be read as the next one's.

@@ -19,7 +19,7 @@ from .._imports import importing
 from ..deadline import Deadline
 from ..errors import ConfigurationError, Masked
 from .endpoint import Endpoint
-from .lease import Connection, Opening, dial
+from .lease import Connection, Opening, close_sockets, dial
 
 if TYPE_CHECKING:
     import ssl
@@ -134,7 +134,7 @@ class Route:
                 opened.connect()
         except BaseException as error:
             opened.close()
-            _close_sockets(error)
+            close_sockets(error)
             raise
         return Connection(opened.sock, opened)
 
@@ -249,17 +249,6 @@ class Route:
     def proxied(self) -> str:
         """Who is in between, for errors: the name of the setting, or nothing."""
         return self._proxy_name if self.proxy else ""
-
-
-def _close_sockets(error: BaseException) -> None:
-    """Close what is open in the frames of an error: a handshake that a signal ends is known to nobody else."""
-    step = error.__traceback__
-    while step is not None:
-        package = str(step.tb_frame.f_globals.get("__name__")).partition(".")[0]
-        for value in list(step.tb_frame.f_locals.values()) if package in ("ssl", "urllib3") else ():
-            if isinstance(value, socket.socket):
-                value.close()
-        step = step.tb_next
 
 
 def basic(user: str, password: str, *, header: str = "Authorization") -> dict[str, str]:

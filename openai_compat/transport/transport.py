@@ -211,12 +211,12 @@ class Transport:
         login = endpoint.userinfo
         proxied = ""
         if self._given is not None:
-            session = self._sessions_of(by_requests).session(None)
+            session = self._session(by_requests, None)
             settings = by_requests.settings_of(session, endpoint)
             settings.update(self._own_settings())
         else:
             route = self._pool_of(endpoint).route
-            session = self._sessions_of(by_requests).session(route)
+            session = self._session(by_requests, route)
             login = login or route.login
             proxied = route.proxied
             scheme = "https" if endpoint.secure else "http"
@@ -300,11 +300,12 @@ class Transport:
                 pool = self._pool = Pool(route, size=self._settings.pool_size, expiry=self._settings.keepalive_expiry)
             return pool
 
-    def _sessions_of(self, by_requests: Any) -> Sessions:
+    def _session(self, by_requests: Any, route: Route | None) -> requests.Session:
         with self._lock:
             if self._sessions is None:
                 self._sessions = by_requests.Sessions(self._given, pool_size=self._settings.pool_size)
-            return self._sessions
+            session: requests.Session = self._sessions.session(route)
+            return session
 
     @property
     def _lock(self) -> threading.Lock:
