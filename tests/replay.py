@@ -256,7 +256,8 @@ class _Connection:
         self._channel = channel
         self.number = number
         self._inbox: SimpleQueue[Request | Ended | None] = SimpleQueue()
-        self._idle = False
+        self._begun = self._answered = 0
+        self._ending = False
         self._changing = threading.Lock()
         self._reader = threading.Thread(target=self._read, name=f"replay-read-{number}", daemon=True)
         self._writer = threading.Thread(target=self._write, name=f"replay-write-{number}", daemon=True)
@@ -271,14 +272,14 @@ class _Connection:
     @property
     def idle(self) -> bool:
         """Whether a reply is over, and no request has begun since."""
-        return self._idle and not self.closed.is_set()
+        return self._begun == self._answered > 0 and not self._ending and not self.closed.is_set()
 
     def end_idle(self, how: End) -> bool:
         """Whether the connection was idle, and is ending now."""
         with self._changing:
             if not self.idle:
                 return False
-            self._idle = False
+            self._ending = True
         self._inbox.put(Ended(how))
         return True
 
@@ -316,7 +317,7 @@ class _Connection:
                 if not send_reply(request, reply, self._channel.send, self._stage):
                     break
                 with self._changing:
-                    self._idle = True
+                    self._answered += 1
         except Ended as ended:
             how = ended.how
         except OSError:
@@ -327,7 +328,7 @@ class _Connection:
     def _stage(self, stage: Stage) -> None:
         if stage == "head":
             with self._changing:
-                self._idle = False
+                self._begun += 1
         self._server.stage(stage, self.number)
 
     def _hang_up(self, *, reset: bool) -> None:
