@@ -205,8 +205,9 @@ def _refused(call: ToolCall, answer: ChatResponse) -> ToolResult | None:
     if answer.truncated:
         return ToolResult.failure(call, "your answer was cut off, and the call was not run: call again")
     cut = answer.finish_reason != UNKNOWN and not ended_by_itself(answer.finish_reason)
-    # The text of a custom call has no form that would show whether it is whole.
-    if cut and (call.invalid or call.type == CUSTOM):
+    # The text of a custom call has no form that would show whether it is whole: in a stream, its end has to be said.
+    may_be_half = cut or (answer.finish_reason == UNKNOWN and answer.first_token_ms is not None)
+    if (cut and call.invalid) or (may_be_half and call.type == CUSTOM):
         return ToolResult.failure(call, f"the call was cut off ({answer.finish_reason}), and not run: call again")
     return invalid_result(call) if call.invalid and call.type != CUSTOM else None
 

@@ -458,3 +458,14 @@ def test_row_15_half_a_call_is_never_run_and_the_model_is_told(
     assert tools.ran == ran
     assert told in model.asked[1][-1]["content"]
     assert bool(asked) is bool(ran), "nobody is asked about a call that is not run"
+
+
+@pytest.mark.parametrize(("first_token_ms", "ran"), [(None, [{"input": "drop table"}]), (5.0, [])])
+def test_row_15_text_for_a_tool_is_whole_only_where_its_end_was_said(
+    first_token_ms: float | None, ran: list[Any]
+) -> None:
+    answer = ChatResponse(choices=(Choice(tool_calls=(SQL,)),), first_token_ms=first_token_ms)
+    tools, model = Recorder(), Model(answer, answering("done"))
+    run_tools_loop(model, REQUEST, tools)
+    assert tools.ran == ran
+    assert ("the call was cut off" in model.asked[1][-1]["content"]) is not bool(ran)
