@@ -461,7 +461,7 @@ class _ChoiceState:
         from .answer_media import AudioDelta, annotations_of, images_of
 
         found: list[tuple[Any, Any]] = []
-        if type(audio := delta.get("audio")) is dict:
+        if type(audio := delta.get("audio")) is dict and audio:
             found.append(("audio", AudioDelta.from_wire(audio)))
         found += [("image", image) for image in images_of(delta.get("images"))]
         found += [("annotation", annotation) for annotation in annotations_of(delta.get("annotations"))]

@@ -204,11 +204,10 @@ class ChatResponse:
             for key, value in first.extra.items()
             if first.tool_calls or key not in _PLAIN_REASONING
         }
-        if first.audio is not None:
-            # A spoken answer is sent back by its name alone.
+        # A spoken answer is sent back by its name alone.
+        extra.pop("audio", None)
+        if first.audio is not None and first.audio.id:
             extra["audio"] = {"id": first.audio.id}
-            if not first.audio.id:
-                del extra["audio"]
         if first.refusal and not first.text:
             extra["refusal"] = first.refusal
         return Message(

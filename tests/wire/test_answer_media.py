@@ -42,6 +42,12 @@ def test_speech_without_an_id_is_not_sent_back() -> None:
     assert "audio" not in run({"audio": {"data": "AAAA"}})[1].to_message().to_wire()
 
 
+def test_an_empty_audio_object_is_nothing() -> None:
+    events, answer = run({"audio": {}}, {"content": "x"})
+    assert ([event.kind for event in events], answer.audio) == (["text"], None)
+    assert "audio" not in answer.to_message().to_wire()
+
+
 def test_pieces_that_were_padded_each_are_one_sound(tmp_path: Path) -> None:
     audio = AnswerAudio(data="UklGRg==" + "AAA=" + "V0FWRQ==")
     assert audio.content == b"RIFF\0\0WAVE"
