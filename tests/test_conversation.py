@@ -71,6 +71,9 @@ def calling(*calls: tuple[str, str], **fields: Any) -> ChatResponse:
     return answering("", tool_calls=tuple(made), **fields)
 
 
+IMAGE_URL = "data:image/png;base64,iVBORw0KGgo="
+
+
 class Model:
     """Gives its answers one by one, the last of them again and again; one that is an exception is raised."""
 
@@ -188,6 +191,29 @@ def test_calls_and_results_become_part_of_the_history(streamed: bool) -> None:
     ]
     assert answer.text == "3"
     assert [len(round_.calls) for round_ in rounds] == [3, 0]
+
+
+@pytest.mark.parametrize(
+    ("message", "sent"),
+    [
+        ({"audio": {"id": "a1", "data": "UklG", "transcript": "Hi."}}, {"content": "", "audio": {"id": "a1"}}),
+        (
+            {"images": [{"image_url": {"url": IMAGE_URL}}]},
+            {"content": "", "images": [{"image_url": {"url": IMAGE_URL}}]},
+        ),
+        ({"content": [{"type": "image_url", "image_url": {"url": IMAGE_URL}}]}, {}),
+    ],
+    ids=["speech", "pictures", "parts"],
+)
+def test_a_turn_of_speech_or_pictures_alone_is_kept(message: dict[str, Any], sent: dict[str, Any]) -> None:
+    said = {"role": "assistant", "content": None, **message}
+    body = json.dumps({"choices": [{"message": said, "finish_reason": "stop"}]}).encode()
+    with ReplayServer([Reply(headers=JSON, body=body), chat_reply("ok")]) as server:
+        with Client(server.url, model="m") as client:
+            conversation = client.conversation()
+            conversation.say("Sing.")
+            assert conversation.say("And now?").text == "ok"
+        assert server.requests[1].json()["messages"][1] == {**said, **sent}
 
 
 def test_images_and_audio_are_part_of_the_history() -> None:

@@ -159,6 +159,25 @@ def test_a_transfer_cut_after_the_finish_reason_costs_nothing(abort: Any) -> Non
     assert (answer.text, answer.finish_reason, answer.truncated) == ("a", "stop", False)
 
 
+@pytest.mark.parametrize("more", [b"", b": ping\n\n"], ids=["silence", "keep-alives"])
+def test_silence_after_the_finish_reason_and_usage_costs_nothing(more: bytes) -> None:
+    def reply(request: Request) -> Reply:
+        def body() -> Iterator[bytes]:
+            yield chunk({"content": "a"})
+            yield chunk({}, finish_reason="stop", usage={"prompt_tokens": 1, "completion_tokens": 1})
+            for _ in range(60):
+                if request.closed.wait(0.5):
+                    break
+                yield more
+
+        return Reply(headers=EVENT_STREAM, body=(piece for piece in body() if piece))
+
+    with ReplayServer([reply]) as server, Client(server.url, model="m", truncated="raise") as client:
+        answer = client.stream("hi").until_done()
+        assert server.wait_closed(), "the client leaves: the server would go on for 30 s"
+    assert (answer.text, answer.finish_reason, answer.truncated, answer.input_tokens) == ("a", "stop", False, 1)
+
+
 @pytest.mark.parametrize("abort", ["fin", "rst"])
 def test_a_transfer_cut_after_done_alone_is_no_whole_answer(abort: Any) -> None:
     cut = Reply(headers=EVENT_STREAM, body=stream_pieces("Half an ", finish_reason=None), abort=abort)
