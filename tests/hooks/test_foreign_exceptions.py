@@ -7,6 +7,7 @@ from auth objects, hooks, adapters and sinks.
 from __future__ import annotations
 
 import contextlib
+import gc
 import http.client
 import os
 import signal
@@ -15,6 +16,7 @@ import ssl
 import subprocess
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -37,6 +39,10 @@ from openai_compat import (
     Timeout,
 )
 
+# What is raised in the middle of urllib3's or ssl's work leaves them sockets that only the collector closes; that the
+# server sees its connection close is asserted.
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed <s:ResourceWarning")
+
 PATIENT = Timeout(connect=20, first_token=20, idle=20)
 
 
@@ -49,6 +55,14 @@ each_session = pytest.mark.parametrize("own", [False, True], ids=["own pool", "g
 each_error = pytest.mark.parametrize(
     "error", [SoftLimit("over"), TimeoutError("over")], ids=["one of its own", "TimeoutError"]
 )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nothing_left_for_later_tests() -> Iterator[None]:
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 @pytest.fixture
