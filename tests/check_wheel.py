@@ -27,8 +27,9 @@ assert client.chat("hi").text == "ok"
 assert client.chat("hi", sink=lambda event: None).text == "ab"
 assert list(client.embed("hi").embedding) == [1.0, 2.0]
 from openai_compat import tool
-assert tool(lambda: None).spec.parameters["type"] == "object"
-assert client.run_tools("hi", tools=[lambda: None]).text == "ok"
+def now(): pass
+assert tool(now).spec.parameters["type"] == "object"
+assert client.run_tools("hi", tools=[now]).text == "ok"
 assert client.chat("hi", response_type=str).parsed == "ok"
 said = client.conversation()
 assert said.say("hi").text == "ok" and len(said.messages) == 2
