@@ -4,9 +4,22 @@ from __future__ import annotations
 
 import decimal
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 _TYPES = {str: "string", bool: "boolean", int: "integer", float: "number", decimal.Decimal: "number"}
+
+
+class Found(NamedTuple):
+    """How much a value looks like a schema; to be compared, first things first."""
+
+    fits: bool
+    """It may fit."""
+    listed: bool
+    """Each property that has its values listed has one of them, as where a property tells classes apart."""
+    known: int
+    """How many of its keys the schema knows."""
+    exact: int
+    """How many of its numbers are of the very kind: an integer fits where numbers may have a point, too."""
 
 
 class Likeness:
@@ -19,7 +32,7 @@ class Likeness:
     def __init__(self, definitions: Mapping[str, Any]) -> None:
         self._definitions = definitions
         # With the values themselves, so that no other value gets the identity of one that is gone.
-        self._known: dict[tuple[int, int], tuple[Any, Any, tuple[bool, bool, int]]] = {}
+        self._known: dict[tuple[int, int], tuple[Any, Any, Found]] = {}
 
     def meant(self, value: Any, schema: Mapping[str, Any]) -> Mapping[str, Any]:
         """The schema that a value follows, past references and unions."""
@@ -27,13 +40,8 @@ class Likeness:
         meant = [self.meant(value, member) for member in members(schema)]
         return max(meant, key=lambda member: self.of(value, member)) if meant else schema
 
-    def of(self, value: Any, schema: Mapping[str, Any]) -> tuple[bool, bool, int]:
-        """How much a value looks like a schema, to be compared with others. Looks no deeper than its properties.
-
-        Returns:
-            Whether it may fit; whether each property that has its values listed has one of them, as where a property
-            tells classes apart; and how many of its keys the schema knows, or whether it is the very kind of number.
-        """
+    def of(self, value: Any, schema: Mapping[str, Any]) -> Found:
+        """How much a value looks like a schema. Looks no deeper than its properties, and those of a list's items."""
         if not isinstance(value, (dict, list)):
             return self._of(value, schema)
         pair = id(value), id(schema)
@@ -41,16 +49,23 @@ class Likeness:
             self._known[pair] = value, schema, self._of(value, schema)
         return self._known[pair][2]
 
-    def _of(self, value: Any, schema: Mapping[str, Any]) -> tuple[bool, bool, int]:
+    def _of(self, value: Any, schema: Mapping[str, Any]) -> Found:
         schema = self.meant(value, schema)
         fits = self._may_be(value, schema)
-        items = schema.get("items")
-        if isinstance(value, list) and value and fits and isinstance(items, Mapping):
-            return self.of(value[0], items)
+        if isinstance(value, list):
+            rows, others = schema.get("prefixItems", []), schema.get("items")
+            others = others if isinstance(others, Mapping) else {}
+            inner = [self.of(item, rows[at] if at < len(rows) else others) for at, item in enumerate(value)]
+            return Found(
+                fits and all(item.fits for item in inner),
+                fits and all(item.listed for item in inner),
+                sum(item.known for item in inner),
+                sum(item.exact for item in inner),
+            )
         if not isinstance(value, Mapping):
-            return fits, fits, int(not kinds(schema) or _TYPES.get(type(value)) in kinds(schema))
+            return Found(fits, fits, 0, int(not kinds(schema) or _TYPES.get(type(value)) in kinds(schema)))
         if "properties" not in schema:
-            return fits, fits, len(value)
+            return Found(fits, fits, len(value), 0)
         properties, required = schema["properties"], schema.get("required", ())
         known = [name for name in value if name in properties]
         said = [name for name in known if value[name] is not None or name in required]
@@ -60,7 +75,7 @@ class Likeness:
             and all(self._may_be(value[name], properties[name]) for name in said)
         )
         listed = all(self._is_listed(value[name], properties[name]) for name in said)
-        return fits, listed, len(known)
+        return Found(fits, listed, len(known), 0)
 
     def _may_be(self, value: Any, schema: Mapping[str, Any]) -> bool:
         """Whether a value is of a schema's type, or one of its listed values."""
