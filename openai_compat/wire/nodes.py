@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from .likeness import is_whole
-from .validation import ValidationError, Walk, beneath, kind_of, path_step, with_floats
+from .validation import ValidationError, Walk, begun_small, beneath, kind_of, path_step, with_floats
 
 REF = "#/$defs/"
 MAX_SHOWN = 50
@@ -162,7 +162,7 @@ _LARGEST = decimal.Decimal("1e309")
 
 def _explained(error: msgspec.ValidationError) -> ValidationError:
     problem = " ".join(str(error).replace("`", "").split())
-    return ValidationError("$", problem[:1].lower() + problem[1:])
+    return ValidationError("$", begun_small(problem))
 
 
 class Choice(Node):
@@ -411,15 +411,17 @@ class AnyOf(Node):
         return made
 
     def convert(self, value: Any, walk: Walk) -> Any:
-        likenesses = [walk.likeness.of(value, schema) for schema in self._schemas]
-        errors: list[ValidationError] = []
-        for found, member in zip(likenesses, self._members, strict=True):
-            if found < max(likenesses):
-                continue
+        found = [walk.likeness.of(value, schema) for schema in self._schemas]
+        best = max(found)
+        refusals: dict[int, ValidationError] = {}
+        for at in sorted(range(len(found)), key=found.__getitem__, reverse=True):
+            if (found[at].fits, found[at].listed, found[at].known) < (best.fits, best.listed, best.known):
+                break
             try:
-                return walk.convert(value, member)
+                return walk.convert(value, self._members[at])
             except ValidationError as error:
-                errors.append(error)
+                refusals[at] = error
+        errors = [refusals[at] for at in sorted(refusals)]
         expected = [re.fullmatch(r"expected (.+), got (.+)", error.problem) for error in errors]
         if len({error.path for error in errors}) == 1 and expected[0] and all(expected):
             words = dict.fromkeys(word for match in expected if match for word in match[1].split(" | "))
@@ -482,20 +484,26 @@ class Bounded(Node):
 
 
 class Tested(Node):
-    """A type whose values pass a test of the user's."""
+    """A type whose values pass a test; ``problem`` is said of those that do not."""
 
-    def __init__(self, inner: Node, test: Callable[[Any], object]) -> None:
+    def __init__(self, inner: Node, holds: Callable[[Any], object], problem: str) -> None:
         self._inner = inner
-        self._test = test
+        self._holds = holds
+        self._problem = problem
 
     def schema(self, definitions: Definitions) -> dict[str, Any]:
         return self._inner.schema(definitions)
 
     def convert(self, value: Any, walk: Walk) -> Any:
         made = self._inner.convert(value, walk)
-        if not self._test(made):
-            name = getattr(self._test, "__qualname__", repr(self._test))
-            raise ValidationError("$", f"{name} does not hold")
+        if not _made(self._holds, made):
+            raise ValidationError("$", self._problem)
+        return made
+
+    def convert_key(self, text: str, walk: Walk) -> Any:
+        made = self._inner.convert_key(text, walk)
+        if not _made(self._holds, made):
+            raise ValidationError("$", self._problem)
         return made
 
 

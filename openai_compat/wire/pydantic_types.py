@@ -12,7 +12,7 @@ import msgspec
 
 from .likeness import members
 from .nodes import REF, Definitions, Node
-from .validation import Step, ValidationError, Walk, path_step
+from .validation import Step, ValidationError, Walk, begun_small, path_step
 
 MAX_STEPS = 200_000
 """Most that Pydantic may have to look at more than once: each member of a union in each member of that around it."""
@@ -28,6 +28,11 @@ _encode = msgspec.json.Encoder(decimal_format="number").encode
 def is_pydantic(hint: Any) -> bool:
     """Whether a class is a Pydantic model, or a dataclass of Pydantic's."""
     return isinstance(hint, type) and "__pydantic_validator__" in vars(hint)
+
+
+def is_pydantic_field(value: Any) -> bool:
+    """Whether a default is what ``Field(...)`` gives, in place of a value."""
+    return type(value).__name__ == "FieldInfo" and type(value).__module__.startswith("pydantic.")
 
 
 class PydanticType(Node):
@@ -149,4 +154,4 @@ def _located(error: Mapping[str, Any], value: Any) -> tuple[list[Step], str]:
         elif error["type"] == "missing" and at == len(error["loc"]):
             steps.append(step)
     problem = " ".join(_WORDS.get(error["type"], error["msg"]).split())
-    return steps, problem[:1].lower() + problem[1:]
+    return steps, begun_small(problem)

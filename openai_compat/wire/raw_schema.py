@@ -1,4 +1,7 @@
-"""A JSON Schema of the user's, checked with jsonschema: nothing is fetched, and no schema takes for ever."""
+"""A JSON Schema of the user's, checked with jsonschema: nothing is fetched, and no schema takes for ever.
+
+A ``pattern`` is the exception: one that backtracks, such as ``^(a+)+$``, takes as long as ``re`` takes.
+"""
 
 from __future__ import annotations
 
@@ -161,6 +164,15 @@ class _Check:
             raise FormatError(f"{value!r} is not a {name!r}")
 
 
+def _frozen(value: Any) -> Any:
+    """A JSON value as one that equals where JSON's would: 1 and 1.0, but not 1 and true."""
+    if isinstance(value, dict):
+        return dict, frozenset((name, _frozen(inner)) for name, inner in value.items())
+    if isinstance(value, list):
+        return list, tuple(map(_frozen, value))
+    return (bool, value) if isinstance(value, bool) else value
+
+
 @functools.lru_cache(maxsize=16)
 def _once_each(kind: Any) -> Any:
     """A validator class that checks each value against each schema once, and remembers the one error that says most.
@@ -175,7 +187,12 @@ def _once_each(kind: Any) -> Any:
             shown = validator.format_checker.patterns.get(said, said)
             yield jsonschema.ValidationError(f"{value!r} does not match {shown!r}") if shown != said else error
 
-    made = jsonschema.validators.extend(kind, {"pattern": pattern})
+    def unique(validator: Any, wanted: Any, value: Any, schema: Any) -> Iterator[Any]:
+        # jsonschema compares each item with each other.
+        if wanted and isinstance(value, list) and len(set(map(_frozen, value))) < len(value):
+            yield jsonschema.ValidationError(f"{value!r} has non-unique elements")
+
+    made = jsonschema.validators.extend(kind, {"pattern": pattern, "uniqueItems": unique})
     every = made.descend
 
     def descend(

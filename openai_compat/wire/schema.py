@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import decimal
 import enum
 import inspect
+import operator
 import pathlib
 import typing
 from collections import abc
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, NamedTuple
 
 import attrs
@@ -35,7 +37,7 @@ from .nodes import (
     Tested,
 )
 from .parameters import has_fields, hints_of, is_typed_dict, is_union, parameters_of, value_of
-from .pydantic_types import PydanticType, is_pydantic
+from .pydantic_types import PydanticType, is_pydantic, is_pydantic_field
 from .strict import strict_schema, without_filler_nulls
 from .validation import ValidationError, Walk
 
@@ -135,8 +137,15 @@ _NAMES = {"Gt": "gt", "Ge": "ge", "Lt": "lt", "Le": "le", "MultipleOf": "multipl
 _LENGTHS = {"MinLen": "min_length", "MaxLen": "max_length"}
 
 
+class _Test(NamedTuple):
+    """What a value has to pass, and what is said of one that does not."""
+
+    holds: Callable[[Any], object]
+    problem: str
+
+
 def _metas(metadata: Iterable[Any]) -> Iterator[Any]:
-    """What stands in ``Annotated`` as msgspec's ``Meta``, whoever wrote it; tests as functions; else as it is."""
+    """What stands in ``Annotated`` as msgspec's ``Meta`` or a test, whoever wrote it; else as it is."""
     for item in metadata:
         # annotated-types and Pydantic are the user's, and not imported here.
         home, name = type(item).__module__.partition(".")[0], type(item).__name__
@@ -147,13 +156,13 @@ def _metas(metadata: Iterable[Any]) -> Iterator[Any]:
             words = {"title": item.title, "description": item.description, "examples": item.examples}
             yield msgspec.Meta(**{word: said for word, said in words.items() if said})
         elif name in _NAMES and home == "annotated_types":
-            yield msgspec.Meta(**{_NAMES[name]: getattr(item, _NAMES[name])})
+            yield _bound(_NAMES[name], getattr(item, _NAMES[name]))
         elif name in _LENGTHS and home == "annotated_types":
             yield msgspec.Meta(**{_LENGTHS[name]: getattr(item, _LENGTHS[name])})
         elif name == "Timezone" and item.tz in (None, ...):
             yield msgspec.Meta(tz=item.tz is ...)
         elif name == "Predicate" and home == "annotated_types":
-            yield item.func
+            yield _Test(item.func, f"{getattr(item.func, '__qualname__', repr(item.func))} does not hold")
         elif getattr(item, "__is_annotated_types_grouped_metadata__", False) and home == "annotated_types":
             yield from _metas(item)
         elif home in ("typing_extensions", "annotated_types") and hasattr(item, "documentation"):
@@ -162,6 +171,53 @@ def _metas(metadata: Iterable[Any]) -> Iterator[Any]:
             raise TypeError(f"{item!r} cannot be checked")
         else:
             yield item
+
+
+_ORDER: dict[str, tuple[str, Callable[[Any, Any], bool]]] = {
+    "gt": (">", operator.gt),
+    "ge": (">=", operator.ge),
+    "lt": ("<", operator.lt),
+    "le": ("<=", operator.le),
+}
+
+
+def _bound(name: str, bound: Any) -> msgspec.Meta | _Test:
+    said: dict[str, Any] = {name: bound}
+    return msgspec.Meta(**said) if isinstance(bound, (int, float)) else _test(name, bound)
+
+
+def _test(name: str, bound: Any) -> _Test:
+    """A bound that msgspec does not know: of dates, of Decimals."""
+    if name not in _ORDER:
+        raise TypeError(f"{name}={bound!r} cannot be checked")
+    sign, holds = _ORDER[name]
+    return _Test(lambda value: value is None or holds(value, bound), f"expected {sign} {bound}")
+
+
+def _bounds(metas: Iterable[msgspec.Meta]) -> dict[str, Any]:
+    """All bounds together: of two of a kind the narrower."""
+    made: dict[str, Any] = {}
+    said = [(name, getattr(meta, name)) for meta in metas for name in _BOUNDS if getattr(meta, name) is not None]
+    for name, bound in said:
+        if name in ("gt", "ge", "min_length"):
+            bound = max(bound, made.get(name, bound))
+        elif name in ("lt", "le", "max_length"):
+            bound = min(bound, made.get(name, bound))
+        elif made.get(name, bound) != bound:
+            raise TypeError(f"{name} cannot be both {made[name]!r} and {bound!r}")
+        made[name] = bound
+    for beyond, least, tighter in (("gt", "ge", operator.ge), ("lt", "le", operator.le)):
+        if beyond in made and least in made:
+            del made[least if tighter(made[beyond], made[least]) else beyond]
+    return made
+
+
+def _has_bounds(hint: Any) -> bool:
+    """Whether there is a bound of msgspec's anywhere in a hint."""
+    if isinstance(hint, msgspec.Meta):
+        return bool(_bounds([hint]))
+    parts = [*typing.get_args(hint), *(hint.__metadata__ if typing.get_origin(hint) is Annotated else ())]
+    return any(map(_has_bounds, parts))
 
 
 def _is_pydantics(item: Any) -> bool:
@@ -241,20 +297,24 @@ class _Reader:
 
     def _annotated(self, hint: Any, metadata: Iterable[Any]) -> Node:
         said = list(_metas(metadata))
-        if any(map(_is_pydantics, said)):
-            return PydanticType(Annotated[(hint, *metadata)])
         metas = [item for item in said if isinstance(item, msgspec.Meta)]
-        bounds, words = _merged(metas, _BOUNDS), _merged(metas, _WORDS)
+        words = {word: getattr(meta, word) for meta in metas for word in _WORDS if getattr(meta, word) is not None}
         words |= words.pop("extra_json_schema", {})
+        if any(map(_is_pydantics, said)):
+            whole = Annotated[(hint, *metadata)]
+            if _has_bounds(whole):
+                raise TypeError("Pydantic does not see the bounds of msgspec.Meta; use its Field")
+            return Described(PydanticType(whole), words) if words else PydanticType(whole)
+        bounds = _bounds(metas)
         try:
             node = self._bounded(hint, bounds) if bounds else self.node(hint)
         except Exception:
             if not isinstance(hint, type) or not any(meta.extra_json_schema for meta in metas):
                 raise
             node = Custom(hint, words)
-        for test in said:
-            if inspect.isroutine(test):
-                node = Tested(node, test)
+        for item in said:
+            if isinstance(item, _Test):
+                node = Tested(node, *item)
         return Described(node, words) if words else node
 
     def _bounded(self, hint: Any, bounds: Mapping[str, Any]) -> Node:
@@ -274,6 +334,11 @@ class _Reader:
             words = msgspec.json.schema(Annotated[kind, meta])  # or it says what is wrong
             least, most = bounds.get("min_length", 0), bounds.get("max_length")
             return Bounded(self.node(hint), least, most, {key: words[key] for key in words.keys() - {"type"}})
+        if hint is decimal.Decimal:
+            node = self.node(hint)
+            for name, bound in bounds.items():
+                node = Tested(node, *_test(name, bound))
+            return node
         return Scalar(Annotated[hint, meta])
 
     def _bounded_union(self, members: Iterable[Any], bounds: Mapping[str, Any]) -> Node:
@@ -309,13 +374,14 @@ class _Reader:
             return self._named_tuple(hint, cls, key)
         if has_fields(cls):
             return self._object(hint, cls, key)
-        return Scalar(hint)
+        return PydanticType(hint) if hasattr(cls, "__get_pydantic_core_schema__") else Scalar(hint)
 
     def _named_tuple(self, hint: Any, cls: Any, key: Any) -> Node:
         row = self._classes[key] = Row([], lambda items: cls(*items), _title(hint, cls), _own_doc(cls))
         hints = hints_of(cls)
         for name in cls._fields:
             default = cls._field_defaults.get(name, msgspec.UNSET)
+            _refuse_field(name, default)
             node = self.node(_filled_in(hints.get(name, Any), _given(hint, cls)))
             row.fields.append(Field(name, name, node, default is msgspec.UNSET, default))
         return row
@@ -354,6 +420,7 @@ class _Reader:
         elif attrs.has(cls):
             renamed = {field.alias: field.name for field in attrs.fields(cls)}
         for parameter, annotation in parameters_of(cls):
+            _refuse_field(parameter.name, parameter.default)
             name, required = parameter.name, parameter.default is parameter.empty
             default = msgspec.UNSET if required else _plain_default(parameter.default, cls, renamed.get(name, name))
             node = self.node(_filled_in(annotation, given))
@@ -374,10 +441,6 @@ def _listed(hint: Any) -> Iterator[tuple[Any, Any]]:
         yield (value.value if isinstance(value, enum.Enum) else value), value
 
 
-def _merged(metas: Iterable[msgspec.Meta], names: Iterable[str]) -> dict[str, Any]:
-    return {name: getattr(meta, name) for meta in metas for name in names if getattr(meta, name) is not None}
-
-
 def _title(hint: Any, cls: type) -> str:
     args = ", ".join(getattr(arg, "__name__", str(arg)) for arg in typing.get_args(hint))
     return f"{cls.__name__}[{args}]" if args else cls.__name__
@@ -387,6 +450,11 @@ def _own_doc(cls: type) -> str:
     """What a class says of itself, not what it inherits, nor what was written for it."""
     doc = vars(cls).get("__doc__")
     return "" if not isinstance(doc, str) or doc.startswith(f"{cls.__name__}(") else inspect.cleandoc(doc)
+
+
+def _refuse_field(name: str, default: Any) -> None:
+    if is_pydantic_field(default):
+        raise TypeError(f"the default of {name!r} is Pydantic's Field, which only its own classes read; use Annotated")
 
 
 def _plain_default(default: Any, cls: Any, name: str) -> Any:

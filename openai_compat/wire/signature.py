@@ -10,6 +10,7 @@ import msgspec
 
 from ..errors import ConfigurationError
 from .parameters import mentions, or_none, parameters_of
+from .pydantic_types import is_pydantic_field
 from .schema import Arguments, Parameter, TypeSchema, has_description
 
 
@@ -49,7 +50,7 @@ class Signature:
                 self._defaults[name] = make
                 hint = or_none(Annotated[hint, parameter.default], make())
                 parameter = parameter.replace(default=make())
-            elif _is_field(parameter.default):
+            elif is_pydantic_field(parameter.default):
                 hint, parameter = Annotated[hint, parameter.default], parameter.replace(default=parameter.empty)
             hint = _with_description(hint, (descriptions or {}).get(name, ""))
             try:
@@ -71,13 +72,9 @@ class Signature:
         return {**{name: make() for name, make in self._defaults.items() if name not in given}, **given}
 
 
-def _is_field(default: Any) -> bool:
-    return type(default).__name__ == "FieldInfo" and type(default).__module__.startswith("pydantic.")
-
-
 def _told_default(default: Any) -> Callable[[], Any] | None:
     """What makes the default that ``Field(…)`` tells of."""
-    if not _is_field(default) or default.is_required():
+    if not is_pydantic_field(default) or default.is_required():
         return None
     return functools.partial(default.get_default, call_default_factory=True)
 

@@ -85,6 +85,11 @@ def path_step(step: Step) -> str:
     return f".{step}" if step.isidentifier() else f"[{json.dumps(step)}]"
 
 
+def begun_small(problem: str) -> str:
+    """What follows a path: begun with a small letter, unless it begins with a name such as UUID."""
+    return problem if problem[:2].isupper() else problem[:1].lower() + problem[1:]
+
+
 def kind_of(value: Any) -> str:
     """What a value is called in errors."""
     if isinstance(value, Mapping):

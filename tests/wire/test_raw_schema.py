@@ -126,6 +126,20 @@ def test_the_path_is_that_of_what_is_wrong() -> None:
     assert caught.value.path == '$.x["a b"][1]'
 
 
+def test_items_are_compared_once_each() -> None:
+    schema = RawSchema({"uniqueItems": True})
+    for unique in (
+        [1, True, "1", None, [1], {"a": 1}],
+        [0, False, [], {}, ""],
+        [{"number": at} for at in range(20_000)],
+    ):
+        assert schema.convert(unique) == unique
+    for repeated in ([1, 1.0], [True, True], [{"a": [1], "b": 2}, {"b": 2, "a": [1.0]}]):
+        with pytest.raises(ValidationError, match="has non-unique elements"):
+            schema.convert(repeated)
+    assert RawSchema({"uniqueItems": False}).convert([1, 1]) == [1, 1]
+
+
 def test_a_check_that_takes_too_much_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(raw_schema, "MAX_STEPS", 100)
     schema = RawSchema({"items": {"type": "integer"}})

@@ -8,9 +8,11 @@ import enum
 import functools
 import json
 import math
+import operator
 import pathlib
 import random
 import typing
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field, make_dataclass
 from typing import Annotated, Any, Literal, NamedTuple, Optional, TypedDict, Union
@@ -237,6 +239,34 @@ def test_nulls_are_taken_out_in_as_many_steps() -> None:
     assert without_filler_nulls(value, schema.schema) == value
 
 
+@dataclass
+class OfA:
+    a: int = 0
+
+
+@dataclass
+class OfB:
+    b: int = 0
+
+
+@pytest.mark.parametrize(
+    ("hint", "value", "made"),
+    [
+        (list[int] | list[float], [1, 2.5], [1.0, 2.5]),
+        (list[list[int]] | list[list[float]], [[1], [2.5]], [[1.0], [2.5]]),
+        (list[datetime.date] | tuple[str, str], ["", ""], ("", "")),
+        (tuple[datetime.date, ...] | list[str], ["2024-01-01", "?"], ["2024-01-01", "?"]),
+        (list[OfA] | list[OfB], [{}, {"b": 1}], [OfB(), OfB(1)]),
+        (tuple[OfA, OfB] | tuple[OfB, OfA], [{}, {"a": 1}], (OfB(), OfA(1))),
+        (float | int, 1, 1),
+    ],
+    ids=str,
+)
+def test_a_union_takes_what_one_of_its_members_takes(hint: Any, value: Any, made: Any) -> None:
+    converted = TypeSchema(hint).convert(value)
+    assert (converted, repr(converted)) == (made, repr(made))
+
+
 # Bounds and tests, whoever wrote them
 
 
@@ -311,6 +341,62 @@ BOUNDS: dict[str, tuple[Any, dict[str, Any], Any, Any]] = {
         1,
         0,
     ),
+    "predicate-that-is-an-object": (
+        Annotated[str, annotated_types.Predicate(annotated_types.Not(str.islower))],
+        STRING,
+        "A",
+        "a",
+    ),
+    "predicate-of-keys": (
+        dict[Annotated[str, annotated_types.Predicate(str.islower)], int],
+        {"type": "object", "additionalProperties": INTEGER},
+        {"a": 1},
+        {"A": 1},
+    ),
+    "date": (
+        Annotated[datetime.date | None, pydantic.Field(ge=datetime.date(2024, 1, 1))],
+        {"anyOf": [{**STRING, "format": "date"}, {"type": "null"}]},
+        "2024-01-01",
+        "2023-12-31",
+    ),
+    "decimal": (
+        Annotated[decimal.Decimal | None, pydantic.Field(ge=0, lt=10)],
+        {"anyOf": [{**STRING, "format": "decimal"}, {"type": "null"}]},
+        "9.99",
+        "10",
+    ),
+    "moment-without-a-zone": (
+        Annotated[datetime.datetime, annotated_types.Gt(datetime.datetime(2024, 1, 1, tzinfo=datetime.UTC))],
+        {**STRING, "format": "date-time"},
+        "2024-02-01T00:00:00Z",
+        "2024-02-01T00:00:00",
+    ),
+    "narrower-inside": (Annotated[Annotated[int, Meta(ge=5)], Meta(ge=1)], {**INTEGER, "minimum": 5}, 5, 3),
+    "shorter-inside": (
+        Annotated[Annotated[str, Meta(max_length=1)], Meta(max_length=5)],
+        {**STRING, "maxLength": 1},
+        "a",
+        "ab",
+    ),
+    "positive-and-more": (
+        Annotated[pydantic.PositiveInt, pydantic.Field(ge=3, le=9)],
+        {**INTEGER, "minimum": 3, "maximum": 9},
+        3,
+        2,
+    ),
+    "positive-and-less": (
+        Annotated[pydantic.PositiveInt, pydantic.Field(ge=0)],
+        {**INTEGER, "exclusiveMinimum": 0},
+        1,
+        0,
+    ),
+    "after-validator-with-words": (
+        Annotated[int, pydantic.AfterValidator(even), Meta(description="Nights.")],
+        {**INTEGER, "description": "Nights."},
+        2,
+        3,
+    ),
+    "function-of-somebody-elses": (Annotated[list[int], operator.add], {"type": "array", "items": INTEGER}, [1], 1),
     "doc": (Annotated[int, typing_extensions.Doc("Nights.")], {**INTEGER, "description": "Nights."}, 1, "x"),
 }
 
@@ -334,7 +420,13 @@ def test_bounds_are_said_and_kept(hint: Any, schema: Any, fits: Any, misfit: Any
         Annotated[And, annotated_types.Ge(1)],
         Annotated[list[int], Meta(ge=1)],
         Annotated[And | Or, Meta(min_length=1)],
-        Annotated[decimal.Decimal, annotated_types.Ge(1)],
+        Annotated[decimal.Decimal, Meta(multiple_of=2)],
+        Annotated[int, Meta(multiple_of=2), annotated_types.MultipleOf(3)],
+        Annotated[int, pydantic.AfterValidator(even), Meta(ge=1)],
+        Annotated[list[Annotated[int, Meta(ge=1)]], pydantic.AfterValidator(list)],
+        make_dataclass("Booked", [("nights", int, pydantic.Field(ge=1))]),
+        attrs.make_class("Booked", {"nights": attrs.field(default=pydantic.Field(2, ge=1), type=int)}),
+        msgspec.defstruct("Booked", [("nights", int, pydantic.Field(default=2, ge=1))]),
         Annotated[datetime.datetime, annotated_types.Timezone("UTC")],
     ],
     ids=str,
@@ -365,6 +457,24 @@ def test_a_field_of_pydantics_is_never_passed_to_a_function() -> None:
     for arguments in ({}, {"nights": -5}, {"nights": 1, "rooms": 0}):
         with pytest.raises(ValidationError):
             signature.convert(arguments)
+
+
+@pytest.mark.parametrize(
+    ("hint", "value", "shown", "misfit"),
+    [
+        (pydantic.HttpUrl, "https://example.org/a", "https://example.org/a", "a"),
+        (pydantic.AwareDatetime, "2024-01-01T00:00:00Z", "2024-01-01 00:00:00+00:00", "2024-01-01T00:00:00"),
+        (pydantic.PastDate, "2024-01-01", "2024-01-01", "9999-01-01"),
+        (pydantic.SecretStr, "a", "**********", 1),
+        (pydantic.UUID4, str(uuid.UUID(int=1, version=4)), str(uuid.UUID(int=1, version=4)), str(uuid.UUID(int=1))),
+    ],
+    ids=str,
+)
+def test_types_of_pydantics_are_checked_by_it(hint: Any, value: Any, shown: str, misfit: Any) -> None:
+    cls = make_dataclass("Made", [("x", hint)])
+    assert str(TypeSchema(cls).convert({"x": value}).x) == shown
+    with pytest.raises(ValidationError, match=r"^\$\.x: ([a-z][a-z ]|UUID)"):
+        TypeSchema(cls).convert({"x": misfit})
 
 
 # Names
