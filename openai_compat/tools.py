@@ -14,7 +14,7 @@ from typing import Any, Generic, ParamSpec, Protocol, TypeVar, overload, runtime
 from .deadline import CancelToken
 from .errors import ConfigurationError, ToolError
 from .wire.json_value import with_digits
-from .wire.parameters import is_unbound_method
+from .wire.parameters import innermost, is_unbound_method
 from .wire.request import ToolSpec
 from .wire.signature import Signature
 from .wire.validation import ValidationError, path_step
@@ -261,13 +261,17 @@ def _joined(text: str) -> str:
 
 
 class Toolbox:
-    """Several tools under their names, with another dispatcher for those that are no functions here."""
+    """Several tools under their names, with another dispatcher for those that are no functions here.
+
+    The dispatcher is asked for what was offered only; where no tools are given, for whatever the model calls.
+    """
 
     def __init__(self, tools: Iterable[Any], dispatcher: ToolDispatcher | None = None) -> None:
         given = _checked(tools)
         self._tools = {item.spec.name: item for item in given if isinstance(item, Tool)}
         self._dispatcher = dispatcher
         self.specs = [item.spec if isinstance(item, Tool) else item for item in given]
+        self._offered = [_name_of(spec) for spec in self.specs]
         if dispatcher is None and len(self._tools) < len(self.specs):
             raise ConfigurationError("a tool given as a specification needs dispatcher= to run it")
 
@@ -281,9 +285,9 @@ class Toolbox:
         """
         if name in self._tools:
             return self._tools[name].run(arguments, cancel, text=text)
-        if self._dispatcher is not None:
+        if self._dispatcher is not None and (name in self._offered or not self._offered):
             return self._dispatcher.call(name, arguments)
-        raise ToolError(f"there is no tool named {name!r}; there are {', '.join(self._tools) or 'none'}")
+        raise ToolError(f"there is no tool named {name!r}; there are {', '.join(self._offered) or 'none'}")
 
     def timeout(self, name: str) -> float | None:
         """Seconds that a call may take, where the tool says so."""
@@ -310,9 +314,12 @@ def _checked(tools: Iterable[Any]) -> list[Tool[..., Any] | ToolSpec | Mapping[s
             raise ConfigurationError(f"a tool is a function, a Tool or a ToolSpec, not {type(item).__name__}")
         plain = item.function if isinstance(item, Tool) else item
         if is_unbound_method(plain):
+            method = innermost(plain)
             raise ConfigurationError(
-                f"{plain.__qualname__} is a method without its instance; give one's: thing.{plain.__name__}"
+                f"{method.__qualname__} is a method without its instance; give one's: thing.{method.__name__}"
             )
+        if isinstance(item, ToolSpec):
+            _check_name(item.name)
         made = item if isinstance(item, (ToolSpec, Mapping)) else tool(item)
         name = made.spec.name if isinstance(made, Tool) else _name_of(made)
         if name in names:

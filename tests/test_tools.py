@@ -276,6 +276,7 @@ CALLABLES: dict[str, tuple[Any, str, str, dict[str, Any], Any]] = {
     "partial-by-place": (functools.partial(add, 7), "add", "Add.", {"b": 2}, "7+2"),
     "partial-of-a-partial": (functools.partial(functools.partial(add, b=5), a=4), "add", "Add.", {}, "4+5"),
     "wrapped": (wrapper, "add", "Add.", {"a": 1, "b": 2}, "1+2"),
+    "method-whose-instance-is-given": (functools.partial(Desk.plain, Desk("m")), "plain", "Plain.", {"a": 1}, "m1"),
     "method": (Desk("m").plain, "plain", "Plain.", {"a": 1}, "m1"),
     "decorated-method": (Desk("x").decorated, "decorated", "Decorated.", {"a": 1}, "x1"),
     "static-method": (Desk("x").static, "renamed", "", {"a": 1}, "static1"),
@@ -343,6 +344,9 @@ async def pages(a: int) -> Any:
         (numbers, "'numbers' is a generator"),
         (pages, "'pages' is a generator"),
         (Desk.plain, "Desk.plain is a method without its instance"),
+        (functools.lru_cache(Desk.plain), "Desk.plain is a method without its instance"),
+        (functools.partial(Desk.plain), "Desk.plain is a method without its instance"),
+        (ToolSpec("a.b"), "'a.b' cannot name a tool"),
         (Desk.decorated, "Desk.decorated is a method without its instance"),
         (lambda a: a, "'<lambda>' cannot name a tool: a name has 1 to 64 letters"),
     ],
@@ -490,6 +494,9 @@ def test_a_dispatcher_runs_what_is_no_function_here() -> None:
     assert box.specs == [ToolSpec("far", "Away."), named, tool(add).spec]
     assert box.call("far", {"x": 1}) == "mine:far:{'x': 1}"
     assert box.call("add", {"a": 1, "b": 1}) == "1+1"
+    with pytest.raises(ToolError, match="no tool named 'delete'; there are far, near, add"):
+        box.call("delete", {})
+    assert Toolbox([], Mine()).call("anything", {}) == "mine:anything:{}", "which was offered is not known here"
 
 
 def test_a_name_that_does_not_exist_is_an_error_that_lists_those_that_do() -> None:

@@ -19,16 +19,8 @@ from ..errors import ConfigurationError
 
 def parameters_of(function: Any) -> Iterator[tuple[inspect.Parameter, Any]]:
     """The parameters that a caller may give by name, and their annotations."""
-    fixed: set[str] = set()
-    inner = function
-    while isinstance(inner, functools.partial) or (
-        hasattr(inner, "__wrapped__") and not hasattr(inner, "__signature__")
-    ):
-        if isinstance(inner, functools.partial):
-            fixed.update(inner.keywords)
-            inner = inner.func
-        else:
-            inner = inner.__wrapped__
+    inner = innermost(function)
+    fixed = _fixed(function)
     try:
         parameters = list(inspect.signature(function).parameters.values())
         of_fields = _hints_of_init(inner) if has_fields(inner) else {}
@@ -46,6 +38,28 @@ def parameters_of(function: Any) -> Iterator[tuple[inspect.Parameter, Any]]:
         if isinstance(hint, dataclasses.InitVar):
             hint = hint.type
         yield parameter, or_none(hint, parameter.default)
+
+
+def innermost(function: Any) -> Any:
+    """The function in partials and wrappers."""
+    while (within := _within(function)) is not None:
+        function = within
+    return function
+
+
+def _within(function: Any) -> Any:
+    if isinstance(function, functools.partial):
+        return function.func
+    return None if hasattr(function, "__signature__") else getattr(function, "__wrapped__", None)
+
+
+def _fixed(function: Any) -> set[str]:
+    """The names of what partials give."""
+    fixed: set[str] = set()
+    while function is not None:
+        fixed.update(function.keywords if isinstance(function, functools.partial) else ())
+        function = _within(function)
+    return fixed
 
 
 def or_none(hint: Any, default: Any) -> Any:
@@ -129,9 +143,10 @@ def _annotation(parameter: inspect.Parameter, names: dict[str, Any], function: A
 
 
 def is_unbound_method(function: Any) -> bool:
-    """Whether a function stands in a class body and takes ``self``."""
-    owner = getattr(function, "__qualname__", "").rpartition(".")[0]
-    if not isinstance(function, types.FunctionType) or not owner or owner.endswith("<locals>"):
+    """Whether a function, with what is wrapped around it, stands in a class body and takes ``self``."""
+    inner = innermost(function)
+    owner = getattr(inner, "__qualname__", "").rpartition(".")[0]
+    if not isinstance(inner, types.FunctionType) or not owner or owner.endswith("<locals>"):
         return False
     return next(iter(inspect.signature(function).parameters), "") in ("self", "cls")
 

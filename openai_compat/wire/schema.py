@@ -7,6 +7,7 @@ import decimal
 import enum
 import inspect
 import operator
+import os
 import pathlib
 import typing
 from collections import abc
@@ -258,7 +259,9 @@ class _Reader:
         if str(origin).rpartition(".")[2] in _QUALIFIERS:
             return self.node(args[0])
         if isinstance(hint, typing.TypeVar):
-            return self.node(hint.__bound__ or Any)
+            return self.node(_meant_by(hint))
+        if hint is typing.LiteralString:
+            return Scalar(str)
         if origin is Annotated:
             return self._annotated(args[0], args[1:])
         if hint in (Any, object):
@@ -368,8 +371,10 @@ class _Reader:
         if issubclass(cls, enum.Enum):
             listed = [(member.value, member) for member in cls]
             return Choice(listed, cls.__name__, _own_doc(cls))
-        if issubclass(cls, pathlib.PurePath):
-            return Custom(cls, {"type": "string", "format": "path"})
+        if issubclass(cls, (pathlib.PurePath, os.PathLike)):
+            return Custom(
+                cls if issubclass(cls, pathlib.PurePath) else pathlib.Path, {"type": "string", "format": "path"}
+            )
         if issubclass(cls, tuple) and hasattr(cls, "_fields"):
             return self._named_tuple(hint, cls, key)
         if has_fields(cls):
@@ -433,6 +438,12 @@ class _Reader:
             for name, annotation, required, default in hint.parameters
         )
         return made
+
+
+def _meant_by(variable: typing.TypeVar) -> Any:
+    if variable is typing.AnyStr:
+        return str
+    return typing.Union[variable.__constraints__] if variable.__constraints__ else variable.__bound__ or Any  # noqa: UP007
 
 
 def _listed(hint: Any) -> Iterator[tuple[Any, Any]]:

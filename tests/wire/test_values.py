@@ -9,6 +9,7 @@ import functools
 import json
 import math
 import operator
+import os
 import pathlib
 import random
 import typing
@@ -475,6 +476,26 @@ def test_types_of_pydantics_are_checked_by_it(hint: Any, value: Any, shown: str,
     assert str(TypeSchema(cls).convert({"x": value}).x) == shown
     with pytest.raises(ValidationError, match=r"^\$\.x: ([a-z][a-z ]|UUID)"):
         TypeSchema(cls).convert({"x": misfit})
+
+
+Few = typing.TypeVar("Few", int, str)
+
+
+@pytest.mark.parametrize(
+    ("hint", "value", "made"),
+    [
+        (Few, "a", "a"),
+        (typing.AnyStr, "YWJj", "YWJj"),
+        (typing.LiteralString, "a", "a"),
+        (os.PathLike, "a", pathlib.Path("a")),
+        (str | os.PathLike[str], "a", "a"),
+    ],
+    ids=str,
+)
+def test_what_stands_for_other_types(hint: Any, value: Any, made: Any) -> None:
+    assert TypeSchema(hint).convert(value) == made
+    with pytest.raises(ValidationError):
+        TypeSchema(hint).convert(1.5)
 
 
 # Names
