@@ -148,7 +148,7 @@ def tool(function: Any = None, /, **options: Any) -> Any:
 _HEADINGS = "Args|Arguments|Params|Parameters"
 _OTHERS = rf"(?:Keyword|Other|Optional) (?:{_HEADINGS})"
 _FIELDS = r":(?:param|type|returns?|rtype|raises?)\b"
-_MORE = "Returns|Raises|Yields|Examples?|Attributes|Notes?"
+_MORE = "Returns|Raises|Yields|Examples?|Attributes|Notes?|See Also|References"
 # A heading stands alone on its line: "Notes: it is slow." is prose.
 _SECTION = re.compile(
     rf"\n[ \t]*(?:(?:{_HEADINGS}|{_OTHERS}|{_MORE})[ \t]*(?::[ \t]*(?=\n|\Z)|\n[ \t]*-{{3,}})|{_FIELDS})"
@@ -224,6 +224,8 @@ def _documentation(function: Any) -> tuple[str, dict[str, str]]:
         for item in parsed.params:
             for name in item.arg_name.split(","):
                 described.setdefault(name.strip(" *"), _joined(item.description or ""))
+    if not described and _OF_PARAMETERS.search("\n" + text):
+        return _joined(text), {}  # in a style that is not known: "name - what it is"
     return plain, described
 
 

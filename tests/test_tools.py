@@ -412,6 +412,8 @@ def test_a_docstring_that_is_no_text_is_none() -> None:
 
 
 DOCSTRINGS: dict[str, tuple[str, str, dict[str, str]]] = {
+    "dashes-for-colons": ("Add.\n\nArgs:\n    a - One.", "Add.\n\nArgs: a - One.", {}),
+    "see-also": ("Add.\n\nSee Also\n--------\nother : That.", "Add.", {}),
     "several-names": (
         "Add.\n\nParameters\n----------\na, b : int\n    Numbers.",
         "Add.",
