@@ -58,6 +58,8 @@ class Output:
             raw = RawSchema(response_type)
             self.schema, self._convert = raw.schema, raw.convert
             self._strict = strict or raw.strict
+            if self._strict:
+                check_limits(self.schema)
             return
         typed = TypeSchema(response_type, strict=strict)
         self._convert = typed.convert

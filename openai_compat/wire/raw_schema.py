@@ -62,9 +62,10 @@ class RawSchema:
             _check_references(self._made(), specification)
         except Exception as error:  # SchemaError, or what jsonschema itself stumbles over
             raise ConfigurationError(f"response_type is no JSON Schema: {getattr(error, 'message', error)}") from error
-        if isinstance(self.schema, dict) and self.schema and not self.schema.keys() & {*kind.VALIDATORS, *_WORDS}:
+        unknown = _unknown(self.schema, kind.VALIDATORS) if isinstance(self.schema, dict) else []
+        if unknown and not self.schema.keys() & kind.VALIDATORS.keys():
             raise ConfigurationError(
-                f"response_type is a dict without any keyword of JSON Schema: {', '.join(map(repr, self.schema))}"
+                f"response_type is a dict that JSON Schema has no keywords for: {', '.join(map(repr, unknown))}"
             )
 
     def convert(self, value: Any) -> Any:
@@ -88,13 +89,17 @@ class RawSchema:
         return self._kind(self._prepared, registry=self._registry, format_checker=_Check(self._patterns, self._formats))
 
 
+def _unknown(schema: Any, validators: Mapping[str, Any]) -> list[str]:
+    return [word for word in schema if word not in validators and word not in _WORDS and not word.startswith("x-")]
+
+
 def _unwrapped(schema: Mapping[str, Any] | bool) -> tuple[Any, bool]:
     """A schema out of the object that OpenAI puts around it, and whether that says ``strict``."""
     if not isinstance(schema, Mapping):
         return schema, False
     if schema.keys() == {"type", "json_schema"} and isinstance(schema["json_schema"], Mapping):
         schema = schema["json_schema"]
-    if "schema" in schema and schema.keys() <= {"name", "description", "schema", "strict"}:
+    if isinstance(schema.get("schema"), Mapping) and schema.keys() <= {"name", "description", "schema", "strict"}:
         return dict(schema["schema"]), schema.get("strict") is True
     return dict(schema), False
 

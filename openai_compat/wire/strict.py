@@ -63,12 +63,12 @@ def _parts(schema: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     """A schema, and those within it."""
     yield schema
     for inner in (*_inner(schema), *schema.get("$defs", {}).values()):
-        yield from _parts(inner)
+        yield from _parts(inner if isinstance(inner, Mapping) else {})
 
 
 def _inner(schema: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    items = [schema["items"]] if "items" in schema else []
-    return [*schema.get("properties", {}).values(), *schema.get("anyOf", ()), *items]
+    inner = [*schema.get("properties", {}).values(), *schema.get("anyOf", ()), schema.get("items")]
+    return [part for part in inner if isinstance(part, Mapping)]  # a user's may be true or false
 
 
 def _depth(schema: Mapping[str, Any], definitions: Mapping[str, Any], known: dict[str, int]) -> int:

@@ -286,14 +286,24 @@ def test_an_output_is_made_once() -> None:
         ({"items": {"anyOf": [{"$ref": "#nowhere"}]}}, "leads nowhere"),
         ({"$ref": "http://127.0.0.1:1/schema.json"}, "leads nowhere"),
         # What would check nothing.
-        ({"name": str}, "without any keyword of JSON Schema: 'name'"),
-        ({"nmae": {"type": "string"}, "age": {"type": "integer"}}, "without any keyword of JSON Schema: 'nmae', 'age'"),
-        ({"type": "json_schema", "json_schema": {"name": "x"}}, "without any keyword"),
+        ({"name": str}, "that JSON Schema has no keywords for: 'name'"),
+        ({"title": "A", "schema": {"type": "integer"}}, "no keywords for: 'schema'"),
+        ({"name": "a", "description": "b"}, "no keywords for: 'name'"),
+        ({"name": "a", "schema": "b"}, "no keywords for: 'name', 'schema'"),
+        ({"nmae": {"type": "string"}, "age": {"type": "integer"}}, "no keywords for: 'nmae', 'age'"),
+        ({"type": "json_schema", "json_schema": {"name": "x"}}, "no keywords for: 'name'"),
     ],
 )
 def test_what_is_no_type_is_told(response_type: Any, message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         Output.of(response_type)
+
+
+def test_a_schema_of_ones_own_in_strict_mode_has_its_limits() -> None:
+    schema = {"properties": {f"p{at}": True for at in range(5001)}, "items": False, "$defs": {"a": True}}
+    assert Output(schema).schema == schema
+    with pytest.raises(ConfigurationError, match="at most 5,000 properties"):
+        Output({"name": "many", "schema": schema, "strict": True})
 
 
 def test_a_schema_nested_too_deeply_is_told() -> None:
