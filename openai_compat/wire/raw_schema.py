@@ -19,7 +19,14 @@ MAX_STEPS = 300_000
 
 _MAPS = frozenset(["$defs", "definitions", "dependencies", "dependentSchemas", "patternProperties", "properties"])
 _LITERALS = frozenset(["const", "default", "enum", "examples"])
-_WORDS = frozenset(["$comment", "$id", "$schema", "default", "description", "examples", "id", "title", *_MAPS])
+# What says something of a value but refuses none by itself.
+_WORDS = frozenset(
+    [
+        *("$anchor", "$comment", "$dynamicAnchor", "$id", "$recursiveAnchor", "$schema", "$vocabulary", "id", *_MAPS),
+        *("additionalItems", "contentEncoding", "contentMediaType", "contentSchema", "default", "deprecated"),
+        *("description", "else", "examples", "maxContains", "minContains", "readOnly", "then", "title", "writeOnly"),
+    ]
+)
 
 
 class RawSchema:

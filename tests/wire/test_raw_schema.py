@@ -148,6 +148,9 @@ def test_a_check_that_takes_too_much_is_given_up(monkeypatch: pytest.MonkeyPatch
         schema.convert(list(range(1000, 1200)))
 
 
-@pytest.mark.parametrize("schema", [{}, {"title": "Anything"}, {"description": "x", "type": "object"}, {"$defs": {}}])
+@pytest.mark.parametrize(
+    "schema",
+    [{}, {"title": "Anything"}, {"then": False}, {"x-mine": 1}, {"description": "x", "type": "object"}, {"$defs": {}}],
+)
 def test_a_schema_that_says_little_is_one(schema: Any) -> None:
     assert RawSchema(schema).convert({"a": 1}) == {"a": 1}
