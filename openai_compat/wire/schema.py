@@ -255,7 +255,7 @@ class _Reader:
         if hasattr(hint, "__supertype__"):  # a NewType
             return self.node(hint.__supertype__)
         if type(cls).__name__ == "TypeAliasType":
-            return self._alias(hint, cls, args)
+            return self._alias(hint, cls)
         if str(origin).rpartition(".")[2] in _QUALIFIERS:
             return self.node(args[0])
         if isinstance(hint, typing.TypeVar):
@@ -279,14 +279,13 @@ class _Reader:
     def _union(self, members: Sequence[Node]) -> Node:
         return members[0] if len(members) == 1 else AnyOf(members)
 
-    def _alias(self, hint: Any, alias: Any, args: tuple[Any, ...]) -> Node:
+    def _alias(self, hint: Any, alias: Any) -> Node:
         key = repr(hint), id(alias)
         if key in self._aliases:
             self._aliases[key].used = True
             return self._aliases[key]
         named = self._aliases[key] = Named(str(hint))
-        value = _filled_in(value_of(alias), dict(zip(alias.__type_params__, args, strict=False)))
-        named.inner = self.node(value)
+        named.inner = self.node(_aliased(hint))
         del self._aliases[key]
         return named if named.used else named.inner
 
@@ -324,9 +323,9 @@ class _Reader:
         """A type within bounds; those of a union bind the members that have such bounds."""
         if hasattr(hint, "__supertype__"):
             return self._bounded(hint.__supertype__, bounds)
-        if type(hint).__name__ == "TypeAliasType":
-            return self._bounded(value_of(hint), bounds)
         origin, args = typing.get_origin(hint), typing.get_args(hint)
+        if type(origin or hint).__name__ == "TypeAliasType":
+            return self._bounded(_aliased(hint), bounds)
         meta = msgspec.Meta(**bounds)
         if origin is Annotated:
             return self._annotated(args[0], [*args[1:], meta])
@@ -440,9 +439,17 @@ class _Reader:
         return made
 
 
-def _meant_by(variable: typing.TypeVar) -> Any:
+def _aliased(hint: Any) -> Any:
+    """What an alias stands for, with its own type variables replaced."""
+    alias = typing.get_origin(hint) or hint
+    return _filled_in(value_of(alias), dict(zip(alias.__type_params__, typing.get_args(hint), strict=False)))
+
+
+def _meant_by(variable: Any) -> Any:
     if variable is typing.AnyStr:
         return str
+    if hasattr(variable, "has_default") and variable.has_default():  # since Python 3.13
+        return variable.__default__
     return typing.Union[variable.__constraints__] if variable.__constraints__ else variable.__bound__ or Any  # noqa: UP007
 
 
@@ -507,4 +514,5 @@ def _filled_in(hint: Any, given: Mapping[Any, Any]) -> Any:
     if isinstance(hint, typing.TypeVar):
         return given.get(hint, hint)
     variables = getattr(hint, "__parameters__", ()) if typing.get_origin(hint) else ()
-    return hint[tuple(given.get(variable, Any) for variable in variables)] if variables else hint
+    filled = (given.get(each, each if isinstance(each, typing.TypeVar) else Any) for each in variables)
+    return hint[tuple(filled)] if variables else hint

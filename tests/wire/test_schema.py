@@ -1121,7 +1121,9 @@ METHODS: dict[str, tuple[Any, bool]] = {
     "static-method": (Weather.told, False),
     "callable": (Weather(), False),
     "class": (Weather, False),
-    "partial": (functools.partial(Weather.now), False),
+    "partial": (functools.partial(Weather.now), True),
+    "cached": (functools.lru_cache(Weather.now), True),
+    "partial-of-an-instance": (functools.partial(Weather.now, Weather()), False),
     "builtin": (len, False),
     "nothing": (None, False),
 }

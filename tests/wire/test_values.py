@@ -12,6 +12,7 @@ import operator
 import os
 import pathlib
 import random
+import sys
 import typing
 import uuid
 from collections.abc import Callable
@@ -496,6 +497,90 @@ def test_what_stands_for_other_types(hint: Any, value: Any, made: Any) -> None:
     assert TypeSchema(hint).convert(value) == made
     with pytest.raises(ValidationError):
         TypeSchema(hint).convert(1.5)
+
+
+ELEMENT = typing.TypeVar("ELEMENT", bound=int)
+OTHER = typing.TypeVar("OTHER")
+
+
+@dataclass
+class Several(typing.Generic[ELEMENT]):
+    items: list[ELEMENT]
+    one: dict[str, ELEMENT] = field(default_factory=dict)
+
+
+Maybe = TypeAliasType("Maybe", list[OTHER] | None, type_params=(OTHER,))
+
+
+@pytest.mark.parametrize(
+    ("hint", "fits", "misfit"),
+    [
+        (Several, {"items": [1]}, {"items": ["a"]}),
+        (Several, {"items": [], "one": {"a": 1}}, {"items": [], "one": {"a": "b"}}),
+        (Several[bool], {"items": [True]}, {"items": [1]}),
+        (Annotated[Maybe[int], Meta(min_length=2)], [1, 2], [1]),
+        (Annotated[Maybe[int], Meta(min_length=2)], None, ["a", "b"]),
+        (list[ELEMENT], [1], ["a"]),
+    ],
+    ids=str,
+)
+def test_bounds_of_type_variables_are_kept(hint: Any, fits: Any, misfit: Any) -> None:
+    TypeSchema(hint).convert(fits)
+    with pytest.raises(ValidationError):
+        TypeSchema(hint).convert(misfit)
+
+
+# Statements of newer Pythons, with the type, what fits, and what does not.
+STATEMENTS: dict[str, tuple[tuple[int, int], str, str, Any, Any]] = {
+    "alias": ((3, 12), "type Nights = Annotated[int, Meta(ge=1)]", "Nights", 1, 0),
+    "alias-within-bounds": ((3, 12), "type Whole = int", "Annotated[Whole, Meta(ge=1)]", 1, 0),
+    "alias-that-holds-itself": ((3, 12), "type Tree = int | list[Tree]", "Tree", [1, [2]], [1, ["a"]]),
+    "aliases-of-each-other": ((3, 12), "type One = int | Two\ntype Two = list[One]", "One", [[1]], [["a"]]),
+    "alias-with-a-variable": ((3, 12), "type Some[T] = list[T] | None", "Some[Some[int]]", [[1], None], [["a"]]),
+    "alias-of-pairs": (
+        (3, 12),
+        "type Pairs[T] = tuple[T, Pairs[T]] | None",
+        "Pairs[int]",
+        [1, [2, None]],
+        [1, ["a", None]],
+    ),
+    "alias-of-what-comes-later": ((3, 12), "type Ahead = list[Behind]\ntype Behind = int", "Ahead", [1], ["a"]),
+    "class-with-a-bound": (
+        (3, 12),
+        "class Holder[T: int](msgspec.Struct):\n  x: list[T]",
+        "Holder",
+        {"x": [1]},
+        {"x": ["a"]},
+    ),
+    "class-with-choices": ((3, 12), "@attrs.frozen\nclass Of[T: (int, str)]:\n  x: T", "Of", {"x": "a"}, {"x": 0.5}),
+    "class-that-holds-itself": (
+        (3, 12),
+        "@dataclass\nclass Chain[T]:\n  x: T\n  next: 'Chain[T] | None' = None",
+        "Chain[int]",
+        {"x": 1, "next": {"x": 2}},
+        {"x": 1, "next": {"x": "a"}},
+    ),
+    "variable-with-a-default": ((3, 13), "type Listed[T = int] = list[T]", "Listed", [1], ["a"]),
+    "read-only": (
+        (3, 13),
+        "class Told(typing.TypedDict):\n  x: typing.ReadOnly[typing.NotRequired[int]]",
+        "Told",
+        {},
+        {"x": "a"},
+    ),
+}
+
+
+@pytest.mark.parametrize(("python", "source", "hint", "fits", "misfit"), STATEMENTS.values(), ids=STATEMENTS)
+def test_statements_of_newer_pythons(python: tuple[int, int], source: str, hint: str, fits: Any, misfit: Any) -> None:
+    if sys.version_info < python:
+        pytest.skip(f"a statement of Python {python[0]}.{python[1]}")
+    names = dict(globals())
+    exec(source, names)
+    made = TypeSchema(eval(hint, names))
+    made.convert(fits)
+    with pytest.raises(ValidationError):
+        made.convert(misfit)
 
 
 # Names
