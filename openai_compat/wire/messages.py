@@ -119,7 +119,8 @@ class ToolCall:
     """A call that the model asks for.
 
     ``arguments`` is the decoded object, or None where no JSON object can be had: then ``invalid`` is True and
-    ``arguments_json`` the text as it came. Of a call of type ``"custom"`` that text is its ``input``, which is no JSON.
+    ``arguments_json`` the text as it came; a call that is made here need not give it. Of a call of type ``"custom"``
+    that text is its ``input``, which is no JSON.
     ``extra`` holds what the server sent with the call, for echoing; it never stands in for what is named here.
     """
 
@@ -130,6 +131,10 @@ class ToolCall:
     invalid: bool = False
     type: str = "function"
     extra: Mapping[str, Any] = attrs.field(factory=dict)
+
+    def __attrs_post_init__(self) -> None:
+        if self.arguments and self.arguments_json == "{}":
+            object.__setattr__(self, "arguments_json", _arguments_text(self.arguments))
 
     @classmethod
     def from_wire(cls, value: Mapping[str, Any]) -> ToolCall:

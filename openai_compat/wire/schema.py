@@ -7,7 +7,6 @@ import decimal
 import enum
 import inspect
 import operator
-import os
 import pathlib
 import typing
 from collections import abc
@@ -236,6 +235,7 @@ _COLLECTIONS: dict[Any, Any] = {
 }
 _QUALIFIERS = ("Required", "NotRequired", "ReadOnly", "Final", "ClassVar")
 _UNSET = type(msgspec.UNSET)
+_PATH = {"type": "string", "format": "path"}
 
 
 class _Reader:
@@ -370,10 +370,8 @@ class _Reader:
         if issubclass(cls, enum.Enum):
             listed = [(member.value, member) for member in cls]
             return Choice(listed, cls.__name__, _own_doc(cls))
-        if issubclass(cls, (pathlib.PurePath, os.PathLike)):
-            return Custom(
-                cls if issubclass(cls, pathlib.PurePath) else pathlib.Path, {"type": "string", "format": "path"}
-            )
+        if issubclass(cls, pathlib.PurePath) or (cls.__module__, cls.__name__) == ("os", "PathLike"):
+            return Custom(cls if issubclass(cls, pathlib.PurePath) else pathlib.Path, _PATH)
         if issubclass(cls, tuple) and hasattr(cls, "_fields"):
             return self._named_tuple(hint, cls, key)
         if has_fields(cls):

@@ -144,6 +144,15 @@ def test_row_15_usage_adds_what_was_reported() -> None:
 CALL = ToolCall(id="a", name="f", arguments={"x": 1}, arguments_json='{"x": 1}')
 
 
+def test_the_arguments_of_a_call_that_is_made_here_are_sent() -> None:
+    call = ToolCall(id="a", name="f", arguments={"day": "2024-02-29", "of": [1, None]})
+    assert call.to_wire()["function"]["arguments"] == '{"day":"2024-02-29","of":[1,null]}'
+    assert ToolCall.from_wire(call.to_wire()) == call
+    assert ToolCall(id="a", name="f").to_wire()["function"]["arguments"] == "{}"
+    with pytest.raises(TypeError, match="object has no JSON form"):
+        ToolCall(id="a", name="f", arguments={"a": object()})
+
+
 def test_a_call_on_the_wire() -> None:
     assert CALL.to_wire() == {"id": "a", "type": "function", "function": {"name": "f", "arguments": '{"x": 1}'}}
 

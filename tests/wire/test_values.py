@@ -530,6 +530,18 @@ def test_bounds_of_type_variables_are_kept(hint: Any, fits: Any, misfit: Any) ->
         TypeSchema(hint).convert(misfit)
 
 
+class Place:
+    """Not a path itself, though it has one."""
+
+    def __fspath__(self) -> str:
+        return "a"
+
+
+def test_a_class_with_a_path_is_not_made_a_path_of() -> None:
+    with pytest.raises(ConfigurationError, match="Place'> is not supported"):
+        TypeSchema(Place)
+
+
 # Statements of newer Pythons, with the type, what fits, and what does not.
 STATEMENTS: dict[str, tuple[tuple[int, int], str, str, Any, Any]] = {
     "alias": ((3, 12), "type Nights = Annotated[int, Meta(ge=1)]", "Nights", 1, 0),
