@@ -112,11 +112,11 @@ def messages_of(body: bytes) -> str:
 def test_what_is_echoed(case: Case) -> None:
     streamed = case.call == "stream"
     events: list[Any] = []
+    # A dispatcher is asked only for what was offered.
+    offered = [ToolSpec(name) for name in dict.fromkeys(call["name"] for call in case.expect["tool_calls"])]
     last = stream_reply("done") if streamed else chat_reply("done")
     with ReplayServer([reply_of(case), last]) as server, Client(f"{server.url}/v1", model="m-1") as client:
-        answer = client.run_tools(
-            "hi", tools=[ToolSpec("weather")], dispatcher=Recorder(), sink=events.append if streamed else None
-        )
+        answer = client.run_tools("hi", tools=offered, dispatcher=Recorder(), sink=events.append if streamed else None)
     assert answer.text == "done"
     assert messages_of(server.requests[1].body) == ECHOES[case.id]
     assert [event.done for event in events].count(True) == 2 * streamed, "the sink hears every round"
