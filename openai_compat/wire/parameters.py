@@ -119,7 +119,8 @@ def _names_around(function: Any) -> dict[str, Any]:
 def _names_inside(made: Any) -> dict[str, Any]:
     """What a class or a function that was made in a function may name: itself, and what is there while that runs."""
     place, _, name = str(getattr(made, "__qualname__", "")).rpartition(".<locals>.")
-    names = {name: made}
+    # Python 3.12 does not look for a class's own type parameters in annotations that are text.
+    names = {name: made} | {variable.__name__: variable for variable in getattr(made, "__type_params__", ())}
     frame = sys._getframe() if place else None
     while frame is not None:
         if frame.f_code.co_qualname == place and frame.f_globals.get("__name__") == made.__module__:
