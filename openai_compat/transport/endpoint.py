@@ -29,6 +29,20 @@ def _ascii_host(host: str) -> str:
     return host
 
 
+def _taken_apart(base_url: str) -> tuple[str, tuple[str, str] | None, str]:
+    """A URL without what may be secret in it; its user and password; its query."""
+    address, _, query = base_url.strip().partition("#")[0].partition("?")
+    scheme, separator, rest = address.partition("://") if "://" in address else ("", "", address)
+    authority, slash, path = rest.partition("/")
+    login, at, authority = authority.rpartition("@")
+    user, _, password = login.partition(":")
+    return (
+        f"{scheme}{separator}{authority}{slash}{path}",
+        (Masked(unquote(user)), Masked(unquote(password))) if at else None,
+        Masked(quote(query, _URL)) if query else "",
+    )
+
+
 class Endpoint(NamedTuple):
     """Where the API is: ``base`` without a trailing slash, ``query`` as given with it, ``userinfo`` taken out.
 
@@ -55,37 +69,35 @@ class Endpoint(NamedTuple):
         """
         if not isinstance(base_url, str) or not base_url.strip():
             raise ConfigurationError("no base URL: give one such as 'http://localhost:11434/v1'")
+        base_url = Masked(base_url)  # this frame may be shown with an error
+        bare, userinfo, query = _taken_apart(base_url)
         try:
-            parts = urlsplit(base_url.strip())
+            parts = urlsplit(bare)
             host = _ascii_host(parts.hostname or "")
         except ValueError:
             host = ""
         if not host or parts.scheme not in ("http", "https"):
-            shown = base_url.strip().rpartition("@")[2]
             raise ConfigurationError(
                 f"the base URL must begin with http:// or https:// and name a host, as in 'http://localhost:11434/v1', "
-                f"not {shown!r}"
+                f"not {bare!r}"
             )
         try:
             port = parts.port
-        except ValueError as error:
-            raise ConfigurationError(f"the base URL has a bad port: {error}") from None
+        except ValueError:
+            raise ConfigurationError("the base URL has a bad port: it must be a number from 0 to 65535") from None
         path = quote(parts.path.rstrip("/"), _URL)
         guessed = api_path is None and not path
         path = "/".join(segment for segment in path.split("/") if segment != ".")
         for tail in ("/chat/completions", "/embeddings", "/models"):
             path = path.removesuffix(tail)
         path += "/v1" if guessed else f"/{api_path.strip('/')}" if api_path else ""
-        userinfo, at, netloc = parts.netloc.rpartition("@")
-        if not netloc.isascii():
-            netloc = host if port is None else f"{host}:{port}"
-        user, _, password = userinfo.partition(":")
+        netloc = parts.netloc if parts.netloc.isascii() else host if port is None else f"{host}:{port}"
         return cls(
             base=f"{parts.scheme}://{netloc}{path}",
-            host=host,
+            host=host.replace("%25", "%"),
             port=port,
-            query=quote(parts.query, _URL),
-            userinfo=(Masked(unquote(user)), Masked(unquote(password))) if at else None,
+            query=query,
+            userinfo=userinfo,
             guessed=guessed,
         )
 
@@ -107,7 +119,8 @@ class Endpoint(NamedTuple):
     def url(self, path: str, query: Mapping[str, str] | None = None) -> str:
         """The URL of a path below the base."""
         joined = "&".join(part for part in (self.query, urlencode(query or {})) if part)
-        return f"{self.base}{path}" + (f"?{joined}" if joined else "")
+        url = f"{self.base}{path}" + (f"?{joined}" if joined else "")
+        return Masked(url) if self.query else url  # which may hold a key
 
     def at_root(self) -> Endpoint:
         """The same server without the ``/v1`` that was guessed."""

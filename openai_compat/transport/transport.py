@@ -160,7 +160,7 @@ class Transport:
         pool = self._pool_of(endpoint)
         route = pool.route
         url = endpoint.url(path, query)
-        target = url if route.absolute else url[url.index("/", 8) :]
+        target = url if route.absolute else type(url)(url[url.index("/", 8) :])
         head = dict(headers)
         if route.absolute:
             head.update(route.proxy_headers)
