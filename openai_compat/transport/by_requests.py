@@ -15,7 +15,6 @@ from typing import Any
 import requests
 from requests.adapters import HTTPAdapter
 
-from ..deadline import CancelToken
 from ..errors import APIConnectionError, ResponseParseError
 from . import failures
 from .clock import Clock
@@ -23,7 +22,7 @@ from .endpoint import Endpoint
 from .exchange import INFLATION_FROM, MAX_INFLATION, READ_SIZE
 from .lease import Borrowed, Opening, close_sockets
 from .route import SYSTEM, Route
-from .visible import untouched
+from .visible import original, untouched
 
 
 class Sessions:
@@ -100,17 +99,25 @@ def send(
     # Recorders write down what they see, and cannot write what is masked.
     plain = dict(headers) if untouched() else {name: str(value) for name, value in headers.items()}
     request = requests.Request(method, url, data=content, headers=plain, auth=auth)
-    prepared = session.prepare_request(request)
-    timeout = (deadline.within(deadline.timeout.connect), deadline.within(deadline.timeout.first_token))
-    if 0.0 in timeout:
+    connect, first_token = deadline.within(deadline.timeout.connect), deadline.within(deadline.timeout.first_token)
+    if 0.0 in (connect, first_token):
         raise clock.error()
-    with Opening(deadline.cancel) as opening, _watched(session, prepared, opening, deadline.cancel, settings):
+    limit = None if connect is None or first_token is None else deadline.within(connect + first_token)
+    # When the connection is there cannot be seen from here.
+    clock.enter("first_token", deadline.timeout.first_token)
+    options = {"stream": True, "allow_redirects": False, "timeout": (connect, first_token), **settings}
+    with Opening(deadline.cancel) as opening:
+        opening.end_in(limit)
         try:
-            response = session.send(prepared, stream=True, allow_redirects=False, timeout=timeout, **settings)
+            response = _sent(session, request, options, opening)
         except BaseException as error:
             close_sockets(error)
             raise
     reading = ReadByRequests(response, clock)
+    if opening.late:
+        # http.client takes a head that ends early for a whole one.
+        reading.close()
+        raise TimeoutError
     if response.status_code < 200:
         # The answer is still to come, and would be read as the next one's.
         reading.close()
@@ -124,16 +131,25 @@ def send(
 _opening: contextvars.ContextVar[Opening | None] = contextvars.ContextVar("openai_compat opening", default=None)
 
 
+def _sent(
+    session: requests.Session, request: requests.Request, options: dict[str, Any], opening: Opening
+) -> requests.Response:
+    prepared = session.prepare_request(request)
+    with _watched(session, prepared, opening, options):
+        if original(type(session).request):
+            return session.send(prepared, **options)
+        # A session that logs in there, or a trace. What the environment says of proxies has been read.
+        options["proxies"] = {"no_proxy": "*", **(options.get("proxies") or {})}
+        asked: dict[str, Any] = {name: getattr(request, name) for name in ("method", "url", "data", "headers", "auth")}
+        return session.request(**asked, **options)
+
+
 @contextlib.contextmanager
 def _watched(
-    session: requests.Session,
-    prepared: requests.PreparedRequest,
-    opening: Opening,
-    cancel: CancelToken | None,
-    settings: Mapping[str, Any],
+    session: requests.Session, prepared: requests.PreparedRequest, opening: Opening, settings: Mapping[str, Any]
 ) -> Iterator[None]:
     """While a request is sent, the opening knows which connection of urllib3's it is sent over, so as to end it."""
-    if cancel is None:
+    if not opening.ends:
         yield
         return
     _watch_pool(session, prepared, settings)
@@ -163,6 +179,7 @@ def _watch_pool(session: requests.Session, prepared: requests.PreparedRequest, s
         connection = type(reference())._get_conn(reference(), *args, **kwargs)  # type: ignore[union-attr]
         if (opening := _opening.get()) is not None:
             opening.hold(connection)
+            _watch_connection(connection)
         return connection
 
     def put_conn(connection: Any) -> Any:
@@ -171,6 +188,21 @@ def _watch_pool(session: requests.Session, prepared: requests.PreparedRequest, s
         return type(reference())._put_conn(reference(), connection)  # type: ignore[union-attr]
 
     pool._get_conn, pool._put_conn = get_conn, put_conn
+
+
+def _watch_connection(connection: Any) -> None:
+    """Have a connection tell the opening of its thread which socket it gives to TLS, which takes it out of sight."""
+    if "_new_conn" in vars(connection) or not hasattr(type(connection), "_new_conn"):
+        return
+    reference = weakref.ref(connection)
+
+    def new_conn() -> Any:
+        sock = type(reference())._new_conn(reference())  # type: ignore[union-attr]
+        if (opening := _opening.get()) is not None:
+            opening.use_spare(sock)
+        return sock
+
+    connection._new_conn = new_conn
 
 
 def keep_authorization(request: Any) -> Any:

@@ -154,10 +154,13 @@ def _is_timeout(error: BaseException) -> bool:
 
 def _timeout(chain: list[BaseException], clock: Clock, endpoint: Endpoint, provider: str) -> APITimeoutError:
     """A limit that was reached: one of ours, or one that an adapter or the socket module has."""
-    if clock.passed():
-        return clock.error()
     # On requests' own way the clock cannot see when the connection is there.
     connecting = any("Connect" in type(item).__name__ for item in chain)
+    if clock.passed() and not (connecting and clock.phase == "first_token"):
+        return clock.error()
+    if clock.phase == "first_token" and clock.passed("connect"):
+        # urllib3 calls a handshake that takes too long a read.
+        connecting = connecting or any(type(item).__module__.startswith("requests.") for item in chain)
     waiting: Phase = "connect" if connecting else "first_token" if clock.phase == "connect" else clock.phase
     phase: Phase = "total" if clock.deadline.left == 0.0 else waiting
     if clock.passed(phase):

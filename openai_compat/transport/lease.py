@@ -62,6 +62,8 @@ def shut_down(sock: socket.socket) -> None:
     with contextlib.suppress(OSError, TypeError):
         if kind is not None:
             kind.shutdown(sock, socket.SHUT_RDWR)
+        elif "shutdown" in getattr(sock, "__dict__", ()):  # eventlet's have their own each, those of mocks none
+            sock.shutdown(socket.SHUT_RDWR)
 
 
 _OPTIONS = (
@@ -223,13 +225,22 @@ class Opening:
     """The time in which a connection is opened on this thread, before there is a lease.
 
     Cancelling shuts down the socket that is known so far, again and again until the opening is over: it may be about to
-    be waited on, or another may follow.
+    be waited on, or another may follow. So it goes when the time is over: others' limits are for each read, and a byte
+    now and then prolongs them for ever.
+
+    ``late`` says whether the time was over before the end, ``ends`` whether anything can end it.
 
     Args:
         cancel: ends the waiting, from any thread.
+
+    Raises:
+        TimeoutError: it failed because it took longer than ``end_in`` allows.
     """
 
     def __init__(self, cancel: CancelToken | None) -> None:
+        self.late = False
+        self.ends = cancel is not None
+        self._timer: threading.Timer | None = None
         self._cancel = cancel
         self._lock = threading.Lock()
         self._over = False
@@ -249,7 +260,19 @@ class Opening:
             self._cancel.unsubscribe(self._end)
         with self._lock:
             self._over = True
+        if self._timer is not None:
+            self._timer.cancel()
         self._close_spare()
+        if self.late and isinstance(error, Exception):
+            raise TimeoutError from None
+
+    def end_in(self, seconds: float | None) -> None:
+        """From now on it may take so long; None for ever."""
+        if seconds is not None:
+            self.ends = True
+            self._timer = threading.Timer(seconds, self._too_late)
+            self._timer.daemon = True
+            self._timer.start()
 
     def use(self, sock: socket.socket) -> None:
         """The socket that is about to be connected."""
@@ -257,8 +280,10 @@ class Opening:
 
     def use_spare(self, sock: socket.socket) -> None:
         """The connected socket that TLS is about to take over: a second descriptor of it can still be shut down."""
-        if self._cancel is not None:
-            with self._lock:
+        if self.ends:
+            # A mock of a socket has no descriptor.
+            with self._lock, contextlib.suppress(Exception):
+                self._close_spare()
                 self._spare = self._sock = sock.dup()
 
     _spare: socket.socket | None = None
@@ -273,6 +298,11 @@ class Opening:
         with self._lock:
             if self._connection is connection:
                 self._connection = None
+
+    def _too_late(self) -> None:
+        with self._lock:
+            self.late = not self._over
+        self._keep_ending()
 
     def _end(self) -> None:
         threading.Thread(target=self._keep_ending, name="openai_compat cancel", daemon=True).start()
@@ -296,15 +326,17 @@ def dial(address: tuple[str, int], timeout: float | None, opening: Opening) -> s
     """Connect to the first address of a host that answers; the opening knows each socket before it is connected.
 
     Args:
-        timeout: seconds for each address; None for ever.
+        timeout: seconds for all of them; None for ever.
     """
+    ends = None if timeout is None else time.monotonic() + timeout
     failure: OSError = socket.gaierror(socket.EAI_NONAME, "the host has no address")
     for family, kind, protocol, _, where in socket.getaddrinfo(*address, 0, socket.SOCK_STREAM):
         sock = socket.socket(family, kind, protocol)
         try:
-            sock.settimeout(timeout)
+            sock.settimeout(None if ends is None else max(ends - time.monotonic(), 0.001))
             opening.use(sock)
             sock.connect(where)
+            sock.settimeout(timeout)
             return sock
         except OSError as error:
             failure = error

@@ -127,6 +127,8 @@ class Route:
         opened = pool._new_conn()
         opened.timeout = timeout
         opened._new_conn = partial(self._dial, opened, timeout, opening)
+        if self.proxy:
+            opening.end_in(timeout)  # it answers in several steps, each of which could take as long
         try:
             if self.proxy and self.endpoint.secure and not self.proxy.startswith("socks"):
                 pool._prepare_proxy(opened)
@@ -136,7 +138,11 @@ class Route:
             opened.close()
             close_sockets(error)
             raise
-        return Connection(opened.sock, opened)
+        connection = Connection(opened.sock, opened)
+        if opening.late:
+            connection.close()  # what was shut down before its handshake passes for connected
+            raise TimeoutError
+        return connection
 
     def _dial(self, opened: Any, timeout: float | None, opening: Opening) -> socket.socket:
         """The socket of a connection of urllib3's, before any TLS."""

@@ -67,7 +67,7 @@ def untouched() -> bool:
     if loaded != _loaded or len(now) != len(_seen) or any(map(is_not, now, _seen)):
         _spots = _find_spots()
         _loaded, _seen = loaded, [space.get(name) for space, name in _spots]
-        _untouched = all(map(_original, _seen))
+        _untouched = all(map(original, _seen))
     return _untouched
 
 
@@ -83,7 +83,7 @@ def _find_spots() -> list[_Spot]:
     return spots
 
 
-def _original(value: object) -> bool:
+def original(value: object) -> bool:
     """Whether a class or function is defined in the package that it stands in, and is no wrapper."""
     if value is None or isinstance(value, int):
         return not value  # of another version, or a debug level

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import socket
+import threading
 import time
 import zlib
 from collections.abc import Iterator
@@ -89,6 +90,28 @@ def test_a_proxys_reply_that_never_ends(own: bool, cancelled: bool) -> None:
                 proxies={"https": proxy.url},
                 timeout=None if cancelled else SHORT,
             )
+    assert left == [b""]
+
+
+@each_session
+def test_a_handshake_that_is_not_answered_can_be_cancelled(own: bool) -> None:
+    token = CancelToken()
+    left: list[bytes] = []
+
+    def serve() -> None:
+        client, _ = mute.accept()
+        with client:
+            client.settimeout(5)  # less than the limit of a connection
+            client.recv(65536)
+            token.cancel()
+            left.append(client.recv(1))
+
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        server = threading.Thread(target=serve)
+        server.start()
+        with pytest.raises(Cancelled):
+            asked(f"https://127.0.0.1:{mute.getsockname()[1]}", own, token, timeout=60)
+        server.join(20)
     assert left == [b""]
 
 
