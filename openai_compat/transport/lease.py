@@ -243,11 +243,12 @@ class Opening:
         self._timer: threading.Timer | None = None
         self._cancel = cancel
         self._lock = threading.Lock()
-        self._over = False
+        self._over = True  # until it begins
         self._sock: socket.socket | None = None
         self._connection: Any = None
 
     def __enter__(self) -> Opening:
+        self._over = False
         if self._cancel is not None:
             self._cancel.raise_if_cancelled()
             self._cancel.subscribe(self._end)
@@ -268,7 +269,7 @@ class Opening:
 
     def end_in(self, seconds: float | None) -> None:
         """From now on it may take so long; None for ever."""
-        if seconds is not None:
+        if seconds is not None and not self._over:
             self.ends = True
             self._timer = threading.Timer(seconds, self._too_late)
             self._timer.daemon = True
