@@ -650,6 +650,20 @@ def test_an_error_does_not_push_the_end_of_the_answer_out_of_sight(page: Page, s
     expect(page.get_by_role("button", name="Jump to the latest message")).to_be_hidden()
 
 
+def test_a_scroll_event_after_the_page_grew_does_not_stop_following(page: Page, server: ChatServer) -> None:
+    ask(page, server).stream().text("line\n\n" * 60)
+    expect(answer(page)).to_contain_text("line")
+    until(page, AT_END)
+    page.evaluate(
+        """() => {
+          document.getElementById("dock").style.paddingTop = "200px";
+          document.dispatchEvent(new Event("scroll"));
+        }"""
+    )
+    until(page, AT_END)
+    expect(page.get_by_role("button", name="Jump to the latest message")).to_be_hidden()
+
+
 def test_the_keyboard_is_enough(page: Page, server: ChatServer) -> None:
     expect(box(page)).to_be_focused()
     page.reload()
@@ -892,8 +906,15 @@ AT_END = "() => document.documentElement.scrollHeight - innerHeight - scrollY < 
 
 def until(page: Page, condition: str) -> None:
     """Wait for a condition; Playwright's own way is refused by the page's security policy."""
-    frames = f"async () => {{ while (!({condition})()) await new Promise(requestAnimationFrame) }}"
-    page.evaluate(frames)
+    page.evaluate(
+        f"""async () => {{
+          const end = performance.now() + 20_000;
+          while (!({condition})()) {{
+            if (performance.now() > end) throw new Error({condition!r} + " has not come true");
+            await new Promise(requestAnimationFrame);
+          }}
+        }}"""
+    )
 
 
 def test_the_page_follows_a_reader_at_the_end_only(page: Page, server: ChatServer) -> None:

@@ -861,6 +861,7 @@ class Chat {
     this.turn = null; // the AbortController of the answer that is coming
     this.settled = Promise.resolve();
     this.following = true;
+    this.top = scrollY;
     this.listen();
     this.question.value ||= this.kept.text;
     this.grow();
@@ -915,7 +916,12 @@ class Chat {
       this.toEnd();
       this.question.focus({ preventScroll: true });
     });
-    document.addEventListener("scroll", () => this.follow(this.atEnd()));
+    // A scroll event may come after what grew below it: only a reader who moves up stops following.
+    document.addEventListener("scroll", () => {
+      const moved = scrollY - this.top;
+      this.top = scrollY;
+      this.follow(this.atEnd() || (this.following && moved >= 0));
+    });
     new ResizeObserver(() => {
       if (this.turn && this.following) this.toEnd();
       else this.follow(this.following && this.atEnd());
@@ -1151,6 +1157,7 @@ class Chat {
   grow() {
     this.question.style.height = "auto";
     this.question.style.height = `${this.question.scrollHeight}px`;
+    if (this.following) this.toEnd();
   }
 
   atEnd() {
