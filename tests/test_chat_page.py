@@ -656,7 +656,7 @@ def test_a_scroll_event_after_the_page_grew_does_not_stop_following(page: Page, 
     until(page, AT_END)
     page.evaluate(
         """() => {
-          document.getElementById("dock").style.paddingTop = "200px";
+          document.querySelector("textarea").style.height = "300px";
           document.dispatchEvent(new Event("scroll"));
         }"""
     )
