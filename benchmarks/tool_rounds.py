@@ -11,8 +11,8 @@ import time
 from collections.abc import Iterator
 
 from openai_compat import ChatRequest, ChatResponse, Choice, ToolCall, build_body, run_tools_loop, tool
-from openai_compat.tools import Toolbox
-from openai_compat.wire.decode import encode_json
+from openai_compat._json import encode_json
+from openai_compat.tools.tool import Toolbox
 
 ROUNDS = 1000
 REPEATS = 5

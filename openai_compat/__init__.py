@@ -40,8 +40,9 @@ _HOMES = {
     ),
     "client": ("Client",),
     "conversation": ("Conversation", "estimate_tokens"),
-    "deadline": ("CancelToken", "Timeout"),
-    "local": ("LocalServer",),
+    "cancel": ("CancelToken",),
+    "timeouts": ("Timeout",),
+    "local.server": ("LocalServer",),
     "providers": ("PROVIDERS", "Provider"),
     "sinks": (
         "CollectSink",
@@ -53,11 +54,11 @@ _HOMES = {
         "ThreadSink",
         "ThrottleSink",
     ),
-    "mcp": ("mcp_tools",),
+    "tools.mcp": ("mcp_tools",),
     "stream": ("ChatStream", "ParsedStream"),
-    "submit": ("CallFuture",),
-    "tool_loop": ("ToolOptions", "ToolRound", "run_tools_loop", "tool_rounds"),
-    "tools": ("Tool", "ToolDispatcher", "tool"),
+    "futures": ("CallFuture",),
+    "tools.loop": ("ToolOptions", "ToolRound", "run_tools_loop", "tool_rounds"),
+    "tools.tool": ("Tool", "ToolDispatcher", "tool"),
     "wire.accumulate": ("Accumulator",),
     "wire.answer_media": ("Annotation", "AnswerAudio", "AudioDelta"),
     "wire.embeddings": ("EmbeddingResponse", "build_embeddings_body", "parse_embeddings_response"),
@@ -69,7 +70,7 @@ _HOMES = {
     "wire.request": ("ChatRequest", "ToolSpec", "build_body", "build_messages", "build_streaming_body", "tools_json"),
     "wire.retry": ("Attempt", "RetryPolicy"),
     "wire.response": ("ChatResponse", "Choice", "ParsedResponse", "StreamEvent", "ToolCallDelta"),
-    "wire.tool_turns": ("ToolResult",),
+    "wire.tool_results": ("ToolResult",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -161,11 +162,10 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from .cancel import CancelToken as CancelToken
     from .client import Client as Client
     from .conversation import Conversation as Conversation
     from .conversation import estimate_tokens as estimate_tokens
-    from .deadline import CancelToken as CancelToken
-    from .deadline import Timeout as Timeout
     from .errors import APIConnectionError as APIConnectionError
     from .errors import APIError as APIError
     from .errors import APIStatusError as APIStatusError
@@ -191,8 +191,8 @@ if TYPE_CHECKING:
     from .errors import ToolLoopError as ToolLoopError
     from .errors import UnprocessableEntityError as UnprocessableEntityError
     from .errors import redact_error_body as redact_error_body
-    from .local import LocalServer as LocalServer
-    from .mcp import mcp_tools as mcp_tools
+    from .futures import CallFuture as CallFuture
+    from .local.server import LocalServer as LocalServer
     from .providers import PROVIDERS as PROVIDERS
     from .providers import Provider as Provider
     from .sinks import CollectSink as CollectSink
@@ -205,14 +205,15 @@ if TYPE_CHECKING:
     from .sinks import ThrottleSink as ThrottleSink
     from .stream import ChatStream as ChatStream
     from .stream import ParsedStream as ParsedStream
-    from .submit import CallFuture as CallFuture
-    from .tool_loop import ToolOptions as ToolOptions
-    from .tool_loop import ToolRound as ToolRound
-    from .tool_loop import run_tools_loop as run_tools_loop
-    from .tool_loop import tool_rounds as tool_rounds
-    from .tools import Tool as Tool
-    from .tools import ToolDispatcher as ToolDispatcher
-    from .tools import tool as tool
+    from .timeouts import Timeout as Timeout
+    from .tools.loop import ToolOptions as ToolOptions
+    from .tools.loop import ToolRound as ToolRound
+    from .tools.loop import run_tools_loop as run_tools_loop
+    from .tools.loop import tool_rounds as tool_rounds
+    from .tools.mcp import mcp_tools as mcp_tools
+    from .tools.tool import Tool as Tool
+    from .tools.tool import ToolDispatcher as ToolDispatcher
+    from .tools.tool import tool as tool
     from .wire.accumulate import Accumulator as Accumulator
     from .wire.answer_media import Annotation as Annotation
     from .wire.answer_media import AnswerAudio as AnswerAudio
@@ -243,7 +244,7 @@ if TYPE_CHECKING:
     from .wire.response import ToolCallDelta as ToolCallDelta
     from .wire.retry import Attempt as Attempt
     from .wire.retry import RetryPolicy as RetryPolicy
-    from .wire.tool_turns import ToolResult as ToolResult
+    from .wire.tool_results import ToolResult as ToolResult
 
 
 def __getattr__(name: str) -> Any:

@@ -20,13 +20,14 @@ import attrs
 
 from . import __version__
 from ._imports import importing
-from .deadline import CancelToken, Deadline, Timeout
+from ._json import encode_json
+from .cancel import CancelToken
 from .errors import APIStatusError, ConfigurationError, Masked, ResponseShapeError, ResponseTypeError
 from .providers import PROVIDERS, Provider, provider_for_url, provider_named
+from .timeouts import Deadline, Timeout
 from .transport import Call, Endpoint, Reply, Settings, Transport
 from .transport.transport import MAX_RESPONSE_BYTES
 from .wire.accumulate import Accumulator, InlineThink
-from .wire.decode import encode_json
 from .wire.dialect import GENERIC, Dialect, batch_limit
 from .wire.parse import decode_body, parse_response
 from .wire.reasoning import Tag, tag_pairs
@@ -41,12 +42,12 @@ if TYPE_CHECKING:
     import requests
 
     from .conversation import Conversation
-    from .fields import ChatOptions, LoopFields, LoopOptions, StreamOptions
+    from .futures import CallFuture
+    from .params import ChatOptions, LoopFields, LoopOptions, StreamOptions
     from .sinks import Sink
     from .stream import ChatStream, ParsedStream
-    from .submit import CallFuture
-    from .tool_loop import ToolRound
-    from .tools import ToolDispatcher
+    from .tools.loop import ToolRound
+    from .tools.tool import ToolDispatcher
     from .wire.embeddings import EmbeddingResponse
     from .wire.models import Model
     from .wire.output import Output
@@ -508,7 +509,7 @@ class Client:
         thread, and the server sees the connection close. ``sink`` is called on the call's thread.
         """
         with importing:
-            from .submit import CallFuture
+            from .futures import CallFuture
 
         request = self._request(prompt, fields)
         build_body(request)
@@ -595,8 +596,8 @@ class Client:
         ``round.run()``; leave the loop, and they do not.
         """
         with importing:
-            from .tool_loop import ToolOptions, tool_rounds
-            from .tools import Toolbox
+            from .tools.loop import ToolOptions, tool_rounds
+            from .tools.tool import Toolbox
 
         names = [field.name for field in attrs.fields(ToolOptions) if field.name in fields]
         given: dict[str, Any] = dict(fields)
@@ -745,7 +746,7 @@ class Client:
             )
         if fields.get("tools"):
             with importing:
-                from .tools import tool_specs
+                from .tools.tool import tool_specs
 
             fields = {**fields, "tools": tool_specs(fields["tools"])}
         if isinstance(prompt, ChatRequest):
@@ -1008,7 +1009,7 @@ def _encoded(body: dict[str, Any]) -> bytes:
     except UnicodeEncodeError:
         # Half a character, which a model's answer or a file's name may hold.
         with importing:
-            from .wire.json_value import to_json_value
+            from .schema.json_value import to_json_value
 
         return encode_json(to_json_value(body))
     except (TypeError, ValueError, RecursionError) as error:

@@ -17,10 +17,10 @@ from typing import Annotated, Any, TypeVar, overload
 import attrs
 import msgspec
 
+from ._json import NotJSONError, decode_json
 from .errors import ConfigurationError
-from .tool_loop import ToolOptions, ToolRound, tool_rounds
-from .tools import Toolbox, ToolDispatcher
-from .wire.decode import NotJSONError, decode_json
+from .tools.loop import ToolOptions, ToolRound, tool_rounds
+from .tools.tool import Toolbox, ToolDispatcher
 from .wire.messages import CUSTOM, MESSAGE_KEYS, Message, Usage
 from .wire.request import ChatRequest, request_messages
 from .wire.response import ChatResponse, ParsedResponse
@@ -89,12 +89,12 @@ class Conversation:
         self._turn = threading.Lock()
 
     def _repr_html_(self) -> str:
-        from ._html import conversation_html
+        from .display.html import conversation_html
 
         return conversation_html(self)
 
     def _repr_markdown_(self) -> str:
-        from ._html import conversation_markdown
+        from .display.html import conversation_markdown
 
         return conversation_markdown(self)
 

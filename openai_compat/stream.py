@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from .deadline import CancelToken
+from .cancel import CancelToken
 from .errors import APIError, Cancelled, OpenAICompatError
 from .transport import Call, Clock, Reply
 from .wire.accumulate import Accumulator, verdict

@@ -20,8 +20,8 @@ from typing import Any
 import jsonschema
 
 from openai_compat.errors import ConfigurationError
-from openai_compat.wire.raw_schema import RawSchema
-from openai_compat.wire.validation import ValidationError
+from openai_compat.schema.raw_schema import RawSchema
+from openai_compat.schema.validation import ValidationError
 
 DRAFTS = {
     "draft2020-12": jsonschema.Draft202012Validator,

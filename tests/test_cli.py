@@ -22,7 +22,8 @@ import psutil
 import pytest
 from replay import EVENT_STREAM, JSON, ReplayServer, Reply, Request
 
-from openai_compat import cli, local
+from openai_compat.cli import main as cli
+from openai_compat.local import server as local
 from openai_compat.providers import Provider
 
 PROGRAM = [sys.executable, "-m", "openai_compat"]
@@ -249,14 +250,17 @@ def test_a_full_disk_is_one_line_too() -> None:
 
 
 def test_without_click_it_says_what_to_install() -> None:
-    code = "import sys; sys.modules['click'] = None; from openai_compat.cli import main; sys.exit(main())"
+    code = "import sys; sys.modules['click'] = None; from openai_compat.cli.main import main; sys.exit(main())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=False)
     assert done.returncode == 2
     assert one_error(done.stderr) == "the command line needs two more packages: pip install 'openai-compat[cli]'"
 
 
 def test_rich_is_not_loaded_for_a_plain_answer() -> None:
-    code = "import sys; from openai_compat.cli import main; status = main(); sys.exit(status or 'rich' in sys.modules)"
+    code = (
+        "import sys; from openai_compat.cli.main import main; "
+        "status = main(); sys.exit(status or 'rich' in sys.modules)"
+    )
     with ReplayServer([streamed("Hello")]) as server:
         command = [sys.executable, "-c", code, "chat", "Hi", *to(server)]
         done = subprocess.run(command, input=b"", env=clean_environment(), capture_output=True, check=False)

@@ -40,10 +40,10 @@ from openai_compat import (
     EmbeddingResponse,
     StreamEvent,
     Usage,
-    _html,
 )
-from openai_compat.integrations import jupyter
+from openai_compat.display import html as _html
 from openai_compat.integrations.jupyter import NotebookSink
+from openai_compat.integrations.jupyter import sink as jupyter
 from openai_compat.wire.response import CallInfo, Choice, ParsedResponse
 
 ROOT = Path(__file__).parent.parent
@@ -400,7 +400,7 @@ def test_what_is_sent_to_the_browser_is_all_text(kernel: Kernel) -> None:
 
 def test_importing_it_loads_neither_ipython_nor_markdown() -> None:
     code = (
-        "import sys, openai_compat.integrations.jupyter as jupyter\n"
+        "import sys, openai_compat.integrations.jupyter.sink as jupyter\n"
         "jupyter.NotebookSink()\n"
         "assert not {'IPython', 'markdown_it', 'requests'} & set(sys.modules)"
     )

@@ -23,7 +23,7 @@ import psutil
 import pytest
 
 from openai_compat.errors import ConfigurationError, LocalServerError
-from openai_compat.local import LocalServer, bundled_model, install_model
+from openai_compat.local.server import LocalServer, bundled_model, install_model
 
 pytest.importorskip("xllamacpp")
 ROOT = Path(__file__).parent.parent
@@ -296,7 +296,7 @@ class TestEnding:
     def test_it_dies_with_a_killed_parent_whose_fork_lives_on(self) -> None:
         script = """
 import os, signal, time
-from openai_compat.local import LocalServer
+from openai_compat.local.server import LocalServer
 server = LocalServer(context=512, slots=1).start()
 fork = os.fork()
 if not fork:
@@ -320,7 +320,7 @@ os.kill(os.getpid(), signal.SIGKILL)
     def test_it_dies_with_a_parent_killed_while_it_loads(self) -> None:
         script = """
 import os, signal, threading
-from openai_compat.local import LocalServer
+from openai_compat.local.server import LocalServer
 server = LocalServer(context=512, slots=1)
 threading.Thread(target=server.start, daemon=True).start()
 while "loading model" not in server.log: pass
@@ -332,7 +332,7 @@ os.kill(os.getpid(), signal.SIGKILL)
         assert eventually(lambda: gone(int(done.stdout)))
 
     def test_an_interpreter_that_exits_takes_it_along_in_silence(self) -> None:
-        script = "from openai_compat.local import LocalServer\nserver = LocalServer().start()\nprint(server.pid)"
+        script = "from openai_compat.local.server import LocalServer\nserver = LocalServer().start()\nprint(server.pid)"
         done = run(script, flags=("-X", "dev", "-W", "error"))
         assert done.returncode == 0
         assert done.stderr == ""
@@ -412,7 +412,7 @@ class TestNotStarting:
 
 
 FAILING = """
-from openai_compat.local import LocalServer, install_model
+from openai_compat.local.server import LocalServer, install_model
 try:
     {}
 except Exception as error:

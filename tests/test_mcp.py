@@ -25,11 +25,11 @@ from mcp_server import PIXEL
 from replay import JSON, ReplayServer, Reply, Request
 from wire_bodies import chat_reply, tool_call
 
-import openai_compat.mcp
+import openai_compat.tools.mcp
 from openai_compat import Cancelled, CancelToken, Client, ConfigurationError, Image
 from openai_compat.errors import ToolError
-from openai_compat.mcp import mcp_tools
-from openai_compat.tools import Tool
+from openai_compat.tools.mcp import mcp_tools
+from openai_compat.tools.tool import Tool
 
 SERVER = [sys.executable, str(Path(__file__).with_name("mcp_server.py"))]
 SECRET = "c0ffee-5ecret-value"
@@ -528,7 +528,7 @@ class OldServer:
 
 @pytest.mark.parametrize("hangs", [False, True])
 def test_a_session_over_http_is_ended_and_not_waited_for(hangs: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(openai_compat.mcp, "CLOSE_SECONDS", 0.3 if hangs else 20.0)
+    monkeypatch.setattr(openai_compat.tools.mcp, "CLOSE_SECONDS", 0.3 if hangs else 20.0)
     with ReplayServer(OldServer(hangs=hangs)) as server:
         with mcp_tools(url=server.url, headers={"X-Mine": "yes"}) as (old,):
             assert old.spec.name == "old"

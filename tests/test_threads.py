@@ -10,10 +10,10 @@ import pytest
 
 from openai_compat import Tool, _threads, tool
 from openai_compat._threads import at_thread_end, spawn
+from openai_compat.futures import CallFuture
 from openai_compat.sinks import ThreadSink
-from openai_compat.submit import CallFuture
-from openai_compat.tool_pool import run_calls
-from openai_compat.tools import Toolbox
+from openai_compat.tools.pool import run_calls
+from openai_compat.tools.tool import Toolbox
 from openai_compat.wire.messages import ToolCall
 from openai_compat.wire.response import StreamEvent
 

@@ -16,8 +16,8 @@ import attrs
 import pytest
 
 from openai_compat import Cancelled, CancelToken, Tool, ToolCall, ToolError, tool
-from openai_compat.tool_pool import run_call, run_calls
-from openai_compat.tools import Toolbox
+from openai_compat.tools.pool import run_call, run_calls
+from openai_compat.tools.tool import Toolbox
 
 
 def call_for(name: str, arguments: dict[str, Any] | None = None, text: str = "", number: int = 1) -> ToolCall:
@@ -229,8 +229,8 @@ def test_tools_see_the_callers_context() -> None:
 INTERRUPTED = """
 import signal, threading
 from openai_compat import ToolCall, tool
-from openai_compat.tool_pool import run_calls
-from openai_compat.tools import Toolbox
+from openai_compat.tools.pool import run_calls
+from openai_compat.tools.tool import Toolbox
 
 entered = threading.Barrier(3)
 

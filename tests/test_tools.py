@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from openai_compat import CancelToken, ConfigurationError, Tool, ToolDispatcher, ToolError, ToolSpec, tool
-from openai_compat.tools import Toolbox
+from openai_compat.tools.tool import Toolbox
 
 
 class Unit(enum.Enum):

@@ -48,7 +48,7 @@ each_call = pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """What would have been waited between tries."""
     slept: list[float] = []
-    monkeypatch.setattr("openai_compat.deadline.time.sleep", slept.append)
+    monkeypatch.setattr("openai_compat.timeouts.time.sleep", slept.append)
     monkeypatch.setattr(CancelToken, "wait", lambda token, seconds: slept.append(seconds))
     return slept
 

@@ -35,6 +35,7 @@ from hypothesis import strategies as st
 from replay import EVENT_STREAM, ReplayServer, Reply, Request
 from wire_bodies import chat_reply, chunk, error_reply, stream_pieces, stream_reply, tool_call
 
+import openai_compat.web.stream as web
 from openai_compat import (
     APIConnectionError,
     APIStatusError,
@@ -48,7 +49,6 @@ from openai_compat import (
     StreamServerError,
     Timeout,
     Usage,
-    web,
 )
 from openai_compat.web import EventStream, PublicError, is_reconnect, public_error, wsgi_response
 from openai_compat.wire.response import CallInfo, Choice, ToolCallDelta
@@ -890,7 +890,7 @@ GEVENT = """
 from gevent import monkey
 monkey.patch_all()
 import socket
-from openai_compat import web
+from openai_compat.web import stream as web
 pairs = [socket.socketpair() for _ in range(4)]
 ours = [pair[0] for pair in pairs]
 pairs[1][1].close()

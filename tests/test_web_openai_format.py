@@ -24,8 +24,9 @@ from langchain_openai import ChatOpenAI
 from replay import EVENT_STREAM, Framing, ReplayServer, Reply, Request
 from wire_bodies import chunk, error_reply, stream_pieces, tool_call
 
-from openai_compat import ChatResponse, Client, StreamEvent, Usage, web
+from openai_compat import ChatResponse, Client, StreamEvent, Usage
 from openai_compat.web import EventStream, wsgi_response
+from openai_compat.web import stream as web
 from openai_compat.wire.accumulate import Accumulator, verdict
 from openai_compat.wire.response import CallInfo, Choice
 

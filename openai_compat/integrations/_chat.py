@@ -12,8 +12,8 @@ import msgspec
 from ..client import Client
 from ..conversation import Conversation, loaded_message, saved_message
 from ..errors import ConfigurationError
-from ..tools import tool
-from ..web import PublicError, Run
+from ..tools.tool import tool
+from ..web.stream import PublicError, Run
 from ..wire.messages import Message
 from ..wire.response import ChatResponse
 

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..client import Client
-from ..deadline import Timeout
 from ..errors import ConfigurationError
+from ..timeouts import Timeout
 
 NAMES = {name.upper(): name for name in inspect.signature(Client).parameters}
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..client import Client
 from ..errors import ConfigurationError
-from ..web import EventStream, Format, Handler, Run
+from ..web.stream import EventStream, Format, Handler, Run
 from ..wire.response import ChatResponse
 from ._chat import HISTORY_TOKENS, MAX_QUESTION, ChatEndpoint, KeptMessage, RefusedError, page_history
 from ._history import History, SQLiteHistory

@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from ..deadline import Deadline
 from ..errors import APIError, APITimeoutError, Cancelled
+from ..timeouts import Deadline
 from ..wire.retry import Attempt, RetryPolicy
 
 log = logging.getLogger("openai_compat")

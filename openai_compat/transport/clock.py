@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 
-from ..deadline import Deadline
 from ..errors import APITimeoutError, Cancelled, Phase
+from ..timeouts import Deadline
 
 _SLACK = 0.05
 """Seconds: a wait may end this much before its limit, and is taken for having reached it."""

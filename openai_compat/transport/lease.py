@@ -13,7 +13,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
-from ..deadline import CancelToken
+from ..cancel import CancelToken
 
 
 class Connection:

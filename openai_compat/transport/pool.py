@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterable
 from itertools import chain
 
-from ..deadline import Deadline
+from ..timeouts import Deadline
 from .lease import Connection, Lease, Opening
 from .route import Route
 

@@ -16,8 +16,8 @@ from urllib.parse import unquote, urlsplit
 import attrs
 
 from .._imports import importing
-from ..deadline import Deadline
 from ..errors import ConfigurationError, Masked
+from ..timeouts import Deadline
 from .endpoint import Endpoint
 from .lease import Connection, Opening, close_sockets, dial
 

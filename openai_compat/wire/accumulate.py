@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
+from .._json import as_int, as_text
 from ..errors import (
     APIError,
     ResponseShapeError,
@@ -17,7 +18,6 @@ from ..errors import (
     StreamInterruptedError,
     StreamServerError,
 )
-from .decode import as_int, as_text
 from .error_body import MAX_DEPTH, ErrorDetail, find_error
 from .growing import MAX_TEXT, Growing, grow, plain
 from .messages import ToolCall, Usage, merged_usage

@@ -10,7 +10,7 @@ from typing import Any
 
 import attrs
 
-from .decode import as_int, as_mapping, as_text
+from .._json import as_int, as_mapping, as_text
 from .media import Image, PathLike, audio_format
 
 
@@ -58,7 +58,7 @@ class AnswerAudio:
         Path(path).write_bytes(self.content)
 
     def _repr_html_(self) -> str:
-        from .._html import audio_html
+        from ..display.html import audio_html
 
         return audio_html(self)
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import msgspec
 
+from .._json import NotJSONError, as_int, as_text, decode_json
 from ..errors import APIError, ConfigurationError, ResponseShapeError
-from .decode import NotJSONError, as_int, as_text, decode_json
 from .error_body import find_error, status_error
 from .messages import Usage
 from .parse import decode_body
@@ -159,12 +159,12 @@ class EmbeddingResponse:
     attempts: tuple[Attempt, ...] = attrs.field(default=(), eq=False, repr=False)
 
     def _repr_html_(self) -> str:
-        from .._html import embeddings_html
+        from ..display.html import embeddings_html
 
         return embeddings_html(self)
 
     def _repr_markdown_(self) -> str:
-        from .._html import embeddings_markdown
+        from ..display.html import embeddings_markdown
 
         return embeddings_markdown(self)
 

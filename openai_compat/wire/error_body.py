@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+from .._json import NotJSONError, decode_json, encode_json
 from ..errors import APIStatusError, StreamServerError, redact_error_body, status_error_class
-from .decode import NotJSONError, decode_json, encode_json
 from .retry import MAX_WAIT, retry_after
 
 MAX_MESSAGE = 1000

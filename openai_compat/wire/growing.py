@@ -14,8 +14,8 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
+from .._json import as_int, as_text
 from ..errors import StreamError
-from .decode import as_int, as_text
 
 APPENDED = frozenset(
     {"audio_content", "data", "encrypted_content", "reasoning_opaque", "signature", "summary", "text", "thinking"}

@@ -200,7 +200,7 @@ class Image:
         Path(path).write_bytes(self.content)
 
     def _repr_html_(self) -> str:
-        from .._html import picture_html
+        from ..display.html import picture_html
 
         return picture_html(self.url)
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import attrs
 
+from .._json import NotJSONError, as_int, as_mapping, as_text, decode_json, encode_json
 from ..errors import ConfigurationError
-from .decode import NotJSONError, as_int, as_mapping, as_text, decode_json, encode_json
-from .json_value import to_json_value
+from ..schema.json_value import to_json_value
 
 MAX_COUNT = 2**53
 """A count above is no count: a database's integer column, and JSON in a browser, would not hold it."""
@@ -49,12 +49,12 @@ class Usage:
         )
 
     def _repr_html_(self) -> str:
-        from .._html import usage_html
+        from ..display.html import usage_html
 
         return usage_html(self)
 
     def _repr_markdown_(self) -> str:
-        from .._html import usage_markdown
+        from ..display.html import usage_markdown
 
         return usage_markdown(self)
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import attrs
 
+from .._json import as_int, as_text
 from ..errors import ResponseShapeError
-from .decode import as_int, as_text
 
 
 @attrs.frozen(kw_only=True)

@@ -10,14 +10,14 @@ from typing import Any
 
 import attrs
 
+from .._json import NotJSONError, decode_json, encode_json
 from ..errors import ConfigurationError, ResponseTypeError
-from .decode import NotJSONError, decode_json, encode_json
-from .json_value import decode_exactly
-from .raw_schema import RawSchema
+from ..schema.json_value import decode_exactly
+from ..schema.raw_schema import RawSchema
+from ..schema.strict import check_limits
+from ..schema.types import TypeSchema, ValidationError
 from .request import ChatRequest, request_messages
 from .response import UNKNOWN, ChatResponse, ParsedResponse, ended_by_itself
-from .schema import TypeSchema, ValidationError
-from .strict import check_limits
 
 MAX_CANDIDATES = 100
 """Places of a text that are tried, the last ones: so many JSON values, and so many code fences."""

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
+from .._json import NotJSONError, decode_reply
 from ..errors import (
     APIConnectionError,
     APIError,
@@ -18,7 +19,6 @@ from ..errors import (
     redact_error_body,
 )
 from .accumulate import Accumulator, InlineThink, verdict
-from .decode import NotJSONError, decode_reply
 from .error_body import ErrorDetail, describe_text, find_error, status_error, stream_error
 from .reasoning import Tag
 from .repeated import Repeated

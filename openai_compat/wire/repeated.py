@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from .decode import NotJSONError, decode_json
+from .._json import NotJSONError, decode_json
 
 _STRING = re.compile(rb'\s*:\s*("(?:[^"\\]|\\.)*+")')
 _NOT_AGAIN = ("error", "base_resp", "usage", "x_groq")

@@ -121,12 +121,12 @@ class ChatResponse:
     attempts: tuple[Attempt, ...] = attrs.field(default=(), eq=False, repr=False)
 
     def _repr_html_(self) -> str:
-        from .._html import chat_html
+        from ..display.html import chat_html
 
         return chat_html(self)
 
     def _repr_markdown_(self) -> str:
-        from .._html import chat_markdown
+        from ..display.html import chat_markdown
 
         return chat_markdown(self)
 

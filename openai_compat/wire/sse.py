@@ -17,8 +17,8 @@ from typing import Any
 import attrs
 from sseclient import SSEClient
 
+from .._json import NotJSONError, decode_event, decode_json
 from ..errors import StreamError
-from .decode import NotJSONError, decode_event, decode_json
 from .error_body import find_error
 from .repeated import Repeated
 

@@ -21,8 +21,8 @@ import re
 from collections.abc import Callable
 from typing import Any, Literal
 
+from .._json import as_int, as_text
 from ..errors import StreamError
-from .decode import as_int, as_text
 from .growing import MAX_TEXT
 from .messages import CUSTOM, ToolCall, parse_arguments
 from .response import ToolCallDelta

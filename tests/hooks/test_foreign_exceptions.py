@@ -68,7 +68,7 @@ def nothing_left_for_later_tests() -> Iterator[None]:
 @pytest.fixture
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     slept: list[float] = []
-    monkeypatch.setattr("openai_compat.deadline.time.sleep", slept.append)
+    monkeypatch.setattr("openai_compat.timeouts.time.sleep", slept.append)
     return slept
 
 

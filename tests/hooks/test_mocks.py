@@ -65,7 +65,7 @@ def server() -> Iterator[ReplayServer]:
 @pytest.fixture
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     slept: list[float] = []
-    monkeypatch.setattr("openai_compat.deadline.time.sleep", slept.append)
+    monkeypatch.setattr("openai_compat.timeouts.time.sleep", slept.append)
     return slept
 
 

@@ -40,7 +40,7 @@ def no_bundle(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.fixture
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     slept: list[float] = []
-    monkeypatch.setattr("openai_compat.deadline.time.sleep", slept.append)
+    monkeypatch.setattr("openai_compat.timeouts.time.sleep", slept.append)
     return slept
 
 

@@ -61,7 +61,7 @@ def traces(request: pytest.FixtureRequest) -> Iterator[Traces]:
 @pytest.fixture(autouse=True)
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     slept: list[float] = []
-    monkeypatch.setattr("openai_compat.deadline.time.sleep", slept.append)
+    monkeypatch.setattr("openai_compat.timeouts.time.sleep", slept.append)
     return slept
 
 

@@ -33,6 +33,6 @@ def tls(certified: tuple[ssl.SSLContext, str], monkeypatch: pytest.MonkeyPatch) 
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """What would have been waited between tries, in seconds."""
     waited: list[float] = []
-    monkeypatch.setattr("openai_compat.deadline.time.sleep", waited.append)
+    monkeypatch.setattr("openai_compat.timeouts.time.sleep", waited.append)
     monkeypatch.setattr(CancelToken, "wait", lambda token, seconds: waited.append(seconds))
     return waited

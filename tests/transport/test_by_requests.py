@@ -11,7 +11,7 @@ from replay import ReplayServer, Reply
 from wire_bodies import chat_reply
 
 from openai_compat import APIConnectionError, CancelToken, Client, Timeout
-from openai_compat.deadline import Deadline
+from openai_compat.timeouts import Deadline
 from openai_compat.transport import Endpoint
 from openai_compat.transport.by_requests import ReadByRequests, Sessions, settings_of
 from openai_compat.transport.clock import Clock

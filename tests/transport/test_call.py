@@ -21,7 +21,7 @@ from openai_compat import (
     RetryPolicy,
     Timeout,
 )
-from openai_compat.deadline import Deadline
+from openai_compat.timeouts import Deadline
 from openai_compat.transport import Call
 
 CALLS: dict[str, Callable[..., Any]] = {

@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openai_compat import APIConnectionError, APITimeoutError, Cancelled, CancelToken, ResponseParseError, Timeout
-from openai_compat.deadline import Deadline
+from openai_compat.timeouts import Deadline
 from openai_compat.transport.clock import Clock
 from openai_compat.transport.exchange import INFLATION_FROM, READ_SIZE, Exchange, NoReplyError, _Inflater
 from openai_compat.transport.http1 import BadReplyError

@@ -31,7 +31,7 @@ from openai_compat import (
     ResponseParseError,
     Timeout,
 )
-from openai_compat.deadline import Deadline
+from openai_compat.timeouts import Deadline
 from openai_compat.transport import Endpoint
 from openai_compat.transport.clock import Clock
 from openai_compat.transport.exchange import NoReplyError

@@ -21,7 +21,7 @@ import urllib3
 from replay import ReplayServer, Reply
 
 from openai_compat import Cancelled, CancelToken, Timeout
-from openai_compat.deadline import Deadline
+from openai_compat.timeouts import Deadline
 from openai_compat.transport import Endpoint, Settings
 from openai_compat.transport import lease as module
 from openai_compat.transport.lease import Borrowed, Connection, Lease, Opening

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from openai_compat import APITimeoutError, Cancelled, CancelToken, Timeout
-from openai_compat import deadline as deadline_module
-from openai_compat.deadline import Deadline
+from openai_compat import timeouts as deadline_module
+from openai_compat.timeouts import Deadline
 from openai_compat.transport import clock as clock_module
 from openai_compat.transport.clock import FAREWELL, Clock
 

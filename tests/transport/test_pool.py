@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from openai_compat import Timeout
-from openai_compat.deadline import Deadline
+from openai_compat.timeouts import Deadline
 from openai_compat.transport import pool as module
 from openai_compat.transport.lease import Connection, Lease
 from openai_compat.transport.pool import Pool, _close_all

@@ -15,7 +15,7 @@ from openai_compat import (
     ResponseParseError,
     Timeout,
 )
-from openai_compat.deadline import Deadline
+from openai_compat.timeouts import Deadline
 from openai_compat.transport import Reply
 from openai_compat.transport.clock import Clock
 from openai_compat.transport.reply import MAX_ERROR_BODY

@@ -22,7 +22,7 @@ from replay import ReplayServer
 from wire_bodies import chat_reply
 
 from openai_compat import APITimeoutError, Client, ConfigurationError, Timeout
-from openai_compat.deadline import Deadline
+from openai_compat.timeouts import Deadline
 from openai_compat.transport import Endpoint, Settings
 from openai_compat.transport import route as module
 from openai_compat.transport.lease import Opening

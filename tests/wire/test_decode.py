@@ -11,7 +11,7 @@ from arbitrary import as_json, attempt, damaged, json_values, nested_lists, thor
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openai_compat.wire.decode import NotJSONError, as_int, as_mapping, as_text, decode_json, encode_json
+from openai_compat._json import NotJSONError, as_int, as_mapping, as_text, decode_json, encode_json
 
 LENIENT: dict[str, tuple[bytes, Any]] = {
     "object": (b'{"a": [1, 2.5, null, true, "x"]}', {"a": [1, 2.5, None, True, "x"]}),

@@ -11,9 +11,9 @@ from arbitrary import as_json, json_values, payloads, pieces, quick, texts
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from openai_compat._json import decode_json
 from openai_compat.wire import repeated as module
 from openai_compat.wire.accumulate import Accumulator
-from openai_compat.wire.decode import decode_json
 from openai_compat.wire.repeated import Repeated
 from openai_compat.wire.sse import Lost, iter_payloads
 

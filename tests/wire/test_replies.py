@@ -13,8 +13,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from openai_compat.errors import APIError, StreamInterruptedError
-from openai_compat.tool_loop import run_tools_loop
-from openai_compat.tools import Toolbox
+from openai_compat.tools.loop import run_tools_loop
+from openai_compat.tools.tool import Toolbox
 from openai_compat.wire.accumulate import Accumulator, verdict
 from openai_compat.wire.parse import drain, parse_response, stream_events
 from openai_compat.wire.request import ChatRequest, ToolSpec

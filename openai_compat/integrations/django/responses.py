@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 
-from ...web import EventStream, Format, Handler, Run
+from ...web.stream import EventStream, Format, Handler, Run
 
 if TYPE_CHECKING:
     from ...stream import ChatStream

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypedDict
 
-from .deadline import CancelToken, Timeout
+from .cancel import CancelToken
 from .sinks import Sink
-from .tool_loop import AfterTool, BeforeTool, ToolRound
-from .tools import ToolDispatcher
+from .timeouts import Timeout
+from .tools.loop import AfterTool, BeforeTool, ToolRound
+from .tools.tool import ToolDispatcher
 from .wire.media import AudioInput, ImageInput
 from .wire.request import ToolSpec
 

@@ -34,7 +34,7 @@ import requests
 import sqlalchemy
 from werkzeug.datastructures import MultiDict
 
-from openai_compat.wire.json_value import to_json_value
+from openai_compat.schema.json_value import to_json_value
 from openai_compat.wire.messages import Message
 
 DAY = datetime.date(2024, 2, 29)

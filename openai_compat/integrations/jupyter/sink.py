@@ -22,15 +22,15 @@ import traceback
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from .. import _html
-from ..errors import Cancelled, ConfigurationError, OpenAICompatError
-from ..sinks import PrintSink
-from ..wire.response import ChatResponse, Choice, StreamEvent
+from ...display import html as _html
+from ...errors import Cancelled, ConfigurationError, OpenAICompatError
+from ...sinks import PrintSink
+from ...wire.response import ChatResponse, Choice, StreamEvent
 
 if TYPE_CHECKING:
-    from ..client import Client
-    from ..conversation import Conversation
-    from ..wire.messages import ToolCall
+    from ...client import Client
+    from ...conversation import Conversation
+    from ...wire.messages import ToolCall
 
 __all__ = ["NotebookSink", "load_ipython_extension", "unload_ipython_extension"]
 
@@ -378,7 +378,7 @@ class _Chat:
         """The one that the notebook has under this name, or a new one with the model and system message given."""
         from IPython.core.error import UsageError
 
-        from ..conversation import Conversation
+        from ...conversation import Conversation
 
         found = self._shell.user_ns.get(options.conversation)
         if found is None:
@@ -392,7 +392,7 @@ class _Chat:
 
     def _client(self, options: Any) -> Client:
         """For what the options name, else the notebook's own ``client``, else the one of the environment."""
-        from ..client import Client
+        from ...client import Client
 
         if options.provider:
             return Client.for_provider(options.provider, base_url=options.base_url)
@@ -429,8 +429,8 @@ def _expanded(text: str, shell: Any) -> str:
 
 def _key_for(base_url: str) -> str | None:
     """The key of the provider who is known to be there; for all others OPENAI_API_KEY, as is the custom."""
-    from ..providers import provider_for_url
-    from ..transport import Endpoint
+    from ...providers import provider_for_url
+    from ...transport import Endpoint
 
     endpoint = Endpoint.parse(base_url)
     known = provider_for_url(endpoint.host, endpoint.port)

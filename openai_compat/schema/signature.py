@@ -11,7 +11,7 @@ import msgspec
 from ..errors import ConfigurationError
 from .parameters import mentions, or_none, parameters_of
 from .pydantic_types import is_pydantic_field
-from .schema import Arguments, Parameter, TypeSchema, has_description
+from .types import Arguments, Parameter, TypeSchema, has_description
 
 
 class Signature:

@@ -10,7 +10,7 @@ import attrs
 import pytest
 
 from openai_compat import ChatRequest, Image, Message, ToolCall, ToolSpec
-from openai_compat.wire.tool_turns import ToolResult, content_and_images, next_request, result_messages
+from openai_compat.wire.tool_results import ToolResult, content_and_images, next_request, result_messages
 
 
 @attrs.define

@@ -26,16 +26,16 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
-from .errors import Cancelled, ConfigurationError, ToolError, redact_error_body
-from .tools import Tool
-from .wire.media import Image
+from ..errors import Cancelled, ConfigurationError, ToolError, redact_error_body
+from ..wire.media import Image
+from .tool import Tool
 
 if TYPE_CHECKING:
     import mcp.types
     from anyio.abc import TaskStatus
     from anyio.from_thread import BlockingPortal
 
-    from .deadline import CancelToken
+    from ..cancel import CancelToken
 
 __all__ = ["mcp_tools"]
 

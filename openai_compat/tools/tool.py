@@ -11,13 +11,13 @@ import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar, overload, runtime_checkable
 
-from .deadline import CancelToken
-from .errors import ConfigurationError, ToolError
-from .wire.json_value import with_digits
-from .wire.parameters import innermost, is_unbound_method
-from .wire.request import ToolSpec
-from .wire.signature import Signature
-from .wire.validation import ValidationError, path_step
+from ..cancel import CancelToken
+from ..errors import ConfigurationError, ToolError
+from ..schema.json_value import with_digits
+from ..schema.parameters import innermost, is_unbound_method
+from ..schema.signature import Signature
+from ..schema.validation import ValidationError, path_step
+from ..wire.request import ToolSpec
 
 log = logging.getLogger("openai_compat")
 

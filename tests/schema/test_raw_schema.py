@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from openai_compat.errors import ConfigurationError
-from openai_compat.wire import raw_schema
-from openai_compat.wire.formats import is_of_format
-from openai_compat.wire.js_pattern import python_pattern
-from openai_compat.wire.raw_schema import RawSchema
-from openai_compat.wire.validation import ValidationError
+from openai_compat.schema import raw_schema
+from openai_compat.schema.formats import is_of_format
+from openai_compat.schema.js_pattern import python_pattern
+from openai_compat.schema.raw_schema import RawSchema
+from openai_compat.schema.validation import ValidationError
 
 # A pattern, what it finds, and what it does not.
 PATTERNS: dict[str, tuple[str, str, str]] = {

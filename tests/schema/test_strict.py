@@ -16,12 +16,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openai_compat.errors import ConfigurationError
+from openai_compat.schema.signature import Signature
+from openai_compat.schema.strict import strict_schema, without_filler_nulls
+from openai_compat.schema.types import TypeSchema, ValidationError
 from openai_compat.wire.output import Output
-from openai_compat.wire.schema import TypeSchema, ValidationError
-from openai_compat.wire.signature import Signature
-from openai_compat.wire.strict import strict_schema, without_filler_nulls
 
-from .test_schema import (
+from .test_types import (
     INTEGER,
     NULL,
     STRING,

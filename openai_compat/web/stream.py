@@ -44,9 +44,10 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import attrs
 
-from ._threads import spawn
-from .deadline import CancelToken
-from .errors import (
+from .._json import as_mapping, encode_json
+from .._threads import spawn
+from ..cancel import CancelToken
+from ..errors import (
     APIConnectionError,
     APIStatusError,
     APITimeoutError,
@@ -56,13 +57,12 @@ from .errors import (
     ResponseTypeError,
     StreamServerError,
 )
-from .wire.decode import as_mapping, encode_json
-from .wire.parse import SILENCE
-from .wire.response import UNKNOWN, CallInfo, ChatResponse, Choice, StreamEvent, ToolCallDelta
+from ..wire.parse import SILENCE
+from ..wire.response import UNKNOWN, CallInfo, ChatResponse, Choice, StreamEvent, ToolCallDelta
 
 if TYPE_CHECKING:
-    from .stream import ChatStream
-    from .wire.messages import ToolCall, Usage
+    from ..stream import ChatStream
+    from ..wire.messages import ToolCall, Usage
 
 __all__ = ["EventStream", "PublicError", "is_reconnect", "public_error", "wsgi_response"]
 

@@ -39,7 +39,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from .errors import ConfigurationError, LocalServerError
+from ..errors import ConfigurationError, LocalServerError
 
 __all__ = ["LocalServer", "bundled_model", "install_model"]
 
@@ -112,7 +112,7 @@ import json, sys
 config = json.loads(sys.stdin.buffer.readline() or b"null")
 if config is None: sys.exit()
 sys.path[:] = config.pop("path")
-from openai_compat.local import _serve
+from openai_compat.local.server import _serve
 _serve(config)
 """
 

@@ -1,19 +1,15 @@
-"""How long a call may take, and how it is ended from another thread."""
+"""How long a call may take."""
 
 from __future__ import annotations
 
-import logging
 import math
-import threading
 import time
-from collections.abc import Callable
 from typing import Any
 
 import attrs
 
+from .cancel import CancelToken
 from .errors import APITimeoutError, Cancelled, ConfigurationError
-
-log = logging.getLogger("openai_compat")
 
 
 def _seconds(instance: Any, attribute: Any, value: Any) -> None:
@@ -48,63 +44,6 @@ class Timeout:
         if value is None:
             return cls(connect=None, first_token=None, idle=None)
         return cls(total=value)
-
-
-class CancelToken:
-    """Ends calls from another thread: give it to a call as ``cancel=``, and call ``cancel()``.
-
-    One token may be given to many calls; once cancelled it stays so.
-    """
-
-    def __init__(self) -> None:
-        self._event = threading.Event()
-        self.is_cancelled: Callable[[], bool] = self._event.is_set
-        # No lock, which a fork might leave locked: the methods of a set are whole.
-        self._listeners: set[Callable[[], object]] = set()
-
-    @property
-    def cancelled(self) -> bool:
-        """Whether ``cancel`` has been called."""
-        return self._event.is_set()
-
-    def cancel(self) -> None:
-        """End every call that has this token, in whatever phase it is."""
-        self._event.set()
-        for listener in list(self._listeners):
-            try:
-                listener()
-            except Exception:
-                log.exception("a listener of a CancelToken failed")
-
-    def wait(self, seconds: float | None = None) -> bool:
-        """Wait; True as soon as the token is cancelled."""
-        return self._event.wait(seconds)
-
-    def raise_if_cancelled(self) -> None:
-        """Raise ``Cancelled`` if the token is."""
-        if self.cancelled:
-            raise Cancelled
-
-    def subscribe(self, listener: Callable[[], object]) -> None:
-        """Call ``listener``, which must not block, when the token is cancelled; at once if it is already."""
-        self._listeners.add(listener)
-        if self.cancelled:
-            listener()
-
-    def unsubscribe(self, listener: Callable[[], object]) -> None:
-        """Forget ``listener``."""
-        self._listeners.discard(listener)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        # Who listens belongs to this process: a copy knows only whether the token is cancelled.
-        return _restored_token, (type(self), self.cancelled)
-
-
-def _restored_token(cls: type[CancelToken], cancelled: bool) -> CancelToken:
-    token = cls()
-    if cancelled:
-        token.cancel()
-    return token
 
 
 class Deadline:

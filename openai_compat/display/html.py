@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from markdown_it.rules_core import StateCore
     from markdown_it.rules_inline import StateInline
 
-    from .conversation import Conversation
-    from .wire.answer_media import AnswerAudio
-    from .wire.embeddings import EmbeddingResponse
-    from .wire.messages import Message, ToolCall, Usage
-    from .wire.response import ChatResponse, Choice
+    from ..conversation import Conversation
+    from ..wire.answer_media import AnswerAudio
+    from ..wire.embeddings import EmbeddingResponse
+    from ..wire.messages import Message, ToolCall, Usage
+    from ..wire.response import ChatResponse, Choice
 
 SHOWN_VECTORS = 10
 SHOWN_NUMBERS = 5

@@ -11,13 +11,13 @@ from queue import Empty, SimpleQueue
 
 import attrs
 
-from ._threads import spawn
-from .deadline import CancelToken
-from .errors import Cancelled, ToolError
-from .tools import Toolbox
-from .wire.messages import CUSTOM, ToolCall
-from .wire.schema import ValidationError
-from .wire.tool_turns import ToolResult
+from .._threads import spawn
+from ..cancel import CancelToken
+from ..errors import Cancelled, ToolError
+from ..schema.types import ValidationError
+from ..wire.messages import CUSTOM, ToolCall
+from ..wire.tool_results import ToolResult
+from .tool import Toolbox
 
 log = logging.getLogger("openai_compat")
 

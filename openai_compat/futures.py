@@ -7,7 +7,7 @@ from concurrent.futures import Future, InvalidStateError
 from typing import Any, TypeVar
 
 from ._threads import spawn
-from .deadline import CancelToken
+from .cancel import CancelToken
 
 T = TypeVar("T")
 

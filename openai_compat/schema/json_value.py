@@ -18,7 +18,7 @@ from typing import Any
 import attrs
 import msgspec
 
-from .decode import NotJSONError, decode_json
+from .._json import NotJSONError, decode_json
 from .validation import ValidationError, with_floats
 
 _decode = msgspec.json.Decoder(float_hook=decimal.Decimal).decode

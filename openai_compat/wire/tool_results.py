@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 import msgspec
 
-from .json_value import to_json_value
+from ..schema.json_value import to_json_value
 from .media import Image
 from .messages import Message, ToolCall
 from .request import ChatRequest

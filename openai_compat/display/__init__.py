@@ -1,0 +1,1 @@
+"""How values show themselves: as HTML and as Markdown."""

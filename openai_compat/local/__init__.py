@@ -1,0 +1,1 @@
+"""llama.cpp's own server with a small model, on this machine."""
