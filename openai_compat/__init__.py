@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-_HOMES = {
+_MODULES = {
     "errors": (
         "APIConnectionError",
         "APIError",
@@ -72,7 +72,7 @@ _HOMES = {
     "wire.response": ("ChatResponse", "Choice", "ParsedResponse", "StreamEvent", "ToolCallDelta"),
     "wire.tool_results": ("ToolResult",),
 }
-_HOME = {name: module for module, names in _HOMES.items() for name in names}
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
     "PROVIDERS",

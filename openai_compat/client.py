@@ -22,7 +22,7 @@ from . import __version__
 from ._imports import importing
 from ._json import encode_json
 from .cancel import CancelToken
-from .errors import APIStatusError, ConfigurationError, Masked, ResponseShapeError, ResponseTypeError
+from .errors import APIStatusError, ConfigurationError, ResponseShapeError, ResponseTypeError, Secret
 from .providers import PROVIDERS, Provider, provider_for_url, provider_named
 from .timeouts import Deadline, Timeout
 from .transport import Call, Endpoint, Reply, Settings, Transport
@@ -133,7 +133,7 @@ class Client:
         think_tags: Sequence[Tag] | None = None,
         max_event_bytes: int = MAX_EVENT_BYTES,
     ) -> None:
-        api_key = Masked(api_key) if type(api_key) is str else api_key
+        api_key = Secret(api_key) if type(api_key) is str else api_key
         options = {name: value for name, value in locals().items() if name != "self"}
         if truncated not in ("return", "raise"):
             raise ConfigurationError(f"truncated must be 'return' or 'raise', not {truncated!r}")
@@ -185,7 +185,7 @@ class Client:
             max_response_bytes=max_response_bytes,
         )
         # What a copy is made of.
-        self._options = {**options, "base_url": Masked(base_url), "headers": _checked_headers(headers or {})}
+        self._options = {**options, "base_url": Secret(base_url), "headers": _checked_headers(headers or {})}
 
     @classmethod
     def for_provider(cls, name: str, api_key: str | Callable[[], str] | None = None, **options: Any) -> Client:
@@ -871,14 +871,14 @@ class _Key:
             return {}
         if key not in self._recent:
             self._recent.append(key)
-        return {self._name: Masked(f"Bearer {key}") if self._name == "Authorization" else key}
+        return {self._name: Secret(f"Bearer {key}") if self._name == "Authorization" else key}
 
     def secrets(self) -> list[str]:
         """The keys that nothing may show."""
         return list(self._recent)
 
 
-class _EnvironmentKey(Masked):
+class _EnvironmentKey(Secret):
     """A key that a variable of the environment gave, where a copy of the client finds it again."""
 
     variable: str
@@ -923,7 +923,7 @@ def _secret_option(options: Mapping[str, Any]) -> str | None:
     return next((name for name, holds in held.items() if holds), None)
 
 
-def _checked_key(key: Any) -> Masked | None:
+def _checked_key(key: Any) -> Secret | None:
     """A key that can be sent; the message of one that cannot does not show it."""
     if key is None or key == "":
         return None
@@ -933,7 +933,7 @@ def _checked_key(key: Any) -> Masked | None:
         raise ConfigurationError("api_key begins or ends with white space (a newline from a file?): strip it")
     if not key.isascii() or not key.isprintable() or " " in key:
         raise ConfigurationError("api_key has a character that no key has (a space, a control or non-ASCII character)")
-    return Masked(key)
+    return Secret(key)
 
 
 def _checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
@@ -950,7 +950,7 @@ def _checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
             raise ConfigurationError(f"header {name!r} has a line break in it")
         if not _HEADER_VALUE(value):
             raise ConfigurationError(f"header {name!r} has a control character, or one that is not in Latin-1")
-    return {name: Masked(value) if _CREDENTIAL.search(name) else value for name, value in headers.items()}
+    return {name: Secret(value) if _CREDENTIAL.search(name) else value for name, value in headers.items()}
 
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch

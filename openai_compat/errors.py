@@ -66,7 +66,7 @@ __all__ = [
 MASK = "***"
 
 
-class Masked(str):
+class Secret(str):
     """A secret in a variable: error pages and reports that show the variables of a traceback do not show it."""
 
     __slots__ = ()
@@ -75,7 +75,7 @@ class Masked(str):
         return repr(MASK)
 
 
-class MaskedBytes(bytes):
+class SecretBytes(bytes):
     """The same for bytes."""
 
     __slots__ = ()

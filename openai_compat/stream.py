@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from .cancel import CancelToken
 from .errors import APIError, Cancelled, OpenAICompatError
 from .transport import Call, Clock, Reply
-from .wire.accumulate import Accumulator, verdict
-from .wire.parse import SILENCE, stamped, stream_events
+from .wire.accumulate import Accumulator, completeness_error
+from .wire.parse import TICK_EVENT, attributed, stream_events
 from .wire.response import CallInfo, ChatResponse, ParsedResponse, StreamEvent
 from .wire.sse import MAX_EVENT_BYTES
 
@@ -92,13 +92,13 @@ class ChatStream(Iterator[StreamEvent]):
         self._reading.left = True
         self._stop.cancel()
 
-    def beat_every(self, seconds: float) -> bool:
-        """Whether the iterator now gives ``SILENCE``, an empty text event, whenever ``seconds`` pass without an event.
+    def tick_every(self, seconds: float) -> bool:
+        """Whether the iterator now yields ``TICK_EVENT``, an empty text, whenever ``seconds`` pass without an event.
 
         Only once the first event has come, and not where the call goes through a session of requests.
         """
         reply = self._reading.reply
-        return reply is not None and reply.beat_every(seconds)
+        return reply is not None and reply.tick_every(seconds)
 
     @property
     def response(self) -> ChatResponse:
@@ -246,8 +246,8 @@ class _Reading:
                     max_event_bytes=self._max_event_bytes,
                     request_id=reply.request_id,
                     secrets=self._secrets(),
-                    heard=reply.clock.heard,
-                    stopped=self._stop.is_cancelled,
+                    on_payload=reply.clock.heard,
+                    is_cancelled=self._stop.is_cancelled,
                     check=reply.clock.check,
                     strict=self._strict,
                     as_text=as_text,
@@ -261,9 +261,9 @@ class _Reading:
         # Where nothing but [DONE] says that the answer is complete, the transfer has to have ended well.
         complete = complete and (intact or accumulator.finished)
         response = self.so_far(truncated=not complete)
-        error = verdict(response, complete=complete, strict=self._strict)
+        error = completeness_error(response, complete=complete, strict=self._strict)
         if error is not None:
-            raise stamped(error, self._info.provider, reply.request_id)
+            raise attributed(error, self._info.provider, reply.request_id)
         if not complete and not response.skipped_events:
             log.warning("%s: the stream ended with neither finish_reason nor [DONE]", self._info.provider)
         if self._output is not None:
@@ -281,7 +281,7 @@ class _Reading:
                 return bool(stop.value)
             if self._first_token_ms is None:
                 self._first_token_ms = self._call.deadline.elapsed_ms
-            if event is SILENCE:
+            if event is TICK_EVENT:
                 since = time.monotonic()
                 yield event
                 clock.held(since)

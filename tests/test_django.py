@@ -21,7 +21,7 @@ from replay import Request as Received
 from wire_bodies import chat_reply, chunk, error_reply, stream_pieces, stream_reply, tool_call
 
 from openai_compat import APIStatusError, ChatResponse, ConfigurationError, Message, Timeout
-from openai_compat.integrations._chat import KeptMessage
+from openai_compat.integrations._chat import StoredMessage
 
 with mock.patch.dict(os.environ, {"DJANGO_SETTINGS_MODULE": "django_project.settings"}):
     django.setup()
@@ -569,7 +569,7 @@ def test_everything_that_a_turn_had_comes_back() -> None:
         talk = get_client().conversation(tools=[add])
         answer = talk.say("1\0 + 1?", sink=lambda event: None)
     row = Conversation.objects.create()
-    row.add(KeptMessage.of_turn(talk.messages, answer), answer)
+    row.add(StoredMessage.of_turn(talk.messages, answer), answer)
     assert [kept.message for kept in row.kept()] == list(talk.messages)
     assert [one.role for one in row.messages.all()] == ["user", "assistant", "tool", "assistant"]
     assert "\0" not in row.title + "".join(one.content for one in row.messages.all())
@@ -578,7 +578,7 @@ def test_everything_that_a_turn_had_comes_back() -> None:
 def test_a_message_with_parts_is_stored_with_its_text() -> None:
     parts = [{"type": "text", "text": "look"}, {"type": "image_url", "image_url": {"url": "data:,"}}]
     row = Conversation.objects.create()
-    row.add([KeptMessage(Message(role="user", content=parts))], ChatResponse())
+    row.add([StoredMessage(Message(role="user", content=parts))], ChatResponse())
     assert (row.title, row.kept()[0].message.content) == ("look", parts)
     assert [row.role for row in row.messages.all()] == ["user"]
 

@@ -10,7 +10,7 @@ import pytest
 
 import openai_compat
 
-HOMES = {name: module for module, names in openai_compat._HOMES.items() for name in names}
+HOMES = {name: module for module, names in openai_compat._MODULES.items() for name in names}
 
 
 def by_kind(name: str) -> tuple[int, str]:
@@ -36,7 +36,7 @@ def test_all_is_sorted_and_says_nothing_twice() -> None:
 
 def test_all_is_complete() -> None:
     assert set(openai_compat.__all__) == {*HOMES, "__version__"}
-    assert sum(map(len, openai_compat._HOMES.values())) == len(HOMES)
+    assert sum(map(len, openai_compat._MODULES.values())) == len(HOMES)
 
 
 def test_type_checkers_see_the_same_names_in_the_same_homes() -> None:

@@ -14,7 +14,7 @@ from replay import EVENT_STREAM, ReplayServer, Reply, Request
 from wire_bodies import chunk, stream_pieces, stream_reply, tool_call
 
 from openai_compat import Client, ConfigurationError, Message
-from openai_compat.integrations._chat import ChatEndpoint, KeptMessage, RefusedError, page_history
+from openai_compat.integrations._chat import ChatEndpoint, RequestError, StoredMessage, page_history
 from openai_compat.web import EventStream
 
 
@@ -62,7 +62,7 @@ def test_a_visitor_sends_a_message_and_nothing_else(body: bytes, question: str) 
     ],
 )
 def test_what_cannot_be_asked_is_refused_with_a_reason(body: bytes, options: dict[str, Any], status: int) -> None:
-    with pytest.raises(RefusedError) as refused:
+    with pytest.raises(RequestError) as refused:
         asked(body, **options)
     assert refused.value.shown.status == status
     assert refused.value.shown.to_wire()["error"]["message"]
@@ -74,7 +74,7 @@ def test_a_body_that_is_too_long_is_not_read() -> None:
     def read() -> bytes:
         raise AssertionError("read")
 
-    with pytest.raises(RefusedError, match="longer than 10"):
+    with pytest.raises(RequestError, match="longer than 10"):
         endpoint.question("application/json", endpoint.max_body + 1, read)
 
 
@@ -99,10 +99,10 @@ def test_a_wrong_field_is_told_before_anybody_asks(fields: dict[str, Any], error
         ChatEndpoint(**fields)
 
 
-def talk(endpoint: ChatEndpoint, client: Client, history: list[KeptMessage], question: str) -> list[KeptMessage]:
+def talk(endpoint: ChatEndpoint, client: Client, history: list[StoredMessage], question: str) -> list[StoredMessage]:
     """The history after a turn."""
     turn = endpoint.turn(client, history, question)
-    kept: list[KeptMessage] = []
+    kept: list[StoredMessage] = []
     list(EventStream(turn.run, on_done=lambda answer: kept.extend(turn.kept(answer))))
     return [*history, *kept]
 
@@ -126,7 +126,7 @@ def test_a_turn_asks_with_its_history_and_adds_to_it() -> None:
             {"role": "assistant", "content": "b", "reasoning": "hm", "stopped": False},
         ]
     }
-    assert [KeptMessage.from_json(json.loads(json.dumps(kept.to_json()))) for kept in history] == history
+    assert [StoredMessage.from_json(json.loads(json.dumps(kept.to_json()))) for kept in history] == history
 
 
 def test_tools_run_and_the_page_shows_only_what_was_said() -> None:
@@ -141,11 +141,11 @@ def test_tools_run_and_the_page_shows_only_what_was_said() -> None:
     assert [message["content"] for message in page_history(history)["messages"]] == ["1 + 2?", "three"]
 
 
-def leave(endpoint: ChatEndpoint, client: Client, question: str, until: bytes) -> list[KeptMessage]:
+def leave(endpoint: ChatEndpoint, client: Client, question: str, until: bytes) -> list[StoredMessage]:
     """What is kept of a turn whose browser leaves as soon as ``until`` has come."""
     turn = endpoint.turn(client, [], question)
-    kept: list[KeptMessage] = []
-    with EventStream(turn.run, on_left=lambda answer: kept.extend(turn.kept(answer))) as body:
+    kept: list[StoredMessage] = []
+    with EventStream(turn.run, on_disconnect=lambda answer: kept.extend(turn.kept(answer))) as body:
         while until not in next(body):
             pass
     return kept
@@ -170,7 +170,7 @@ def test_a_turn_that_is_left_is_kept_as_far_as_its_text_came() -> None:
     question, answer = kept
     assert (question.message, question.stopped) == (Message(role="user", content="1"), False)
     assert (answer.message, answer.reasoning, answer.stopped) == (Message(role="assistant", content="a"), "hm", True)
-    assert KeptMessage.from_json(json.loads(json.dumps(answer.to_json()))) == answer
+    assert StoredMessage.from_json(json.loads(json.dumps(answer.to_json()))) == answer
     with ReplayServer(then_silence(thought)) as server, Client(server.url, model="m") as client:
         assert leave(ChatEndpoint(), client, "1", b'"hm"') == []
 
@@ -190,8 +190,8 @@ def test_a_turn_that_is_left_while_its_tool_runs_keeps_no_call_without_its_resul
     ]
     with ReplayServer([Reply(headers=EVENT_STREAM, body=call)]) as server, Client(server.url, model="m") as client:
         turn = ChatEndpoint(tools=[slow]).turn(client, [], "1")
-        kept: list[KeptMessage] = []
-        with EventStream(turn.run, on_left=lambda answer: kept.extend(turn.kept(answer))) as body:
+        kept: list[StoredMessage] = []
+        with EventStream(turn.run, on_disconnect=lambda answer: kept.extend(turn.kept(answer))) as body:
             next(body)
             assert running.wait(10)
         go_on.set()
@@ -199,7 +199,9 @@ def test_a_turn_that_is_left_while_its_tool_runs_keeps_no_call_without_its_resul
 
 
 def test_old_turns_are_kept_but_not_sent() -> None:
-    history = [KeptMessage(Message(role=role, content="x" * 400)) for _ in range(20) for role in ("user", "assistant")]
+    history = [
+        StoredMessage(Message(role=role, content="x" * 400)) for _ in range(20) for role in ("user", "assistant")
+    ]
     with ReplayServer([stream_reply("a")]) as server, Client(server.url, model="m") as client:
         after = talk(ChatEndpoint(history_tokens=500), client, history, "now")
         messages = json.loads(server.requests[0].body)["messages"]
@@ -210,4 +212,4 @@ def test_old_turns_are_kept_but_not_sent() -> None:
 @pytest.mark.parametrize("value", [{}, {"message": 3}, {"message": {"content": "no role"}}, {"message": {"role": 1}}])
 def test_what_is_no_kept_message_is_told(value: Any) -> None:
     with pytest.raises(ConfigurationError, match="not a saved message"):
-        KeptMessage.from_json(value)
+        StoredMessage.from_json(value)

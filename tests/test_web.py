@@ -54,7 +54,7 @@ from openai_compat.web import EventStream, PublicError, is_reconnect, public_err
 from openai_compat.wire.response import CallInfo, Choice, ToolCallDelta
 
 SSE = "text/event-stream; charset=utf-8"
-BEAT = b": \n\n"
+TICK = b": \n\n"
 
 
 @contextlib.contextmanager
@@ -333,7 +333,7 @@ class Scripted:
             raise item
         return item if isinstance(item, StreamEvent) else StreamEvent("text", item)
 
-    def beat_every(self, seconds: float) -> bool:
+    def tick_every(self, seconds: float) -> bool:
         return True
 
     def cancel(self) -> None:
@@ -370,12 +370,12 @@ def test_events_that_the_browser_does_not_get_do_not_keep_heartbeats_away(
     stream: Any = Scripted("a", *[unheard] * 10, "b", *[unheard] * 2)
     sent = b"".join(EventStream(stream, format=format, heartbeat=3.0))
     first, last = (sent.index(piece) for piece in (b'"a"', b'"b"'))
-    assert sent[first:last].count(BEAT) == sent.count(BEAT) == 3
+    assert sent[first:last].count(TICK) == sent.count(TICK) == 3
 
 
 def test_an_end_of_the_reading_thread_is_an_error_too() -> None:
     stream: Any = Scripted("a", KeyboardInterrupt())
-    stream.beat_every = lambda seconds: False
+    stream.tick_every = lambda seconds: False
     assert events(EventStream(stream))[-1][1]["code"] == "internal_error"
 
 
@@ -459,12 +459,12 @@ def test_silence_is_filled_with_heartbeats_and_nothing_is_lost(
         beats, got = 0, b""
         for piece in EventStream(client.stream("hi"), heartbeat=0.05):
             got += piece
-            beats = beats + 1 if piece == BEAT else 0
+            beats = beats + 1 if piece == TICK else 0
             if beats == 2:
                 beats = 0
                 pauses.over()
         assert [data.get("delta") for _, data in events([got])] == ["a", "b", "c", None]
-        assert got.count(BEAT) >= 6
+        assert got.count(TICK) >= 6
 
 
 @pytest.mark.parametrize("reply", [then_silence(), no_headers], ids=["headers", "no-headers"])
@@ -474,7 +474,7 @@ def test_silence_before_the_first_token_is_filled_too(reply: Any) -> None:
         assert body.status_code == 200
         pieces = [next(body) for _ in range(4)]
         body.close()
-        assert pieces[1:] == [BEAT] * 3
+        assert pieces[1:] == [TICK] * 3
         assert server.wait_closed()
         assert list(body) == []
 
@@ -486,7 +486,7 @@ def test_heartbeats_do_not_put_off_a_timeout() -> None:
         took = time.monotonic() - began
         assert server.wait_closed()
     assert events(raw)[-1][1]["code"] == "timeout"
-    assert raw.count(BEAT) >= 2
+    assert raw.count(TICK) >= 2
     assert 0.5 <= took < 5
 
 
@@ -605,7 +605,7 @@ def test_a_function_runs_in_the_callers_context_and_the_answer_is_complete_when_
         VISITOR.set("ann")
         body = EventStream(turn, heartbeat=0.05)
         assert [name for name, _ in events([next(body), next(body)])] == ["text"]
-        assert next(body) == BEAT
+        assert next(body) == TICK
         may_return.set()
         assert events(body)[-1][0] == "done"
     assert seen == ["ann"]
@@ -649,7 +649,9 @@ def test_an_answer_that_fails_or_is_left_is_not_handed_over(kind: str) -> None:
 def test_what_had_come_is_handed_over_when_the_response_is_closed(kind: str, read: int) -> None:
     left: list[Any] = []
     with model(then_silence("a", "b")) as (server, client):
-        body = EventStream(source_of(client, kind), on_left=lambda answer: left.append((answer, threading.get_ident())))
+        body = EventStream(
+            source_of(client, kind), on_disconnect=lambda answer: left.append((answer, threading.get_ident()))
+        )
         for _ in range(read):
             next(body)
         body.close()
@@ -664,7 +666,7 @@ def test_what_had_come_is_handed_over_when_the_browser_goes(kind: str) -> None:
     left: list[ChatResponse] = []
     server_side, browser = socket.socketpair()
     with model(then_silence("a", "b")) as (_, client), server_side:
-        body = EventStream(source_of(client, kind), environ={"gunicorn.socket": server_side}, on_left=left.append)
+        body = EventStream(source_of(client, kind), environ={"gunicorn.socket": server_side}, on_disconnect=left.append)
         for piece in body:
             if b'"b"' in piece:
                 browser.close()
@@ -685,9 +687,9 @@ def test_only_who_leaves_in_the_midst_leaves_something(kind: str, reply: str) ->
     environ = {"head": {"REQUEST_METHOD": "HEAD"}, "reconnect": {"HTTP_LAST_EVENT_ID": "1"}}.get(reply)
     left: list[ChatResponse] = []
     with model(replies) as (_, client):
-        with EventStream(source_of(client, kind), environ=environ, heartbeat=0.05, on_left=left.append) as body:
+        with EventStream(source_of(client, kind), environ=environ, heartbeat=0.05, on_disconnect=left.append) as body:
             for piece in body:
-                if piece == BEAT:
+                if piece == TICK:
                     break
     assert left == []
 
@@ -695,7 +697,7 @@ def test_only_who_leaves_in_the_midst_leaves_something(kind: str, reply: str) ->
 def test_a_function_that_is_complete_when_its_browser_leaves_hands_over_all_of_it() -> None:
     left: list[ChatResponse] = []
     with model([stream_reply("a")]) as (_, client):
-        body = EventStream(partial(client.chat, "hi"), on_left=left.append)
+        body = EventStream(partial(client.chat, "hi"), on_disconnect=left.append)
         next(body)
         assert body._reader is not None
         body._reader.join(10)
@@ -706,7 +708,7 @@ def test_a_function_that_is_complete_when_its_browser_leaves_hands_over_all_of_i
 def test_half_a_value_is_handed_over_as_its_text() -> None:
     left: list[ChatResponse] = []
     with model(then_silence('{"a"')) as (_, client):
-        body = EventStream(client.stream("hi", response_type=dict[str, int]), on_left=left.append)
+        body = EventStream(client.stream("hi", response_type=dict[str, int]), on_disconnect=left.append)
         next(body)
         body.close()
     assert [(answer.text, answer.truncated) for answer in left] == [('{"a"', True)]
@@ -717,7 +719,7 @@ def test_what_cannot_be_kept_is_logged_and_does_not_reach_the_server(caplog: pyt
         raise OSError("disk full")
 
     with model(then_silence("a")) as (_, client):
-        body = EventStream(client.stream("hi"), on_left=store)
+        body = EventStream(client.stream("hi"), on_disconnect=store)
         next(body)
         body.close()
     assert "disk full" in caplog.text
@@ -735,7 +737,7 @@ def test_a_function_that_cannot_be_cancelled_does_not_hold_up_the_server(
         go_on.wait(30)
         raise Cancelled
 
-    body = EventStream(turn, on_left=left.append)
+    body = EventStream(turn, on_disconnect=left.append)
     next(body)
     body.close()
     go_on.set()
@@ -922,7 +924,7 @@ def test_a_browser_that_leaves_before_the_answer_begins_is_no_error(caplog: pyte
 def test_a_browser_is_watched_although_a_thread_could_not_be_started_before() -> None:
     told = threading.Event()
     ours, browser = socket.socketpair()
-    lookout = web._Lookout()
+    lookout = web.DisconnectWatcher()
     with mock.patch.object(threading.Thread, "start", side_effect=RuntimeError("can't start new thread")):
         with pytest.raises(RuntimeError):
             lookout.add(lambda: None, ours)
@@ -935,7 +937,7 @@ def test_a_browser_is_watched_although_a_thread_could_not_be_started_before() ->
 def test_the_lookout_outlives_a_socket_that_is_none(caplog: pytest.LogCaptureFixture) -> None:
     told = threading.Event()
     ours, browser = socket.socketpair()
-    lookout = web._Lookout()
+    lookout = web.DisconnectWatcher()
     lookout.add(lambda: None, object())
     while lookout._looking:
         threading.Event().wait(0.01)
@@ -952,7 +954,7 @@ def test_the_lookout_outlives_a_stream_that_cannot_be_cancelled(caplog: pytest.L
 
     told = threading.Event()
     first, second = socket.socketpair(), socket.socketpair()
-    lookout = web._Lookout()
+    lookout = web.DisconnectWatcher()
     lookout.add(lambda: fails, first[0])
     lookout.add(lambda: told.set, second[0])
     first[1].close()

@@ -27,10 +27,10 @@ from wire_bodies import chunk, error_reply, stream_pieces, tool_call
 from openai_compat import ChatResponse, Client, StreamEvent, Usage
 from openai_compat.web import EventStream, wsgi_response
 from openai_compat.web import stream as web
-from openai_compat.wire.accumulate import Accumulator, verdict
+from openai_compat.wire.accumulate import Accumulator, completeness_error
 from openai_compat.wire.response import CallInfo, Choice
 
-BEAT = b": \n\n"
+TICK = b": \n\n"
 PAUSE = b""
 """Stands for a silence of the model that lasts until a heartbeat was sent."""
 Piece = dict[str, Any]
@@ -174,7 +174,7 @@ class Served:
         with body:
             for piece in body:
                 yield piece
-                if piece == BEAT:
+                if piece == TICK:
                     self.beats.release()
 
 
@@ -555,7 +555,7 @@ def test_each_call_is_announced_once_and_whole_at_the_end(deltas: list[dict[str,
     events = [event for delta in deltas for event in state.feed({"choices": [{"delta": {"tool_calls": [delta]}}]})]
     events += state.finish()
     answer = state.response()
-    if verdict(answer, complete=True, strict=False):
+    if completeness_error(answer, complete=True, strict=False):
         return  # such an answer ends as an error
     got: list[dict[str, str]] = []
     for data in encoded(*events, StreamEvent("done", answer, 0, CALL))[:-1]:

@@ -25,7 +25,7 @@ BYTES_PER_CHARACTER = 12
 """Most that JSON spends on one: two escapes of half a surrogate pair each."""
 
 
-class RefusedError(Exception):
+class RequestError(Exception):
     """A visitor's request that the model is not asked about; ``shown`` is what the visitor hears."""
 
     def __init__(self, status: int, message: str) -> None:
@@ -34,7 +34,7 @@ class RefusedError(Exception):
 
 
 @attrs.frozen
-class KeptMessage:
+class StoredMessage:
     """A message as a store keeps it.
 
     What is beside it is for the page: the reasoning, which no server wants back, and whether the visitor stopped it.
@@ -49,13 +49,13 @@ class KeptMessage:
         return {**saved_message(self.message), "reasoning": self.reasoning, "stopped": self.stopped}
 
     @classmethod
-    def of_turn(cls, messages: Iterable[Message], answer: ChatResponse) -> list[KeptMessage]:
+    def of_turn(cls, messages: Iterable[Message], answer: ChatResponse) -> list[StoredMessage]:
         """The messages of a turn that ended with an answer."""
         *first, last = map(cls, messages)
         return [*first, attrs.evolve(last, reasoning=answer.reasoning)]
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> KeptMessage:
+    def from_json(cls, value: Mapping[str, Any]) -> StoredMessage:
         """What ``to_json`` gave.
 
         Raises:
@@ -64,7 +64,7 @@ class KeptMessage:
         return cls(loaded_message(value), str(value.get("reasoning", "")), value.get("stopped") is True)
 
 
-def page_history(kept: Iterable[KeptMessage]) -> dict[str, Any]:
+def page_history(kept: Iterable[StoredMessage]) -> dict[str, Any]:
     """What a page shows after a reload: what was said and answered, and not what passed between model and tools."""
     shown = [
         {
@@ -96,21 +96,21 @@ class Turn:
         """Asks, and runs the tools that the model calls."""
         return partial(self.conversation.say, self.question)
 
-    def kept(self, answer: ChatResponse) -> list[KeptMessage]:
+    def kept(self, answer: ChatResponse) -> list[StoredMessage]:
         """What the turn adds to the history.
 
         Of one that the visitor stopped, the question and the text until then; nothing where no text had come.
         """
         added = self.conversation.messages[self._sent :]
         if added:
-            return KeptMessage.of_turn(added, answer)
+            return StoredMessage.of_turn(added, answer)
         if not answer.text:
             return []
         # Not the calls, which have no results, nor what the server wants back with them.
         said = Message(role="assistant", content=answer.text)
         return [
-            KeptMessage(Message(role="user", content=self.question)),
-            KeptMessage(said, answer.reasoning, stopped=True),
+            StoredMessage(Message(role="user", content=self.question)),
+            StoredMessage(said, answer.reasoning, stopped=True),
         ]
 
 
@@ -148,25 +148,25 @@ class ChatEndpoint:
             read: gives the body; not called where it is too long.
 
         Raises:
-            RefusedError: it cannot be asked.
+            RequestError: it cannot be asked.
         """
         if content_type.partition(";")[0].strip().lower() != "application/json":
-            raise RefusedError(415, "The message must be sent as JSON.")
+            raise RequestError(415, "The message must be sent as JSON.")
         if length is None:
-            raise RefusedError(411, "The message must say how long it is.")
+            raise RequestError(411, "The message must say how long it is.")
         if length > self.max_body:
-            raise RefusedError(413, f"The message is longer than {self.max_question:,} characters.")
+            raise RequestError(413, f"The message is longer than {self.max_question:,} characters.")
         try:
             question = msgspec.json.decode(read(), type=_Question).message.strip()
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            raise RefusedError(400, 'The message must be sent as {"message": "..."}.') from None
+            raise RequestError(400, 'The message must be sent as {"message": "..."}.') from None
         if not question:
-            raise RefusedError(400, "There is nothing in the message.")
+            raise RequestError(400, "There is nothing in the message.")
         if len(question) > self.max_question:
-            raise RefusedError(413, f"The message is longer than {self.max_question:,} characters.")
+            raise RequestError(413, f"The message is longer than {self.max_question:,} characters.")
         return question
 
-    def turn(self, client: Client, history: Iterable[KeptMessage], question: str) -> Turn:
+    def turn(self, client: Client, history: Iterable[StoredMessage], question: str) -> Turn:
         """The turn that a question begins."""
         conversation = client.conversation(messages=[kept.message for kept in history], **self._fields)
         conversation.trim(max_tokens=self._history_tokens)

@@ -24,7 +24,7 @@ from ..client import Client
 from ..errors import ConfigurationError
 from ..web.stream import EventStream, Format, Handler, Run
 from ..wire.response import ChatResponse
-from ._chat import HISTORY_TOKENS, MAX_QUESTION, ChatEndpoint, KeptMessage, RefusedError, page_history
+from ._chat import HISTORY_TOKENS, MAX_QUESTION, ChatEndpoint, RequestError, StoredMessage, page_history
 from ._history import History, SQLiteHistory
 from ._settings import LazyClient, client_options
 
@@ -97,7 +97,7 @@ def stream_response(
     stream_options: dict[str, Any] | None = None,
     heartbeat: float = 15.0,
     on_done: Handler | None = None,
-    on_left: Handler | None = None,
+    on_disconnect: Handler | None = None,
     headers: Iterable[tuple[str, str]] = (),
 ) -> flask.Response:
     """What a view returns to stream an answer.
@@ -112,7 +112,7 @@ def stream_response(
         heartbeat: seconds in which nothing is sent, after which a comment is.
         on_done: called with the whole answer before the browser learns that it is complete. ``request``, ``session``
             and ``current_app`` are there, ``g`` is a new one; a change to ``session`` comes too late for its cookie.
-        on_left: likewise, with what had come when the browser left before the end.
+        on_disconnect: likewise, with what had come when the browser left before the end.
         headers: sent too.
 
     Raises:
@@ -125,7 +125,7 @@ def stream_response(
         stream_options=stream_options,
         heartbeat=heartbeat,
         on_done=on_done and flask.copy_current_request_context(on_done),
-        on_left=on_left and flask.copy_current_request_context(on_left),
+        on_disconnect=on_disconnect and flask.copy_current_request_context(on_disconnect),
     )
     try:
         return flask.Response(body, body.status_code, [*body.headers, *headers])
@@ -186,10 +186,10 @@ def chat_blueprint(
     @blueprint.before_request
     def refuse_other_sites() -> None:
         if flask.request.method == "POST" and _from_another_site():
-            raise RefusedError(403, "The message comes from another site.")
+            raise RequestError(403, "The message comes from another site.")
 
-    @blueprint.errorhandler(RefusedError)
-    def refused(error: RefusedError) -> tuple[dict[str, Any], int]:
+    @blueprint.errorhandler(RequestError)
+    def refused(error: RequestError) -> tuple[dict[str, Any], int]:
         return error.shown.to_wire(), error.shown.status
 
     @blueprint.after_request
@@ -203,18 +203,18 @@ def chat_blueprint(
         question = endpoint.question(request.content_type or "", request.content_length, request.get_data)
         store, owner = kept_in(), whose()
         conversation, messages = store.load(owner)
-        turn = endpoint.turn(_client(), map(KeptMessage.from_json, messages), question)
+        turn = endpoint.turn(_client(), map(StoredMessage.from_json, messages), question)
 
         def keep(answer: ChatResponse) -> None:
             if kept := turn.kept(answer):
                 store.add(owner, conversation, [one.to_json() for one in kept])
 
-        return stream_response(turn.run, on_done=keep, on_left=keep)
+        return stream_response(turn.run, on_done=keep, on_disconnect=keep)
 
     @blueprint.get("/history", endpoint="history")
     def show() -> dict[str, Any]:
         _, messages = kept_in().load(whose())
-        return page_history(map(KeptMessage.from_json, messages))
+        return page_history(map(StoredMessage.from_json, messages))
 
     @blueprint.post("/reset")
     def reset() -> tuple[str, int]:
@@ -227,7 +227,7 @@ def chat_blueprint(
     def whose() -> str:
         owner = (visitor or _browser)()
         if not owner:
-            raise RefusedError(401, "Please log in first.")
+            raise RequestError(401, "Please log in first.")
         return f"{name}:{owner}"
 
     return blueprint

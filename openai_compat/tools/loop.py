@@ -216,17 +216,17 @@ def _decide(call: ToolCall, before_tool: BeforeTool | None) -> ToolCall | ToolRe
     if before_tool is None:
         return call
     try:
-        verdict = before_tool(call)
+        decision = before_tool(call)
     except ToolError as error:
         return ToolResult.failure(call, str(error), error=error)
-    if verdict is None or verdict is True:
+    if decision is None or decision is True:
         return call
-    if verdict is False:
+    if decision is False:
         return ToolResult.failure(call, "the user refused this call", error=ToolError("refused"))
-    if isinstance(verdict, ToolCall):
+    if isinstance(decision, ToolCall):
         # The result has to answer the call that the model made.
-        return attrs.evolve(verdict, id=call.id)
-    raise ConfigurationError(f"before_tool gives None, a bool or a ToolCall, not {type(verdict).__name__}")
+        return attrs.evolve(decision, id=call.id)
+    raise ConfigurationError(f"before_tool gives None, a bool or a ToolCall, not {type(decision).__name__}")
 
 
 def _reviewed(result: ToolResult, after_tool: AfterTool | None) -> ToolResult:

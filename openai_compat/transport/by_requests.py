@@ -225,7 +225,7 @@ def settings_of(session: requests.Session, endpoint: Endpoint) -> dict[str, Any]
 class ReadByRequests:
     """The body of a response of requests."""
 
-    can_beat = False
+    can_tick = False
 
     def __init__(self, response: requests.Response, clock: Clock) -> None:
         self.clock = clock

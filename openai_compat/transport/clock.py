@@ -23,15 +23,15 @@ class Clock:
     """The time limits of one exchange.
 
     A phase runs from ``enter``, anew from each ``progress``: when a consumer has handled a piece of the answer. What it
-    takes to handle a beat (``held``) is not counted. The total of the call runs always.
+    takes to handle a tick (``held``) is not counted. The total of the call runs always.
     """
 
     def __init__(self, deadline: Deadline, *, where: str = "", provider: str = "") -> None:
         self.deadline = deadline
         self._where = where
         self._provider = provider
-        self._beat_every: float | None = None
-        self._next_beat = 0.0
+        self._tick_every: float | None = None
+        self._next_tick = 0.0
         self.started = time.monotonic()
         self.enter("connect", deadline.timeout.connect)
 
@@ -44,8 +44,8 @@ class Clock:
     def progress(self) -> None:
         """Something has come, or was sent, or a consumer has handled it: the phase begins anew."""
         self._since = time.monotonic()
-        if self._beat_every is not None:
-            self._next_beat = self._since + self._beat_every
+        if self._tick_every is not None:
+            self._next_tick = self._since + self._tick_every
 
     def heard(self, *, token: bool, over: bool = False) -> None:
         """A payload of a stream has come, perhaps with a piece of the answer: the first ends the wait for it.
@@ -71,7 +71,7 @@ class Clock:
         return left if ends is None or (left is not None and left <= ends - now) else ends - now
 
     def wait(self) -> float | None:
-        """Seconds that the next wait may take: until a limit, or until the next beat.
+        """Seconds that the next wait may take: until a limit, or until the next tick.
 
         Raises:
             APITimeoutError: nothing is left.
@@ -80,10 +80,10 @@ class Clock:
         left = self.left(now)
         if left is not None and left <= 0:
             raise self.error()
-        if self._beat_every is None:
+        if self._tick_every is None:
             return left
-        beat = max(self._next_beat - now, 0.001)
-        return beat if left is None else min(left, beat)
+        tick = max(self._next_tick - now, 0.001)
+        return tick if left is None else min(left, tick)
 
     def check(self) -> None:
         """Raise what ends the call, if anything does: ``APITimeoutError`` or ``Cancelled``."""
@@ -101,13 +101,13 @@ class Clock:
         limit = getattr(self.deadline.timeout, phase)
         return limit is not None and time.monotonic() - self.started >= limit - _SLACK
 
-    def beat_every(self, seconds: float) -> None:
-        """From now on a wait ends when ``seconds`` have passed since the last piece of the answer, or the last beat."""
-        self._beat_every = seconds
-        self._next_beat = time.monotonic() + seconds
+    def tick_every(self, seconds: float) -> None:
+        """From now on a wait ends when ``seconds`` have passed since the last piece of the answer, or the last tick."""
+        self._tick_every = seconds
+        self._next_tick = time.monotonic() + seconds
 
     def timed_out(self) -> bool:
-        """Whether a wait that timed out was ours; then it may be tried again, for it was only until the next beat.
+        """Whether a wait that timed out was ours; then it may be tried again, for it was only until the next tick.
 
         Raises:
             APITimeoutError: a limit was reached.
@@ -115,9 +115,9 @@ class Clock:
         if self.passed():
             raise self.error()
         now = time.monotonic()
-        if self._beat_every is None or now < self._next_beat - _SLACK:
+        if self._tick_every is None or now < self._next_tick - _SLACK:
             return False
-        self._next_beat = now + self._beat_every
+        self._next_tick = now + self._tick_every
         return True
 
     def error(self) -> APITimeoutError:

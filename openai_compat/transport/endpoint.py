@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 from urllib.parse import quote, unquote, urlencode, urlsplit
 
-from ..errors import ConfigurationError, Masked
+from ..errors import ConfigurationError, Secret
 
 _LOOPBACK = re.compile(r"localhost|.+\.localhost|::1|0\.0\.0\.0|127(\.\d{1,3}){3}").fullmatch
 
@@ -38,8 +38,8 @@ def _taken_apart(base_url: str) -> tuple[str, tuple[str, str] | None, str]:
     user, _, password = login.partition(":")
     return (
         f"{scheme}{separator}{authority}{slash}{path}",
-        (Masked(unquote(user)), Masked(unquote(password))) if at else None,
-        Masked(quote(query, _URL)) if query else "",
+        (Secret(unquote(user)), Secret(unquote(password))) if at else None,
+        Secret(quote(query, _URL)) if query else "",
     )
 
 
@@ -69,7 +69,7 @@ class Endpoint(NamedTuple):
         """
         if not isinstance(base_url, str) or not base_url.strip():
             raise ConfigurationError("no base URL: give one such as 'http://localhost:11434/v1'")
-        base_url = Masked(base_url)  # this frame may be shown with an error
+        base_url = Secret(base_url)  # this frame may be shown with an error
         bare, userinfo, query = _taken_apart(base_url)
         try:
             parts = urlsplit(bare)
@@ -120,7 +120,7 @@ class Endpoint(NamedTuple):
         """The URL of a path below the base."""
         joined = "&".join(part for part in (self.query, urlencode(query or {})) if part)
         url = f"{self.base}{path}" + (f"?{joined}" if joined else "")
-        return Masked(url) if self.query else url  # which may hold a key
+        return Secret(url) if self.query else url  # which may hold a key
 
     def at_root(self) -> Endpoint:
         """The same server without the ``/v1`` that was guessed."""

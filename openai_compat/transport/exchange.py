@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Iterator
 from typing import Any
 
-from ..errors import APIConnectionError, APITimeoutError, MaskedBytes, OpenAICompatError, ResponseParseError
+from ..errors import APIConnectionError, APITimeoutError, OpenAICompatError, ResponseParseError, SecretBytes
 from .clock import Clock
 from .http1 import BadReplyError, Head, body, read_head, split_head
 from .lease import Lease
@@ -35,7 +35,7 @@ class Exchange:
     ``sent`` says whether any of the request has gone out, ``silent`` whether nothing has come back yet.
     """
 
-    can_beat = True
+    can_tick = True
 
     def __init__(self, lease: Lease, clock: Clock) -> None:
         self.lease = lease
@@ -63,7 +63,7 @@ class Exchange:
         broken: OSError | None = None
         try:
             if len(content) <= _TOGETHER:
-                self._send(MaskedBytes(head + content))
+                self._send(SecretBytes(head + content))
             else:
                 self._send(head)
                 self._send(content)
@@ -150,7 +150,7 @@ class Exchange:
                 yield piece
 
     def _read(self) -> bytes | None:
-        """The next bytes; none at the end, None where a beat came first."""
+        """The next bytes; none at the end, None where a tick came first."""
         if self._rest:
             rest, self._rest = self._rest, b""
             return rest

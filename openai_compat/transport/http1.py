@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Generator, Mapping
 from typing import Literal, NamedTuple
 
-from ..errors import MaskedBytes
+from ..errors import SecretBytes
 
 MAX_HEAD = 65536
 """Most bytes that the head of a reply, or a line between chunks, may have."""
@@ -39,7 +39,7 @@ class Head(NamedTuple):
 def request_head(method: str, target: str, headers: Mapping[str, str]) -> bytes:
     """The bytes in front of a request's body."""
     lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
-    return MaskedBytes(f"{method} {target} HTTP/1.1\r\n{lines}\r\n", "latin-1")
+    return SecretBytes(f"{method} {target} HTTP/1.1\r\n{lines}\r\n", "latin-1")
 
 
 _END_OF_HEAD = re.compile(rb"\r?\n\r?\n").search

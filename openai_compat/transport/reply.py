@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Protocol
 
 from ..errors import APIConnectionError, APITimeoutError, Cancelled, ResponseParseError
-from ..wire.sse import BEAT
+from ..wire.sse import TICK
 from . import failures
 from .clock import Clock
 
@@ -24,7 +24,7 @@ class Body(Protocol):
     clock: Clock
     pieces: Iterator[bytes]
     """Decoded; an empty piece where nothing came for a while."""
-    can_beat: bool
+    can_tick: bool
     """Whether a read that timed out may be repeated."""
 
     def finish(self) -> bool:
@@ -112,20 +112,20 @@ class Reply:
         return bytes(content)
 
     def chunks(self) -> Iterator[bytes]:
-        """The body's bytes, decoded, as they arrive; ``BEAT`` where nothing comes."""
+        """The body's bytes, decoded, as they arrive; ``TICK`` where nothing comes."""
         with self._guarded():
             # Not "yield from", which would end the pieces with this generator: finish reads on.
             for piece in self._body.pieces:
-                yield piece or BEAT
+                yield piece or TICK
 
-    def beat_every(self, seconds: float) -> bool:
-        """Whether ``chunks`` now gives ``BEAT`` whenever ``seconds`` pass without a piece of the answer.
+    def tick_every(self, seconds: float) -> bool:
+        """Whether ``chunks`` now gives ``TICK`` whenever ``seconds`` pass without a piece of the answer.
 
         On requests' own way it cannot: there a read that timed out is not to be repeated.
         """
-        if self._body.can_beat:
-            self.clock.beat_every(seconds)
-        return self._body.can_beat
+        if self._body.can_tick:
+            self.clock.tick_every(seconds)
+        return self._body.can_tick
 
     def finish(self) -> bool:
         """The answer is complete: keep the connection if the body ends at once, else close it.

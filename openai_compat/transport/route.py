@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 import attrs
 
 from .._imports import importing
-from ..errors import ConfigurationError, Masked
+from ..errors import ConfigurationError, Secret
 from ..timeouts import Deadline
 from .endpoint import Endpoint
 from .lease import Connection, Opening, close_sockets, dial
@@ -261,7 +261,7 @@ def basic(user: str, password: str, *, header: str = "Authorization") -> dict[st
     """The header of HTTP's basic authentication (RFC 7617)."""
     import base64
 
-    return {header: Masked("Basic " + base64.b64encode(f"{user}:{password}".encode()).decode("ascii"))}
+    return {header: Secret("Basic " + base64.b64encode(f"{user}:{password}".encode()).decode("ascii"))}
 
 
 def _cert_files(cert: str | os.PathLike[str] | tuple[str, str]) -> tuple[str, ...]:
@@ -286,7 +286,7 @@ def _proxy_for(endpoint: Endpoint, settings: Settings) -> tuple[str | None, str]
     scheme = "https" if endpoint.secure else "http"
     if settings.proxies is not None:
         for key in (f"{scheme}://{endpoint.host}", scheme, f"all://{endpoint.host}", "all"):
-            if proxy := Masked(settings.proxies.get(key) or ""):
+            if proxy := Secret(settings.proxies.get(key) or ""):
                 name = f"proxies[{key!r}]"
                 return _checked_proxy(proxy, name), name
         return None, ""
@@ -295,7 +295,7 @@ def _proxy_for(endpoint: Endpoint, settings: Settings) -> tuple[str | None, str]
     with importing:
         from requests.utils import get_environ_proxies, select_proxy
 
-    proxy = Masked(select_proxy(endpoint.base, get_environ_proxies(endpoint.base)) or "")
+    proxy = Secret(select_proxy(endpoint.base, get_environ_proxies(endpoint.base)) or "")
     if not proxy:
         return None, ""
     names = [name for word in (scheme, "all") for name in (f"{word}_proxy", f"{word.upper()}_PROXY")]
@@ -308,9 +308,9 @@ def _may_have_proxies() -> bool:
     return sys.platform != "linux" or any(os.environ.get(name) for name in _PROXIES)
 
 
-def _checked_proxy(proxy: Masked, name: str) -> Masked:
+def _checked_proxy(proxy: Secret, name: str) -> Secret:
     """A proxy's URL, with the scheme that people leave out."""
-    url = Masked(proxy.strip() if "://" in proxy else f"http://{proxy.strip()}")
+    url = Secret(proxy.strip() if "://" in proxy else f"http://{proxy.strip()}")
     if not _names_a_proxy(url):
         raise ConfigurationError(
             f"{name} names no proxy: {str(url).rpartition('@')[2]!r}; give one as in 'http://host:3128'"
@@ -335,4 +335,4 @@ def _netrc_login(endpoint: Endpoint) -> tuple[str, str] | None:
         from requests.utils import get_netrc_auth
 
     found: tuple[str, str] | None = get_netrc_auth(endpoint.base)
-    return found and (Masked(found[0]), Masked(found[1]))
+    return found and (Secret(found[0]), Secret(found[1]))

@@ -57,7 +57,7 @@ from ..errors import (
     ResponseTypeError,
     StreamServerError,
 )
-from ..wire.parse import SILENCE
+from ..wire.parse import TICK_EVENT
 from ..wire.response import UNKNOWN, CallInfo, ChatResponse, Choice, StreamEvent, ToolCallDelta
 
 if TYPE_CHECKING:
@@ -101,14 +101,14 @@ def wsgi_response(
     stream_options: dict[str, Any] | None = None,
     heartbeat: float = 15.0,
     on_done: Handler | None = None,
-    on_left: Handler | None = None,
+    on_disconnect: Handler | None = None,
     headers: Iterable[tuple[str, str]] = (),
 ) -> EventStream:
     """What a WSGI application returns to stream an answer.
 
     Args:
         headers: sent too, for instance for CORS.
-        source, environ, format, stream_options, heartbeat, on_done, on_left: as for ``EventStream``.
+        source, environ, format, stream_options, heartbeat, on_done, on_disconnect: as for ``EventStream``.
     """
     body = EventStream(
         source,
@@ -117,7 +117,7 @@ def wsgi_response(
         environ=environ,
         heartbeat=heartbeat,
         on_done=on_done,
-        on_left=on_left,
+        on_disconnect=on_disconnect,
     )
     try:
         start_response(body.status, [*body.headers, *headers])
@@ -244,9 +244,9 @@ class EventStream(Iterator[bytes]):
         on_done: called with the whole answer before the browser learns that it is complete, for instance to store it;
             on the thread that writes the response. Not called when the answer fails or the browser leaves; what it
             raises is an error of the stream.
-        on_left: called with the answer as far as it had come, ``truncated``, when the browser leaves before its end,
-            for instance because the visitor has pressed stop; on the thread that closes the response. Not called where
-            nothing had come, nor when the answer fails; what it raises is logged.
+        on_disconnect: called with the answer as far as it had come, ``truncated``, when the browser leaves before its
+            end, for instance because the visitor has pressed stop; on the thread that closes the response. Not called
+            where nothing had come, nor when the answer fails; what it raises is logged.
 
     Raises:
         ConfigurationError: an unknown format, or a number of seconds that is not positive.
@@ -262,7 +262,7 @@ class EventStream(Iterator[bytes]):
         heartbeat: float = 15.0,
         first_wait: float | None = None,
         on_done: Handler | None = None,
-        on_left: Handler | None = None,
+        on_disconnect: Handler | None = None,
     ) -> None:
         if format not in _FORMATS:
             raise ConfigurationError(f"format must be 'sse', 'text' or 'openai', not {format!r}")
@@ -277,7 +277,7 @@ class EventStream(Iterator[bytes]):
         )
         self._heartbeat = heartbeat
         self._on_done = on_done
-        self._on_left = on_left
+        self._on_disconnect = on_disconnect
         self._over = False
         self._left = False
         self._released = threading.Event()
@@ -296,7 +296,7 @@ class EventStream(Iterator[bytes]):
             return
         try:
             if environ is not None:
-                self._unwatch = _watch_browser(environ, self._leave)
+                self._unwatch = _watch_browser(environ, self._disconnected)
             self._start(heartbeat if first_wait is None else first_wait)
         except BaseException:
             self._release()
@@ -331,12 +331,12 @@ class EventStream(Iterator[bytes]):
         self._release()
         if isinstance(self._body, Generator):
             _close(self._body)
-        on_left, self._on_left = self._on_left, None
-        if on_left is not None and self._reader is not None:
-            self._tell_what_came(on_left, self._reader)
+        on_disconnect, self._on_disconnect = self._on_disconnect, None
+        if on_disconnect is not None and self._reader is not None:
+            self._tell_what_came(on_disconnect, self._reader)
 
-    def _tell_what_came(self, on_left: Handler, reader: threading.Thread) -> None:
-        """Call ``on_left``, whose failure must not reach the server."""
+    def _tell_what_came(self, on_disconnect: Handler, reader: threading.Thread) -> None:
+        """Call ``on_disconnect``, whose failure must not reach the server."""
         reader.join(ENDING_SECONDS)
         if reader.is_alive():
             log.warning("a stream to a browser did not end when it was cancelled: what had come of its answer is lost")
@@ -347,7 +347,7 @@ class EventStream(Iterator[bytes]):
             except ResponseTypeError as error:  # half a value has no type
                 came = error.partial
             if came is not None and came.choices:
-                on_left(came)
+                on_disconnect(came)
         except Exception:
             log.exception("what had come of a stream to a browser could not be kept")
 
@@ -358,7 +358,7 @@ class EventStream(Iterator[bytes]):
         try:
             first = self._read.get(timeout=seconds)
         except queue.Empty:
-            first = SILENCE
+            first = TICK_EVENT
         if isinstance(first, StreamEvent) and first.error is not None:
             first = first.error
         if isinstance(first, BaseException):
@@ -379,7 +379,7 @@ class EventStream(Iterator[bytes]):
         if shown.retry_after is not None:
             self.headers.append(("Retry-After", str(shown.retry_after)))
         self._body = iter((body,))
-        self._on_left = None
+        self._on_disconnect = None
         self._release()
 
     def _run(self, first: Any) -> Generator[bytes, None, None]:
@@ -393,7 +393,7 @@ class EventStream(Iterator[bytes]):
         except Exception as error:
             self._over = True
             if not self._left:
-                self._on_left = None
+                self._on_disconnect = None
                 yield self._format.failed(self._shown(error))
         finally:
             self._release()
@@ -412,7 +412,7 @@ class EventStream(Iterator[bytes]):
             try:
                 item = self._read.get(timeout=self._heartbeat)
             except queue.Empty:
-                item = SILENCE
+                item = TICK_EVENT
 
     def _encoded(self, events: Iterable[StreamEvent]) -> Iterator[bytes]:
         encode = self._format.encode
@@ -420,13 +420,13 @@ class EventStream(Iterator[bytes]):
         for event in events:
             if self._left:
                 return
-            if event is SILENCE:
+            if event is TICK_EVENT:
                 yield self._format.beat
             elif event.kind == "error":
                 raise event.data
             else:
                 if event.kind == "done":
-                    self._on_left = None
+                    self._on_disconnect = None
                     if self._on_done is not None:
                         self._on_done(event.data)
                 if data := encode(event):
@@ -449,7 +449,7 @@ class EventStream(Iterator[bytes]):
             log.error("a stream to a browser failed: %s", type(error).__name__, exc_info=error)
         return shown
 
-    def _leave(self) -> None:
+    def _disconnected(self) -> None:
         self._left = True
         self._stream.cancel()
 
@@ -511,7 +511,7 @@ def _read_ahead(
         else:
             for event in stream:
                 read.put(event)
-                if stream.beat_every(heartbeat):
+                if stream.tick_every(heartbeat):
                     read.put(_HANDED_OVER)
                     return
         read.put(_END)
@@ -767,13 +767,13 @@ def _watch_browser(environ: Mapping[str, Any], leave: Callable[[], None]) -> Cal
     sock = environ.get("gunicorn.socket") or environ.get("werkzeug.socket")
     if sock is None or not hasattr(socket, "MSG_DONTWAIT"):
         return _nothing
-    global _lookout
-    if _lookout.process != os.getpid():
-        _lookout = _Lookout()
-    return _lookout.add(weakref.WeakMethod(leave), sock)
+    global _watcher
+    if _watcher.process != os.getpid():
+        _watcher = DisconnectWatcher()
+    return _watcher.add(weakref.WeakMethod(leave), sock)
 
 
-class _Lookout:
+class DisconnectWatcher:
     """The one thread that looks after the browsers of all streams, while there are any."""
 
     def __init__(self) -> None:
@@ -788,7 +788,7 @@ class _Lookout:
         with self._lock:
             self._sockets[leave] = sock
             if not self._looking:
-                threading.Thread(target=self._look, name="openai_compat lookout", daemon=True).start()
+                threading.Thread(target=self._look, name="openai_compat watcher", daemon=True).start()
                 self._looking = True
         return lambda: self._remove(leave)
 
@@ -820,7 +820,7 @@ class _Lookout:
                 return
 
 
-_lookout = _Lookout()
+_watcher = DisconnectWatcher()
 
 
 def _gone(sockets: Mapping[Leave, Any]) -> list[Leave]:

@@ -273,7 +273,7 @@ class Accumulator:
         return hashlib.sha256(seed.encode("utf-8", "replace")).hexdigest()[:9]
 
 
-def verdict(response: ChatResponse, *, complete: bool, strict: bool) -> APIError | None:
+def completeness_error(response: ChatResponse, *, complete: bool, strict: bool) -> APIError | None:
     """Why a reply that has ended is not an answer, or None where it is one.
 
     Args:

@@ -15,7 +15,7 @@ import attrs
 from ..errors import APIStatusError
 
 if TYPE_CHECKING:
-    from .refusals import Refusal
+    from .rejections import Rejection
 
 Thinking = Literal[
     "chat_template_kwargs",
@@ -223,9 +223,9 @@ class Dialect:
         do, unless what was sent holds that name too: then these may be somebody's words that the server repeats. What
         was learnt is worth keeping only once the corrected request has succeeded.
         """
-        from .refusals import Refusal
+        from .rejections import Rejection
 
-        said = Refusal(error, body)
+        said = Rejection(error, body)
         if "stream_options" in body and said.refuses("stream_options", "include_usage"):
             return attrs.evolve(self, stream_options=False)
         other = _MAX_TOKENS[1 - _MAX_TOKENS.index(self.max_tokens)]
@@ -239,7 +239,7 @@ class Dialect:
             return attrs.evolve(self, leaves_out=self.leaves_out | {"encoding_format"})
         return self._learn_reasoning(said, body) or self._learn_schema(said, body)
 
-    def _learn_reasoning(self, said: Refusal, body: dict[str, Any]) -> Dialect | None:
+    def _learn_reasoning(self, said: Rejection, body: dict[str, Any]) -> Dialect | None:
         if self.thinks_beside_tools and body.get("tools") and said.refuses_reasoning_beside_tools():
             # Said of reasoning_effort, which is then also where "none" goes.
             return attrs.evolve(self, thinks_beside_tools=False, thinking="reasoning_effort", efforts=())
@@ -260,7 +260,7 @@ class Dialect:
             for key in ("chat_template_kwargs", "reasoning_effort", "thinking", "enable_thinking", "reasoning")
         )
 
-    def _learn_schema(self, said: Refusal, body: dict[str, Any]) -> Dialect | None:
+    def _learn_schema(self, said: Rejection, body: dict[str, Any]) -> Dialect | None:
         """Another way to ask for a schema. Which was asked for can be told by the body."""
         from .schema_wish import next_way
 

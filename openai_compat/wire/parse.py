@@ -18,17 +18,17 @@ from ..errors import (
     StreamServerError,
     redact_error_body,
 )
-from .accumulate import Accumulator, InlineThink, verdict
+from .accumulate import Accumulator, InlineThink, completeness_error
 from .error_body import ErrorDetail, describe_text, find_error, status_error, stream_error
 from .reasoning import Tag
 from .repeated import Repeated
 from .response import CallInfo, ChatResponse, StreamEvent
-from .sse import BEAT, DONE, MAX_EVENT_BYTES, Lost, NotAStream, iter_payloads, looks_like_sse
+from .sse import DONE, MAX_EVENT_BYTES, TICK, Lost, NotAStream, iter_payloads, looks_like_sse
 
 T = TypeVar("T")
 
-SILENCE = StreamEvent("text", "")
-"""This very event stands for ``BEAT``."""
+TICK_EVENT = StreamEvent("text", "")
+"""This very event stands for ``TICK``."""
 
 
 def parse_turn(
@@ -163,9 +163,9 @@ def parse_response(
             request_id=request_id,
             headers=headers,
         )
-    error = verdict(response, complete=complete, strict=strict)
+    error = completeness_error(response, complete=complete, strict=strict)
     if error is not None:
-        raise stamped(error, info.provider, request_id)
+        raise attributed(error, info.provider, request_id)
     return response
 
 
@@ -208,8 +208,8 @@ def stream_events(
     max_event_bytes: int = MAX_EVENT_BYTES,
     request_id: str | None = None,
     secrets: Iterable[str] = (),
-    heard: Callable[..., object] | None = None,
-    stopped: Callable[[], bool] | None = None,
+    on_payload: Callable[..., object] | None = None,
+    is_cancelled: Callable[[], bool] | None = None,
     check: Callable[[], object] | None = None,
     strict: bool = False,
     as_text: Callable[[Any], Any] | None = None,
@@ -220,9 +220,9 @@ def stream_events(
     answer not complete.
 
     Args:
-        heard: called for each payload with ``token=``, whether there was a piece of the answer in it, and ``over=``,
-            whether all has been said.
-        stopped: asked before each payload: whether the caller has ended the call.
+        on_payload: called for each payload with ``token=``, whether there was a piece of the answer in it, and
+            ``over=``, whether all has been said.
+        is_cancelled: asked before each payload: whether the caller has ended the call.
         check: called at least every 64 KB and every 1,000 lines; what it raises ends the reading.
         strict: an event that cannot be read ends the call.
         as_text: ``text_of_call``, where the answer was asked for as a call.
@@ -232,7 +232,7 @@ def stream_events(
         StreamInterruptedError: an event cannot be read, where ``strict``.
         StreamError: an event is larger than ``max_event_bytes``, or the answer than any.
         ResponseParseError: the body is neither an event stream nor JSON.
-        Cancelled: ``stopped`` said so.
+        Cancelled: ``is_cancelled`` said so.
     """
     done = False
     try:
@@ -241,10 +241,10 @@ def stream_events(
             if payload is DONE:
                 done = True
                 break
-            if stopped is not None and stopped():
+            if is_cancelled is not None and is_cancelled():
                 raise Cancelled
-            if payload is BEAT:
-                yield SILENCE
+            if payload is TICK:
+                yield TICK_EVENT
                 continue
             if type(payload) is Lost:
                 _lose(payload, accumulator, secrets, strict)
@@ -255,13 +255,13 @@ def stream_events(
                 events = accumulator.feed_text(payload)
             else:
                 events = accumulator.feed(payload if as_text is None else as_text(payload))
-            if heard is not None:
-                heard(token=bool(events), over=not events and accumulator.settled)
+            if on_payload is not None:
+                on_payload(token=bool(events), over=not events and accumulator.settled)
             yield from events
             if accumulator.error is not None:
                 raise stream_error(accumulator.error, provider=accumulator.call.provider, secrets=secrets)
     except StreamError as error:
-        raise stamped(error, accumulator.call.provider, request_id) from None
+        raise attributed(error, accumulator.call.provider, request_id) from None
     except APIConnectionError:
         # When all has been said, a connection that breaks has come to its end.
         if not accumulator.finished:
@@ -318,9 +318,9 @@ def stream_response(
                 break
             sink(event)
         response = accumulator.response(truncated=not complete)
-        error = verdict(response, complete=complete, strict=strict)
+        error = completeness_error(response, complete=complete, strict=strict)
         if error is not None:
-            raise stamped(error, response.provider, None)
+            raise attributed(error, response.provider, None)
     except APIError as failure:
         for event in accumulator.flush():
             sink(event)
@@ -332,7 +332,7 @@ def stream_response(
     return response
 
 
-def stamped(error: APIError, provider: str, request_id: str | None) -> APIError:
+def attributed(error: APIError, provider: str, request_id: str | None) -> APIError:
     """``error``, with who was asked."""
     error.provider = provider
     error.request_id = request_id

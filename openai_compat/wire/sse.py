@@ -24,7 +24,7 @@ from .repeated import Repeated
 
 DONE = object()
 """What stands for ``[DONE]`` among the payloads; nothing follows it."""
-BEAT = b": silence\n\n"
+TICK = b": tick\n\n"
 """This very object among the chunks is no part of the body: it is handed on as it is, to show that nothing comes."""
 MAX_EVENT_BYTES = 32 * 1024 * 1024
 """Default limit for one event, or for a whole JSON body in place of a stream."""
@@ -112,8 +112,8 @@ def iter_payloads(
     idle = False
     for chunk in chunks:
         check()
-        if chunk is BEAT:
-            yield BEAT
+        if chunk is TICK:
+            yield TICK
             continue
         if idle and chunk.endswith(b"\n\n") and chunk.startswith(b"data:"):
             # One event, of which nearly every one is like the one before: no other way is as short.

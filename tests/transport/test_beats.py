@@ -10,7 +10,7 @@ from replay import EVENT_STREAM, ReplayServer, Reply, Request
 from wire_bodies import stream_pieces
 
 from openai_compat import Client
-from openai_compat.wire.parse import SILENCE
+from openai_compat.wire.parse import TICK_EVENT
 
 
 @pytest.mark.parametrize("wire", ["tcp", "tls"])
@@ -32,8 +32,8 @@ def test_a_silent_stream_beats_and_its_answer_is_whole(wire: str, tls: ssl.SSLCo
         Client(server.url, model="m", timeout=20).stream("hi") as stream,
     ):
         next(stream)
-        assert stream.beat_every(0.02)
+        assert stream.tick_every(0.02)
         for event in stream:
-            beats += event is SILENCE
+            beats += event is TICK_EVENT
         assert stream.response.text == "ab"
     assert beats >= 3

@@ -388,7 +388,7 @@ class TestLimits:
         exchange = start()
         pair[1].sendall(CHUNKED)
         exchange.ask(b"GET / HTTP/1.1\r\n\r\n", b"")
-        exchange.clock.beat_every(0.01)
+        exchange.clock.tick_every(0.01)
         assert [next(exchange.pieces), next(exchange.pieces)] == [b"", b""]
         pair[1].sendall(b"2\r\nok\r\n0\r\n\r\n")
         assert [piece for piece in exchange.pieces if piece] == [b"ok"]
@@ -397,7 +397,7 @@ class TestLimits:
         exchange = start()
         pair[1].sendall(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n")
         exchange.ask(b"GET / HTTP/1.1\r\n\r\n", b"")
-        exchange.clock.beat_every(0.01)
+        exchange.clock.tick_every(0.01)
         assert next(exchange.pieces) == b""
         pair[1].sendall(gzip.compress(b"ok"))
         pair[1].shutdown(socket.SHUT_WR)
@@ -405,11 +405,11 @@ class TestLimits:
 
     def test_a_beat_while_the_request_is_sent_is_no_end(self, start: Start) -> None:
         exchange, late = start(), [TimeoutError()]
-        exchange.clock.beat_every(60)
+        exchange.clock.tick_every(60)
 
         def send(data: bytes) -> int:
             if late:
-                exchange.clock._next_beat = 0.0  # its time has come
+                exchange.clock._next_tick = 0.0  # its time has come
                 raise late.pop()
             return len(data)
 
@@ -418,12 +418,12 @@ class TestLimits:
 
     def test_a_beat_before_the_head_is_no_answer(self, start: Start, pair: tuple[socket.socket, socket.socket]) -> None:
         exchange = start()
-        exchange.clock.beat_every(0.01)
+        exchange.clock.tick_every(0.01)
         beats = iter([TimeoutError(), TimeoutError(), None])
 
         def recv() -> bytes:
             if (beat := next(beats)) is not None:
-                exchange.clock._next_beat = 0.0  # its time has come
+                exchange.clock._next_tick = 0.0  # its time has come
                 raise beat
             return LENGTH_2
 

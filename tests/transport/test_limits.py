@@ -133,7 +133,7 @@ class TestBeats:
     def test_come_when_no_piece_does_and_the_limit_still_holds(self, time: Time) -> None:
         clock = reading(Timeout(idle=25))
         assert not clock.timed_out()
-        clock.beat_every(10)
+        clock.tick_every(10)
         assert clock.wait() == 10
         time.now += 10
         assert clock.timed_out()
@@ -148,7 +148,7 @@ class TestBeats:
 
     def test_a_wait_that_ended_before_its_beat_was_not_ours(self, time: Time) -> None:
         clock = reading(Timeout(idle=25))
-        clock.beat_every(10)
+        clock.tick_every(10)
         time.now += 9
         assert not clock.timed_out()
         time.now += 0.99
@@ -156,13 +156,13 @@ class TestBeats:
 
     def test_one_that_is_late_comes_at_once(self, time: Time) -> None:
         clock = reading(Timeout(idle=None))
-        clock.beat_every(10)
+        clock.tick_every(10)
         time.now += 30
         assert clock.wait() == 0.001
 
     def test_a_piece_holds_the_beat_but_words_of_no_piece_do_not(self, time: Time) -> None:
         clock = reading(Timeout(idle=100))
-        clock.beat_every(10)
+        clock.tick_every(10)
         time.now += 6
         clock.progress()
         assert clock.wait() == 10

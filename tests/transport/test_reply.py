@@ -19,13 +19,13 @@ from openai_compat.timeouts import Deadline
 from openai_compat.transport import Reply
 from openai_compat.transport.clock import Clock
 from openai_compat.transport.reply import MAX_ERROR_BODY
-from openai_compat.wire.sse import BEAT
+from openai_compat.wire.sse import TICK
 
 
 class Body:
     """A body of these pieces; an exception among them is raised."""
 
-    can_beat = True
+    can_tick = True
 
     def __init__(self, *pieces: Any, cancel: CancelToken | None = None, timeout: Timeout | None = None) -> None:
         self.clock = Clock(Deadline(timeout or Timeout(), cancel), where="there")
@@ -58,7 +58,7 @@ def reply(body: Body, *, max_bytes: int = 100, headers: dict[str, str] | None = 
 
 READERS: dict[str, Callable[[Reply], object]] = {
     "read": Reply.read,
-    "chunks": lambda answer: b"".join(piece for piece in answer.chunks() if piece is not BEAT),
+    "chunks": lambda answer: b"".join(piece for piece in answer.chunks() if piece is not TICK),
 }
 each_reader = pytest.mark.parametrize("read", READERS.values(), ids=READERS)
 
@@ -71,7 +71,7 @@ class TestReading:
         assert body.ended == (["finish"] if read is Reply.read else [])
 
     def test_beats_where_nothing_comes(self) -> None:
-        assert list(reply(Body(b"a", b"", b"bc")).chunks()) == [b"a", BEAT, b"bc"]
+        assert list(reply(Body(b"a", b"", b"bc")).chunks()) == [b"a", TICK, b"bc"]
 
     @each_reader
     def test_what_breaks_is_explained_and_closed(self, read: Callable[[Reply], object]) -> None:
@@ -148,12 +148,12 @@ class TestErrorBodies:
 
 def test_beats_where_the_body_can(monkeypatch: pytest.MonkeyPatch) -> None:
     body = Body()
-    assert reply(body).beat_every(5)
-    assert body.clock._beat_every == 5
+    assert reply(body).tick_every(5)
+    assert body.clock._tick_every == 5
     other = Body()
-    other.can_beat = False
-    assert not reply(other).beat_every(5)
-    assert other.clock._beat_every is None
+    other.can_tick = False
+    assert not reply(other).tick_every(5)
+    assert other.clock._tick_every is None
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from openai_compat.errors import ResponseShapeError, StreamError, StreamInterruptedError, StreamServerError
-from openai_compat.wire.accumulate import Accumulator, verdict
+from openai_compat.wire.accumulate import Accumulator, completeness_error
 from openai_compat.wire.messages import ToolCall, Usage
 from openai_compat.wire.response import CallInfo, ChatResponse, Choice, StreamEvent
 
@@ -621,14 +621,14 @@ WRONG: dict[str, tuple[ChatResponse, str]] = {
 @pytest.mark.parametrize("strict", [False, True])
 @pytest.mark.parametrize("response", FINE.values(), ids=FINE)
 def test_row_08_an_answer(response: ChatResponse, strict: bool) -> None:
-    assert verdict(response, complete=True, strict=strict) is None
-    assert verdict(response, complete=False, strict=False) is None
+    assert completeness_error(response, complete=True, strict=strict) is None
+    assert completeness_error(response, complete=False, strict=False) is None
 
 
 @pytest.mark.parametrize("complete", [False, True])
 @pytest.mark.parametrize(("response", "message"), WRONG.values(), ids=WRONG)
 def test_row_08_no_answer_is_a_shape_error_that_says_why(response: ChatResponse, message: str, complete: bool) -> None:
-    error = verdict(response, complete=complete, strict=False)
+    error = completeness_error(response, complete=complete, strict=False)
     assert type(error) is ResponseShapeError
     assert message in str(error)
     assert error.partial is response
@@ -636,14 +636,14 @@ def test_row_08_no_answer_is_a_shape_error_that_says_why(response: ChatResponse,
 
 def test_row_13_a_stream_cut_short_is_refused_where_strict() -> None:
     for response in (answer("unknown", text="Hi"), ChatResponse()):
-        error = verdict(response, complete=False, strict=True)
+        error = completeness_error(response, complete=False, strict=True)
         assert type(error) is StreamInterruptedError
         assert (error.partial, error.retryable) == (response, True)
 
 
 @pytest.mark.parametrize("complete", [False, True])
 def test_an_answer_that_never_began_may_be_asked_for_again(complete: bool) -> None:
-    error = verdict(ChatResponse(), complete=complete, strict=False)
+    error = completeness_error(ChatResponse(), complete=complete, strict=False)
     assert error is not None
     assert error.retryable is not complete
 
@@ -652,7 +652,7 @@ def test_an_answer_that_never_began_may_be_asked_for_again(complete: bool) -> No
     ("reason", "retryable"), [("error", False), ("network_error", True), ("insufficient_system_resource", True)]
 )
 def test_finish_reasons_that_are_a_failure_of_the_server(reason: str, retryable: bool) -> None:
-    error = verdict(answer(reason, text="Hi"), complete=True, strict=False)
+    error = completeness_error(answer(reason, text="Hi"), complete=True, strict=False)
     assert type(error) is StreamServerError
     assert error.partial is not None
     assert error.retryable is retryable
@@ -744,7 +744,7 @@ def checked(feed: list[Any], options: dict[str, Any]) -> ChatResponse:
             type(value) is str for value in (choice.text, choice.reasoning, choice.refusal, choice.finish_reason)
         )
         assert all(call.id for call in choice.tool_calls)
-    error = verdict(response, complete=accumulator.finished, strict=False)
+    error = completeness_error(response, complete=accumulator.finished, strict=False)
     str(error)
     pickle.dumps(response)
     response.to_message().to_wire()

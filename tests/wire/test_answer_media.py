@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from openai_compat.errors import ConfigurationError
-from openai_compat.wire.accumulate import Accumulator, verdict
+from openai_compat.wire.accumulate import Accumulator, completeness_error
 from openai_compat.wire.answer_media import Annotation, AnswerAudio, AudioDelta
 from openai_compat.wire.media import Image
 from openai_compat.wire.response import ChatResponse, StreamEvent
@@ -32,7 +32,7 @@ def test_a_spoken_answer() -> None:
     ]
     assert answer.audio == AnswerAudio(id="a", data="UklGRg==", transcript="Hi.")
     assert answer.audio.content == b"RIFF"
-    assert verdict(answer, complete=True, strict=True) is None
+    assert completeness_error(answer, complete=True, strict=True) is None
     assert answer.text == ""
     assert answer.to_message().to_wire()["audio"] == {"id": "a"}
     assert pickle.loads(pickle.dumps(answer)) == answer
@@ -59,7 +59,7 @@ def test_pictures_in_deltas() -> None:
     events, answer = run({"content": "", "images": [{"type": "image_url", "image_url": {"url": PNG}, "index": 0}]})
     assert [event.image for event in events] == [Image(PNG)]
     assert answer.images == (Image(PNG),)
-    assert verdict(answer, complete=True, strict=True) is None
+    assert completeness_error(answer, complete=True, strict=True) is None
 
 
 def test_a_source_with_a_url_is_no_picture() -> None:
@@ -89,7 +89,7 @@ def test_annotations() -> None:
 
 
 def test_annotations_alone_are_no_answer() -> None:
-    assert verdict(run({"annotations": [CITED]})[1], complete=True, strict=False) is not None
+    assert completeness_error(run({"annotations": [CITED]})[1], complete=True, strict=False) is not None
 
 
 def test_a_picture_can_be_saved_and_sent_back(tmp_path: Path) -> None:

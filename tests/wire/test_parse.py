@@ -24,11 +24,11 @@ from openai_compat.errors import (
 )
 from openai_compat.wire.accumulate import Accumulator
 from openai_compat.wire.parse import (
+    attributed,
     decode_body,
     drain,
     parse_response,
     parse_turn,
-    stamped,
     stream_events,
     stream_response,
 )
@@ -294,9 +294,9 @@ def test_row_01_an_event_that_is_too_large_names_the_provider() -> None:
     assert (caught.value.provider, caught.value.request_id) == ("ollama", "r")
 
 
-def test_stamped() -> None:
+def test_attributed() -> None:
     error = APIError("x")
-    assert stamped(error, "ollama", "r") is error
+    assert attributed(error, "ollama", "r") is error
     assert (error.provider, error.request_id) == ("ollama", "r")
 
 

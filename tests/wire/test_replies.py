@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from openai_compat.errors import APIError, StreamInterruptedError
 from openai_compat.tools.loop import run_tools_loop
 from openai_compat.tools.tool import Toolbox
-from openai_compat.wire.accumulate import Accumulator, verdict
+from openai_compat.wire.accumulate import Accumulator, completeness_error
 from openai_compat.wire.parse import drain, parse_response, stream_events
 from openai_compat.wire.request import ChatRequest, ToolSpec
 from openai_compat.wire.response import ChatResponse, StreamEvent
@@ -119,7 +119,7 @@ def read(
                 complete = bool(stop.value)
                 break
         answer = accumulator.response(truncated=not complete)
-        error = verdict(answer, complete=complete, strict=strict)
+        error = completeness_error(answer, complete=complete, strict=strict)
         return events, answer if error is None else None, error
     except APIError as error:
         return events, None, error

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from openai_compat.errors import StreamError
 from openai_compat.wire.error_body import find_error
-from openai_compat.wire.sse import BATCH, BEAT, DONE, PIECE, Lost, NotAStream, iter_payloads, looks_like_sse
+from openai_compat.wire.sse import BATCH, DONE, PIECE, TICK, Lost, NotAStream, iter_payloads, looks_like_sse
 
 A: dict[str, Any] = {"a": 1}
 B: dict[str, Any] = {"b": {"c": "é"}}
@@ -440,7 +440,7 @@ def test_what_a_look_at_the_time_raises_ends_the_reading() -> None:
 
 
 def test_a_beat_is_handed_on() -> None:
-    assert list(iter_payloads([b"data: {}\n", BEAT, b"\n"])) == [BEAT, {}]
+    assert list(iter_payloads([b"data: {}\n", TICK, b"\n"])) == [TICK, {}]
 
 
 # Telling a stream from a JSON body

@@ -11,10 +11,10 @@ from django.conf import settings
 from django.db import models, router, transaction
 from django.utils import timezone
 
+from ... import conversation as library
 from ...client import Client
-from ...conversation import Conversation as Talk
 from ...wire.response import ChatResponse
-from .._chat import KeptMessage
+from .._chat import StoredMessage
 from .clients import get_client
 
 
@@ -45,20 +45,22 @@ class Conversation(models.Model):
     def __str__(self) -> str:
         return self.title or str(self.pk)
 
-    def kept(self) -> list[KeptMessage]:
+    def kept(self) -> list[StoredMessage]:
         """The history, oldest message first."""
         return [row.kept() for row in self.messages.all()]
 
-    def talk(self, client: Client | None = None, **fields: Any) -> Talk:
+    def resume(self, client: Client | None = None, **fields: Any) -> library.Conversation:
         """The history as a ``Conversation`` of the library, which stores nothing.
 
         Args:
-            client: whom to talk with; by default ``get_client()``.
+            client: whom to ask; by default ``get_client()``.
             fields: what ``Client.conversation`` takes.
         """
         given = {"system": self.system, **fields} if self.system else fields
-        talk: Talk = (client or get_client()).conversation(messages=[kept.message for kept in self.kept()], **given)
-        return talk
+        resumed: library.Conversation = (client or get_client()).conversation(
+            messages=[kept.message for kept in self.kept()], **given
+        )
+        return resumed
 
     def say(self, prompt: str, *, client: Client | None = None, **options: Any) -> ChatResponse:
         """Say something, wait for the answer, and store both.
@@ -70,13 +72,13 @@ class Conversation(models.Model):
         Raises:
             OpenAICompatError: as for that; nothing is stored.
         """
-        talk = self.talk(client)
-        before = len(talk.messages)
-        answer: ChatResponse = talk.say(prompt, **options)
-        self.add(KeptMessage.of_turn(talk.messages[before:], answer), answer)
+        resumed = self.resume(client)
+        before = len(resumed.messages)
+        answer: ChatResponse = resumed.say(prompt, **options)
+        self.add(StoredMessage.of_turn(resumed.messages[before:], answer), answer)
         return answer
 
-    def add(self, turn: Sequence[KeptMessage], answer: ChatResponse) -> None:
+    def add(self, turn: Sequence[StoredMessage], answer: ChatResponse) -> None:
         """Store a turn: all of it, or nothing. One whose conversation was deleted meanwhile is deleted as well."""
         if self._state.adding:
             fields = ("user", "chat", "system")
@@ -119,7 +121,7 @@ class Message(models.Model):
         return f"{self.role}: {self.content[:50]}"
 
     @classmethod
-    def of(cls, conversation: Conversation, kept: KeptMessage) -> Message:
+    def of(cls, conversation: Conversation, kept: StoredMessage) -> Message:
         """The row for a message, not yet in the database."""
         return cls(
             conversation=conversation,
@@ -129,9 +131,9 @@ class Message(models.Model):
             saved=json.dumps(kept.to_json()),
         )
 
-    def kept(self) -> KeptMessage:
+    def kept(self) -> StoredMessage:
         """What was stored."""
-        return KeptMessage.from_json(json.loads(self.saved))
+        return StoredMessage.from_json(json.loads(self.saved))
 
 
 def _text(content: str | Iterable[Mapping[str, Any]] | None) -> str:

@@ -22,7 +22,7 @@ def stream_response(
     stream_options: dict[str, Any] | None = None,
     heartbeat: float = 15.0,
     on_done: Handler | None = None,
-    on_left: Handler | None = None,
+    on_disconnect: Handler | None = None,
     headers: Iterable[tuple[str, str]] = (),
 ) -> HttpResponseBase:
     """What a view returns to stream an answer.
@@ -39,7 +39,7 @@ def stream_response(
         on_done: called with the whole answer before the browser learns that it is complete, on the thread of the
             request and after its view: a transaction of ``ATOMIC_REQUESTS`` has ended, and a change to the session has
             to be saved by ``request.session.save()``.
-        on_left: likewise, with what had come when the browser left before the end.
+        on_disconnect: likewise, with what had come when the browser left before the end.
         headers: sent too.
 
     Raises:
@@ -52,7 +52,7 @@ def stream_response(
         stream_options=stream_options,
         heartbeat=heartbeat,
         on_done=on_done,
-        on_left=on_left,
+        on_disconnect=on_disconnect,
     )
     try:
         sent = dict([*body.headers, *headers])

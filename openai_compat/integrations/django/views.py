@@ -16,7 +16,7 @@ from django.views.decorators.http import require_GET, require_POST
 
 from ...errors import ConfigurationError
 from ...wire.response import ChatResponse
-from .._chat import HISTORY_TOKENS, MAX_QUESTION, ChatEndpoint, RefusedError, page_history
+from .._chat import HISTORY_TOKENS, MAX_QUESTION, ChatEndpoint, RequestError, page_history
 from .clients import DEFAULT, get_client
 from .responses import stream_response
 
@@ -69,7 +69,7 @@ def chat_urls(
     def ask(request: HttpRequest) -> HttpResponseBase:
         try:
             question = endpoint.question(request.content_type, _length(request), lambda: request.body)
-        except RefusedError as error:
+        except RequestError as error:
             return JsonResponse(error.shown.to_wire(), status=error.shown.status)
         row = _current(request, name)
         _remember(request, name, row.pk)
@@ -80,7 +80,7 @@ def chat_urls(
             if kept and not _left_behind(request, name, row):
                 row.add(kept, answer)
 
-        return stream_response(request, turn.run, on_done=keep, on_left=keep)
+        return stream_response(request, turn.run, on_done=keep, on_disconnect=keep)
 
     @require_GET
     def history(request: HttpRequest) -> HttpResponse:

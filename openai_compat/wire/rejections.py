@@ -71,7 +71,7 @@ MAX_WORDS = 4000
 """Characters of a message that are looked at."""
 
 
-class Refusal:
+class Rejection:
     """One refusal, and the body that was refused.
 
     What a server's words name counts only where nothing else that was sent holds that name.
