@@ -106,14 +106,17 @@ def send(
     # When the connection is there cannot be seen from here.
     clock.enter("first_token", deadline.timeout.first_token)
     options = {"stream": True, "allow_redirects": False, "timeout": (connect, first_token), **settings}
-    with Opening(deadline.cancel) as opening:
-        opening.end_in(limit)
-        try:
+    opening = Opening(deadline.cancel)
+    try:
+        with opening:
+            opening.end_in(limit)
             response = _sent(session, request, options, opening)
-        except BaseException as error:
-            close_sockets(error)
-            raise
-    reading = ReadByRequests(response, clock)
+        reading = ReadByRequests(response, clock)
+    except BaseException as error:
+        # A signal, or a hook of the session's, may end it between urllib3 and here.
+        opening.close_held()
+        close_sockets(error)
+        raise
     if opening.late:
         # http.client takes a head that ends early for a whole one.
         reading.close()
@@ -149,9 +152,6 @@ def _watched(
     session: requests.Session, prepared: requests.PreparedRequest, opening: Opening, settings: Mapping[str, Any]
 ) -> Iterator[None]:
     """While a request is sent, the opening knows which connection of urllib3's it is sent over, so as to end it."""
-    if not opening.ends:
-        yield
-        return
     _watch_pool(session, prepared, settings)
     watching = _opening.set(opening)
     try:

@@ -300,6 +300,13 @@ class Opening:
             if self._connection is connection:
                 self._connection = None
 
+    def close_held(self) -> None:
+        """Close the connection that urllib3 has not got back."""
+        with self._lock:
+            connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
     def _too_late(self) -> None:
         with self._lock:
             self.late = not self._over

@@ -432,6 +432,29 @@ def test_an_error_of_a_response_hook_is_raised_as_it_is(kind: str, error: Except
         assert len(server.requests) == 1
 
 
+def test_an_error_between_the_reply_and_its_reader_closes_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    error = SoftLimit("over")
+
+    def then_silence(request: Request) -> Reply:
+        def pieces() -> Iterator[bytes]:
+            yield stream_pieces("a")[0]
+            request.closed.wait(10)
+
+        return Reply(headers=EVENT_STREAM, body=pieces())
+
+    def raise_it(*_: Any, **__: Any) -> None:
+        raise error
+
+    # On its way out of requests the reply is in no frame that could close it.
+    monkeypatch.setattr("requests.sessions.extract_cookies_to_jar", raise_it)
+    with ReplayServer([then_silence]) as server, requests.Session() as session:
+        with pytest.raises(SoftLimit) as caught:
+            Client(server.url, model="m", session=session).stream("hi").until_done()
+        assert caught.value is error
+        assert server.requests[0].closed.wait(10)
+        assert len(server.requests) == 1
+
+
 @each_kind
 @pytest.mark.parametrize("error", [LookupError("mine"), RuntimeError("mine"), ValueError("mine")], ids=repr)
 def test_an_error_of_an_adapter_is_raised_as_it_is(kind: str, error: Exception) -> None:
