@@ -21,7 +21,7 @@ from ._json import NotJSONError, decode_json
 from .errors import ConfigurationError
 from .tools.loop import ToolOptions, ToolRound, tool_rounds
 from .tools.tool import Toolbox, ToolDispatcher
-from .wire.messages import CUSTOM, MESSAGE_KEYS, Message, Usage
+from .wire.messages import CUSTOM, Message, Usage
 from .wire.request import ChatRequest, request_messages
 from .wire.response import ChatResponse, ParsedResponse
 
@@ -418,10 +418,8 @@ def loaded_message(value: Mapping[str, Any]) -> Message:
 def _message(saved: _Saved) -> Message:
     msgspec.convert(saved.message, _Wire)
     message = Message.from_wire(saved.message, origin=saved.origin)
-    # Whoever wrote the file may have put anything there: what a reader of the message sees is what is sent.
-    beside = {key: value for key, value in saved.extra.items() if key not in MESSAGE_KEYS}
     calls = [
         attrs.evolve(call, arguments=None, arguments_json="", invalid=True) if place in saved.cut else call
         for place, call in enumerate(message.tool_calls)
     ]
-    return attrs.evolve(message, extra={**message.extra, **beside}, reasoning=saved.thoughts, tool_calls=calls)
+    return attrs.evolve(message, extra={**message.extra, **saved.extra}, reasoning=saved.thoughts, tool_calls=calls)

@@ -15,7 +15,7 @@ from typing import Any
 import attrs
 import pytest
 from arbitrary import payloads, quick
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 from replay import EVENT_STREAM, JSON, ReplayServer, Reply, Request
@@ -954,6 +954,7 @@ def test_halves_that_belong_together_come_back_as_one_character() -> None:
     assert loaded.messages[0].content == "\U0001f600"
 
 
+@example([[{"choices": [{"delta": {"name": False}}]}]], "")
 @given(st.lists(st.lists(payloads, min_size=1, max_size=3), max_size=4), st.text(st.characters(), max_size=5))
 @quick
 def test_whatever_a_server_says_comes_back_from_a_file(answers: list[list[Any]], said: str) -> None:

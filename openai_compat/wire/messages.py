@@ -228,8 +228,12 @@ def _calls(calls: Iterable[ToolCall]) -> tuple[ToolCall, ...]:
     return tuple(calls)
 
 
-MESSAGE_KEYS = frozenset({"role", "content", "tool_calls", "tool_call_id", "name"})
-"""What ``extra`` never replaces."""
+_KEYS = frozenset({"role", "content", "tool_calls", "tool_call_id", "name"})
+
+
+def _beside(extra: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a server or a saved file put there under a message's own names would be sent in place of them."""
+    return extra if _KEYS.isdisjoint(extra) else {key: value for key, value in extra.items() if key not in _KEYS}
 
 
 @attrs.frozen(kw_only=True)
@@ -246,7 +250,7 @@ class Message(Mapping[str, Any]):
     tool_calls: tuple[ToolCall, ...] = attrs.field(default=(), converter=_calls)
     tool_call_id: str | None = None
     name: str | None = None
-    extra: Mapping[str, Any] = attrs.field(factory=dict)
+    extra: Mapping[str, Any] = attrs.field(factory=dict, converter=_beside)
     reasoning: str = attrs.field(default="", repr=False)
     origin: str = attrs.field(default="", repr=False)
 
@@ -284,8 +288,7 @@ class Message(Mapping[str, Any]):
         if not isinstance(wires, (list, tuple, type(None))):
             raise ConfigurationError(f"tool_calls is a list, not {type(wires).__name__}")
         calls = [ToolCall.from_wire(call) for call in wires or () if isinstance(call, Mapping)]
-        extra = {key: item for key, item in value.items() if key not in MESSAGE_KEYS}
-        return cls(**known, tool_calls=calls, extra=extra, origin=origin)
+        return cls(**known, tool_calls=calls, extra=dict(value), origin=origin)
 
     def at_home(self, origin: str | None) -> bool:
         """Whether ``origin`` is the server that this came from, or may be."""
@@ -308,7 +311,7 @@ class Message(Mapping[str, Any]):
         elif self.content is None:
             wire["content"] = ""
         if at_home:
-            wire.update((key, value) for key, value in self.extra.items() if key not in MESSAGE_KEYS)
+            wire.update(self.extra)
         return wire
 
     def __getitem__(self, key: str) -> Any:
