@@ -14,7 +14,7 @@ UV      := UV_PYTHON_DOWNLOADS=never $(BIN)/uv
 find_python = PYENV_VERSION=$(1) $(UV) python find --system $(1) 2> /dev/null
 # What needs a browser, a kernel, the model or many child processes, or takes its time on purpose.
 LEFT_OUT := test_chat_apps test_chat_page test_docs test_jupyter test_local test_real_server test_cli test_mcp test_fork \
-            test_faults test_web test_web_openai_format transport/test_fork_moments transport/test_storm transport/test_clock
+            test_faults web/test_servers web/test_openai_clients transport/test_fork_moments transport/test_storm transport/test_clock
 UNIT     := -m pytest $(LEFT_OUT:%=--ignore=tests/%.py) $(PYTEST_ARGS)
 
 SUDO   := $(if $(filter 0,$(shell id -u)),,sudo)

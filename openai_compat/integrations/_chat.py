@@ -13,7 +13,8 @@ from ..client import Client
 from ..conversation import Conversation, loaded_message, saved_message
 from ..errors import ConfigurationError
 from ..tools.tool import tool
-from ..web.stream import PublicError, Run
+from ..web.public_error import PublicError
+from ..web.stream import Run
 from ..wire.messages import Message
 from ..wire.response import ChatResponse
 

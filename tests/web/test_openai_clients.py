@@ -13,22 +13,17 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import openai
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from langchain_core.messages import AIMessageChunk
 from langchain_openai import ChatOpenAI
 from replay import EVENT_STREAM, Framing, ReplayServer, Reply, Request
 from wire_bodies import chunk, error_reply, stream_pieces, tool_call
 
-from openai_compat import ChatResponse, Client, StreamEvent, Usage
-from openai_compat.web import EventStream, wsgi_response
-from openai_compat.web import stream as web
-from openai_compat.wire.accumulate import Accumulator, completeness_error
-from openai_compat.wire.response import CallInfo, Choice
+from openai_compat import ChatResponse, Client
+from openai_compat.web import EventStream
+from openai_compat.wire.response import Choice
 
 TICK = b": \n\n"
 PAUSE = b""
@@ -324,7 +319,7 @@ def node() -> Iterator[Node]:
     missing = [program for program in ("node", "npm") if shutil.which(program) is None]
     if missing:
         pytest.skip(f"no {' and no '.join(missing)} on this machine")
-    folder = Path(__file__).parent / "node"
+    folder = Path(__file__).parents[1] / "node"
     lock, installed = folder / "package-lock.json", folder / "node_modules" / ".package-lock.json"
     with (folder / ".install.lock").open("w") as turn:
         fcntl.flock(turn, fcntl.LOCK_EX)
@@ -443,128 +438,3 @@ def test_no_client_takes_a_cut_answer_for_a_whole_one(reader: str, read: Reader)
         assert [(choice["text"], choice["finish_reason"]) for choice in got["choices"]] == [("a", None)]
     else:
         assert "finish" in got["error"]
-
-
-CALL = CallInfo(call_id="c1", model="m")
-
-
-def encoded(*events: StreamEvent, **options: Any) -> list[Any]:
-    """The data of each event, decoded, and the last one as it is."""
-    form = web._Chunks(**options)
-    blocks = (form.begin + b"".join(map(form.encode, events))).decode().split("\n\n")
-    assert blocks.pop() == ""
-    assert all(block.startswith("data: ") and "\n" not in block for block in blocks)
-    return [block[6:] if block == "data: [DONE]" else json.loads(block[6:]) for block in blocks]
-
-
-def test_chunks_say_what_those_of_openai_say() -> None:
-    answer = ChatResponse(
-        choices=(Choice(text="ab", finish_reason="stop"),),
-        model="m-served",
-        usage=Usage(input_tokens=3, output_tokens=2, total_tokens=5, cached_tokens=1),
-    )
-    said = [StreamEvent("text", "a", 0, CALL), StreamEvent("text", "b", 0, CALL), StreamEvent("done", answer, 0, CALL)]
-    with mock.patch.object(web.time, "time", return_value=1700000000.9):
-        got = encoded(*said, include_usage=True)
-    head = {"id": "chatcmpl-c1", "object": "chat.completion.chunk", "created": 1700000000, "model": "m"}
-    assert got == [
-        {**head, "usage": None, "choices": [one({"role": "assistant", "content": "a"})]},
-        {**head, "usage": None, "choices": [one({"content": "b"})]},
-        {**head, "usage": None, "choices": [one({}, "stop")]},
-        {
-            **head,
-            "usage": {
-                "prompt_tokens": 3,
-                "completion_tokens": 2,
-                "total_tokens": 5,
-                "prompt_tokens_details": {"cached_tokens": 1},
-            },
-            "choices": [],
-        },
-        "[DONE]",
-    ]
-    assert all("usage" not in chunk for chunk in encoded(*said))
-
-
-def one(delta: dict[str, Any], finish_reason: str | None = None) -> dict[str, Any]:
-    return {"index": 0, "delta": delta, "finish_reason": finish_reason}
-
-
-@pytest.mark.parametrize(
-    ("stream_options", "sent"),
-    [
-        ({"include_usage": True}, True),
-        ({"include_usage": False}, False),
-        ({"include_obfuscation": True}, False),
-        ({}, False),
-        (None, False),
-        ("include_usage", False),
-        (["include_usage"], False),
-    ],
-)
-def test_the_tokens_are_sent_only_where_the_client_asks(stream_options: Any, sent: bool) -> None:
-    with ReplayServer([Reply(headers=EVENT_STREAM, body=ANSWERS["text"])]) as server, Client(server.url) as client:
-        stream = client.stream("hi", model="m")
-        body = wsgi_response(stream, {}, mock.Mock(), format="openai", stream_options=stream_options)
-        assert (b'"usage"' in b"".join(body)) is sent
-    assert server.requests[0].json()["stream_options"] == {"include_usage": True}
-
-
-def test_a_stream_has_an_id_and_a_model_where_its_events_have_none() -> None:
-    answer = ChatResponse(choices=(Choice(finish_reason="stop"),), model="m-served")
-    heads = [encoded(StreamEvent("done", answer))[0] for _ in range(2)]
-    assert len({head["id"] for head in heads}) == 2
-    assert [head["model"] for head in heads] == ["m-served"] * 2
-
-
-def test_a_choice_far_out_opens_no_more_than_there_can_be() -> None:
-    got = encoded(StreamEvent("text", "a", 10**9, CALL), StreamEvent("text", "b", 10**9, CALL))
-    assert [chunk["choices"][0]["index"] for chunk in got] == [*range(128), 10**9, 10**9]
-
-
-def test_calls_that_a_function_leaves_to_its_client_are_sent() -> None:
-    with ReplayServer([Reply(headers=EVENT_STREAM, body=ANSWERS["parallel calls"])]) as server:
-        with Client(server.url, model="m") as client:
-            passed_on = list(EventStream(partial(client.chat, "hi"), format="openai"))
-    with ReplayServer([Reply(headers=EVENT_STREAM, body=passed_on)]) as server, Client(server.url) as client:
-        answer = client.chat("hi", model="m", sink=lambda event: None)
-    assert [(call.id, call.name, call.arguments) for call in answer.tool_calls] == [
-        ("call_1", "f", {"x": 1}),
-        ("call_2", "g", {"y": 2}),
-        ("call_3", "f", {"x": 3}),
-    ]
-
-
-PIECES = ["{", "}", '{"x": 1}', "{}", '"y"', ": 2", " ", "", "null", None]
-DELTAS = st.lists(
-    st.fixed_dictionaries(
-        {
-            "function": st.fixed_dictionaries(
-                {}, optional={"name": st.sampled_from(["f", "g", ""]), "arguments": st.sampled_from(PIECES)}
-            )
-        },
-        optional={"index": st.integers(0, 3), "id": st.sampled_from(["a", "b", "c", "", None])},
-    ),
-    max_size=8,
-)
-
-
-@given(DELTAS)
-def test_each_call_is_announced_once_and_whole_at_the_end(deltas: list[dict[str, Any]]) -> None:
-    state = Accumulator(CALL)
-    events = [event for delta in deltas for event in state.feed({"choices": [{"delta": {"tool_calls": [delta]}}]})]
-    events += state.finish()
-    answer = state.response()
-    if completeness_error(answer, complete=True, strict=False):
-        return  # such an answer ends as an error
-    got: list[dict[str, str]] = []
-    for data in encoded(*events, StreamEvent("done", answer, 0, CALL))[:-1]:
-        for piece in data["choices"][0]["delta"].get("tool_calls", ()):
-            if piece["index"] == len(got):
-                got.append({"id": piece["id"], "name": piece["function"]["name"], "arguments": ""})
-                assert piece["type"] == "function"
-            else:
-                assert piece.keys() == {"index", "function"}
-                assert piece["function"].keys() == {"arguments"}
-            got[piece["index"]]["arguments"] += piece["function"]["arguments"]
-    assert got == [{"id": call.id, "name": call.name, "arguments": call.arguments_json} for call in answer.tool_calls]
