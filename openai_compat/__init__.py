@@ -36,8 +36,8 @@ _MODULES = {
         "ToolError",
         "ToolLoopError",
         "UnprocessableEntityError",
-        "redact_error_body",
     ),
+    "redaction": ("redact_error_body",),
     "client": ("Client",),
     "conversation": ("Conversation", "estimate_tokens"),
     "cancel": ("CancelToken",),
@@ -190,11 +190,11 @@ if TYPE_CHECKING:
     from .errors import ToolError as ToolError
     from .errors import ToolLoopError as ToolLoopError
     from .errors import UnprocessableEntityError as UnprocessableEntityError
-    from .errors import redact_error_body as redact_error_body
     from .futures import CallFuture as CallFuture
     from .local.server import LocalServer as LocalServer
     from .providers import PROVIDERS as PROVIDERS
     from .providers import Provider as Provider
+    from .redaction import redact_error_body as redact_error_body
     from .sinks import CollectSink as CollectSink
     from .sinks import IsolateSink as IsolateSink
     from .sinks import PrintSink as PrintSink

@@ -22,8 +22,9 @@ from . import __version__
 from ._imports import importing
 from ._json import encode_json
 from .cancel import CancelToken
-from .errors import APIStatusError, ConfigurationError, ResponseShapeError, ResponseTypeError, Secret
+from .errors import APIStatusError, ConfigurationError, ResponseShapeError, ResponseTypeError
 from .providers import PROVIDERS, Provider, provider_for_url, provider_named
+from .redaction import Secret
 from .timeouts import Deadline, Timeout
 from .transport import Call, Endpoint, Reply, Settings, Transport
 from .transport.transport import MAX_RESPONSE_BYTES

@@ -26,7 +26,8 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
-from ..errors import Cancelled, ConfigurationError, ToolError, redact_error_body
+from ..errors import Cancelled, ConfigurationError, ToolError
+from ..redaction import redact_error_body
 from ..wire.media import Image
 from .tool import Tool
 

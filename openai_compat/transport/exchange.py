@@ -7,7 +7,8 @@ import zlib
 from collections.abc import Iterator
 from typing import Any
 
-from ..errors import APIConnectionError, APITimeoutError, OpenAICompatError, ResponseParseError, SecretBytes
+from ..errors import APIConnectionError, APITimeoutError, OpenAICompatError, ResponseParseError
+from ..redaction import SecretBytes
 from .clock import Clock
 from .http1 import BadReplyError, Head, body, read_head, split_head
 from .lease import Lease

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Generator, Mapping
 from typing import Literal, NamedTuple
 
-from ..errors import SecretBytes
+from ..redaction import SecretBytes
 
 MAX_HEAD = 65536
 """Most bytes that the head of a reply, or a line between chunks, may have."""

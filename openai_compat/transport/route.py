@@ -16,7 +16,8 @@ from urllib.parse import unquote, urlsplit
 import attrs
 
 from .._imports import importing
-from ..errors import ConfigurationError, Secret
+from ..errors import ConfigurationError
+from ..redaction import Secret
 from ..timeouts import Deadline
 from .endpoint import Endpoint
 from .lease import Connection, Opening, close_sockets, dial

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from .._json import NotJSONError, decode_json, encode_json
-from ..errors import APIStatusError, StreamServerError, redact_error_body, status_error_class
+from ..errors import APIStatusError, StreamServerError, status_error_class
+from ..redaction import redact_error_body
 from .retry import MAX_WAIT, retry_after
 
 MAX_MESSAGE = 1000

@@ -16,8 +16,8 @@ from ..errors import (
     StreamError,
     StreamInterruptedError,
     StreamServerError,
-    redact_error_body,
 )
+from ..redaction import redact_error_body
 from .accumulate import Accumulator, InlineThink, completeness_error
 from .error_body import ErrorDetail, describe_text, find_error, status_error, stream_error
 from .reasoning import Tag
