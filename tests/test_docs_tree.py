@@ -14,7 +14,7 @@ PACKAGE = Path(openai_compat.__file__).parent
 ARCHITECTURE = ROOT / "docs" / "architecture.md"
 TREE = re.compile(r"^```text\nopenai_compat/\n(.*?)^```", re.MULTILINE | re.DOTALL)
 NAMES = re.compile(r"(?:\w+(?:\.py|/)(?: |$))+")
-LINK = re.compile(r"\]\((?!https?:|mailto:|#)([^)#\s]+)|(?:src|href)=\"(?!https?:|#)([^\"#]+)\"")
+LINK = re.compile(r"(?:\]\(|^\[[^]]+\]: |(?:src|href)=\")(?!https?:|mailto:|#)([^)#\s\"]+)", re.MULTILINE)
 REPOSITORY = "https://github.com/openai-compat/openai_compat/"
 OWN_LINK = re.compile(re.escape(REPOSITORY) + r"(?:blob|tree|raw)/main/([^)#\s\"]+)")
 
@@ -70,7 +70,7 @@ def test_all_pages_are_looked_at() -> None:
 @each_page
 def test_links_within_the_project_lead_somewhere(page: Path) -> None:
     text = page.read_text()
-    targets = [page.parent / (one or other) for one, other in LINK.findall(text)]
+    targets = [page.parent / target for target in LINK.findall(text)]
     targets += [ROOT / path for path in OWN_LINK.findall(text)]
     assert not [str(target) for target in targets if not target.exists()]
 
