@@ -466,15 +466,14 @@ def page() -> str:
     ]
     head = """# Answers as models write them
 
-What `response_type` makes of an answer's text: the value, or the error. A value is taken where the whole text is one,
-where it stands in a code fence, or among words; of several, the last that fits. What is broken is not mended, a piece is
-never taken for the whole, and where an answer was cut off (at `max_tokens`, by a filter, or with its stream), only what is
-closed by a bracket, a quotation mark or a fence is a value. `⏎` is the end of a line. (This page is made by
-`python tests/wire/test_answers.py`, and tested.)
+What `response_type` makes of an answer's text: a value, or an error. The value may be the whole text, in a code fence, or
+among words; if several fit, it is the last. Broken JSON is not repaired, and a part is never taken for the whole. If the
+answer was cut off (at `max_tokens`, by a filter, or with its stream), only what a bracket, a quotation mark or a fence
+closes is a value. `⏎` is a line break. (`python tests/wire/test_answers.py` prints this page, and a test compares it.)
 
 `Person` has a `name` and an `age`; `Days` is an `int` from 1 to 7.
 
-| Answer | Type | Text | What comes of it |
+| Answer | Type | Text | Result |
 |---|---|---|---|
 """
     return head + "\n".join(rows) + "\n"
