@@ -1,4 +1,4 @@
-"""The client: chat, stream, run_tools, embed, models.
+"""The client: chat, stream, submit, run_tools, conversation, embed, models.
 
 What a plain chat does not need (streams, tools, embeddings) is imported where it is used: a short script starts faster.
 """
@@ -6,41 +6,26 @@ What a plain chat does not need (streams, tools, embeddings) is imported where i
 from __future__ import annotations
 
 import contextlib
-import logging
-import os
-import re
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
-from urllib.parse import parse_qs, quote
 
 import attrs
 
-from . import __version__
+from ._base_client import BaseClient, Prompt, new_id
 from ._imports import importing
-from ._json import encode_json
 from .cancel import CancelToken
 from .errors import APIStatusError, ConfigurationError, ResponseShapeError, ResponseTypeError
-from .providers import PROVIDERS, Provider, provider_for_url, provider_named
-from .redaction import Secret
 from .timeouts import Deadline, Timeout
-from .transport import Call, Endpoint, Reply, Settings, Transport
-from .transport.transport import MAX_RESPONSE_BYTES
-from .wire.accumulate import Accumulator, InlineThink
-from .wire.dialect import GENERIC, Dialect, batch_limit
+from .transport import Call
+from .wire.accumulate import Accumulator
+from .wire.dialect import batch_limit
 from .wire.parse import decode_body, parse_response
-from .wire.reasoning import Tag, tag_pairs
 from .wire.request import ChatRequest, build_body, build_streaming_body
 from .wire.response import CallInfo, ChatResponse, ParsedResponse
-from .wire.retry import Attempt, RetryPolicy
-from .wire.sse import MAX_EVENT_BYTES
 
 if TYPE_CHECKING:
     from typing import Unpack
-
-    import requests
 
     from .conversation import Conversation
     from .futures import CallFuture
@@ -54,18 +39,12 @@ if TYPE_CHECKING:
     from .wire.output import Output
 
     S = TypeVar("S", bound=ChatStream)
-    Build = Callable[..., dict[str, Any]]
 
-log = logging.getLogger("openai_compat")
-
-Prompt = str | ChatRequest | Sequence[Mapping[str, Any]]
 T = TypeVar("T")
 R = TypeVar("R", bound=ChatResponse)
 
-_REQUEST_FIELDS = frozenset(field.name for field in attrs.fields(ChatRequest))
 
-
-class Client:
+class Client(BaseClient):
     """Calls one server, from any number of threads.
 
     Works with and without ``with``; closing it closes its pooled connections, and a later call opens new ones.
@@ -105,183 +84,6 @@ class Client:
     Raises:
         ConfigurationError: a base URL without scheme or host, or a key that cannot be sent.
     """
-
-    def __init__(
-        self,
-        base_url: str,
-        api_key: str | Callable[[], str] | None = None,
-        *,
-        provider: str | None = None,
-        model: str | None = None,
-        timeout: Timeout | float | None = Timeout(),  # noqa: B008 - a frozen value
-        max_retries: int = 2,
-        retry: RetryPolicy | None = None,
-        on_retry: Callable[[Attempt], object] | None = None,
-        headers: Mapping[str, str] | None = None,
-        session: requests.Session | None = None,
-        auth: Any = None,
-        verify: bool | str | os.PathLike[str] | None = None,
-        cert: str | tuple[str, str] | None = None,
-        proxies: Mapping[str, str] | None = None,
-        trust_env: bool = True,
-        pool_size: int = 100,
-        keepalive_expiry: float | None = 60.0,
-        max_response_bytes: int = MAX_RESPONSE_BYTES,
-        api_path: str | None = None,
-        pickle_key: bool = False,
-        truncated: Literal["return", "raise"] = "return",
-        inline_think: InlineThink = "leading",
-        think_tags: Sequence[Tag] | None = None,
-        max_event_bytes: int = MAX_EVENT_BYTES,
-    ) -> None:
-        api_key = Secret(api_key) if type(api_key) is str else api_key
-        options = {name: value for name, value in locals().items() if name != "self"}
-        if truncated not in ("return", "raise"):
-            raise ConfigurationError(f"truncated must be 'return' or 'raise', not {truncated!r}")
-        if inline_think not in ("leading", "all", "keep"):
-            raise ConfigurationError(f"inline_think must be 'leading', 'all' or 'keep', not {inline_think!r}")
-        endpoint = Endpoint.parse(base_url, api_path)
-        known = _known_provider(provider, endpoint)
-        if known is not None and endpoint.guessed and known.api_path is not None:
-            endpoint = Endpoint.parse(base_url, known.api_path)
-        if known is PROVIDERS["azure"]:
-            endpoint = _azure_endpoint(endpoint, model)
-        self.provider = known.name if known else provider or endpoint.host
-        self.model = model
-        self.timeout = Timeout.of(timeout)
-        self._dialect = known.dialect if known else GENERIC
-        self._learnt: dict[str, Dialect] = {}
-        self._batch_limits: dict[str, tuple[int, float]] = {}
-        self._told: set[str] = set()
-        self._retry = RetryPolicy(max_retries=max_retries) if retry is None else retry
-        self._on_retry = on_retry
-        self._strict = truncated == "raise"
-        self._inline_think: InlineThink = inline_think
-        self._think_tags = None if think_tags is None else tag_pairs(think_tags)
-        self._max_event_bytes = max_event_bytes
-        self._key = _Key(api_key, self._dialect.key_header)
-        self._transport = Transport(
-            endpoint,
-            provider=self.provider,
-            headers={
-                "Content-Type": "application/json",
-                "Accept": "application/json, text/event-stream",
-                "Accept-Encoding": "gzip, deflate",
-                "User-Agent": f"openai_compat/{__version__}",
-                **_checked_headers(headers or {}),
-            },
-            auth=self._key.header,
-            keyed=self._key.given,
-            secrets=self._key.secrets,
-            settings=Settings(
-                verify=verify,
-                cert=cert,
-                proxies=proxies,
-                trust_env=trust_env,
-                pool_size=pool_size,
-                keepalive_expiry=keepalive_expiry,
-            ),
-            session=session,
-            requests_auth=auth,
-            max_response_bytes=max_response_bytes,
-        )
-        # What a copy is made of.
-        self._options = {**options, "base_url": Secret(base_url), "headers": _checked_headers(headers or {})}
-
-    @classmethod
-    def for_provider(cls, name: str, api_key: str | Callable[[], str] | None = None, **options: Any) -> Client:
-        """A client for a provider of the table, its key from the provider's environment variable.
-
-        Args:
-            name: ``"openai"``, ``"ollama"``, ... : see ``providers.PROVIDERS``.
-            api_key: in place of the variable's.
-            options: as for ``Client``; ``base_url`` in place of the table's.
-
-        Raises:
-            ConfigurationError: an unknown provider, or no key where one is needed.
-        """
-        known = provider_named(name)
-        base_url = options.pop("base_url", None) or _address(known)
-        if not base_url:
-            raise ConfigurationError(f"{known.name} has no common address: give base_url=")
-        if known.name == "azure" and "?" not in base_url and (version := os.environ.get("OPENAI_API_VERSION")):
-            base_url += f"?api-version={version}"
-        key = api_key or (_key_from(known.key_variable) if known.key_variable else None)
-        if known.key_variable and not key and "auth" not in options and "session" not in options:
-            raise ConfigurationError(f"{known.name} needs a key: set {known.key_variable}, or give api_key=")
-        return cls(base_url, key, provider=known.name, **options)
-
-    @classmethod
-    def from_env(cls, **options: Any) -> Client:
-        """A client for whatever the environment names.
-
-        Read in this order: ``OPENAI_BASE_URL`` (with ``OPENAI_API_KEY``), the key variable of a known provider, and
-        ``OLLAMA_HOST``. ``OPENAI_MODEL`` is the model for calls that name none.
-
-        Raises:
-            ConfigurationError: the environment names no server.
-        """
-        environ = os.environ
-        if model := environ.get("OPENAI_MODEL"):
-            options.setdefault("model", model)
-        if base_url := environ.get("OPENAI_BASE_URL"):
-            options.setdefault("api_key", _key_from("OPENAI_API_KEY"))
-            return cls(base_url, **options)
-        for known in PROVIDERS.values():
-            if known.key_variable and environ.get(known.key_variable):
-                return cls.for_provider(known.name, **options)
-        if environ.get("OLLAMA_HOST"):
-            return cls.for_provider("ollama", **options)
-        variables = ", ".join(known.key_variable for known in PROVIDERS.values() if known.key_variable)
-        raise ConfigurationError(f"the environment names no server: set OPENAI_BASE_URL, or one of {variables}")
-
-    def __repr__(self) -> str:
-        model = f", model={self.model!r}" if self.model else ""
-        return f"Client({self.base_url!r}, provider={self.provider!r}{model})"
-
-    @property
-    def base_url(self) -> str:
-        """Where the API is, without a trailing slash."""
-        return self._transport.endpoint.base
-
-    def __copy__(self) -> Client:
-        return type(self)(**self._options)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Client:
-        return type(self)(**self._options)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """A pickle has the settings, and no connection; the key only where it may be shown.
-
-        Raises:
-            ConfigurationError: a secret would stand in the pickle in clear, without ``pickle_key``.
-        """
-        options = dict(self._options)
-        key = options["api_key"]
-        variable = key.variable if isinstance(key, _EnvironmentKey) else None
-        if variable:
-            del options["api_key"]
-        if callable(options.get("api_key")):
-            _check_picklable(options["api_key"])
-        secret = _secret_option(options)
-        if secret and not options["pickle_key"]:
-            raise ConfigurationError(
-                f"{secret} would stand in the pickle in clear: take the key from the environment (Client.from_env, "
-                "Client.for_provider) or from a function, or give pickle_key=True"
-            )
-        return _restored_client, (type(self), options, variable)
-
-    def __enter__(self) -> Client:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the pooled connections; a session that you gave stays open."""
-        self._transport.close()
 
     @overload
     def chat(
@@ -399,7 +201,7 @@ class Client:
                 several=_several(body),
                 strict=self._strict,
                 as_text=as_text,
-                make_id=_new_id,
+                make_id=new_id,
                 latency_ms=call.deadline.elapsed_ms,
                 request_id=reply.request_id,
                 headers=reply.headers,
@@ -468,7 +270,7 @@ class Client:
                 think_opened=think_opened,
                 think_tags=self._think_tags,
                 several=_several(body),
-                make_id=_new_id,
+                make_id=new_id,
             ),
             info=info,
             call=call,
@@ -659,7 +461,7 @@ class Client:
         name = model or self.model or ""
         inputs = embedding_inputs(texts)
         build_embeddings_body(inputs, model=name, encoding_format=encoding_format)
-        info = CallInfo(call_id=_new_id(), provider=self.provider, model=name, origin=self.base_url)
+        info = CallInfo(call_id=new_id(), provider=self.provider, model=name, origin=self.base_url)
         deadline = Deadline(self.timeout if timeout is None else Timeout.of(timeout), cancel)
         parts: list[EmbeddingResponse] = []
         done = 0
@@ -738,109 +540,6 @@ class Client:
 
         return call.run(attempt)
 
-    def _request(self, prompt: Prompt | None, fields: Mapping[str, Any]) -> ChatRequest:
-        unknown = fields.keys() - _REQUEST_FIELDS
-        if unknown:
-            raise TypeError(
-                f"no such field of a chat request: {', '.join(sorted(unknown))}; what only your server knows goes "
-                "into extra_body"
-            )
-        if fields.get("tools"):
-            with importing:
-                from .tools.tool import tool_specs
-
-            fields = {**fields, "tools": tool_specs(fields["tools"])}
-        if isinstance(prompt, ChatRequest):
-            request = attrs.evolve(prompt, **fields) if fields else prompt
-        elif prompt is None or isinstance(prompt, str):
-            request = ChatRequest(prompt, **{"model": self.model, **fields})
-        elif isinstance(prompt, Mapping) or not isinstance(prompt, Iterable):
-            raise ConfigurationError(
-                f"a prompt is a string, a ChatRequest or a list of messages, not {type(prompt).__name__}"
-            )
-        else:
-            request = ChatRequest(messages=prompt, **fields)
-        if request.model or not self.model:
-            return request
-        return attrs.evolve(request, model=self.model)
-
-    def _call_info(self, request: ChatRequest) -> CallInfo:
-        return CallInfo(call_id=_new_id(), provider=self.provider, model=request.model or "", origin=self.base_url)
-
-    def _call(self, timeout: Timeout | float | None, cancel: CancelToken | None) -> Call:
-        deadline = Deadline(self.timeout if timeout is None else Timeout.of(timeout), cancel)
-        return Call(deadline, self._retry, self._on_retry)
-
-    def _body(self, build: Build, request: ChatRequest) -> dict[str, Any]:
-        """The body of a chat request, with what the server wants back of its own answers."""
-        return build(request, origin=self.base_url, echo=self._dialect_for(request.model).echo)
-
-    def _ask(
-        self, build: Build, body: dict[str, Any], call: Call, request: ChatRequest
-    ) -> tuple[Reply, Callable[[Any], Any] | None]:
-        """Send a chat request; the reply, and how its payloads are read where the answer comes as a call."""
-        headers = _checked_headers(request.extra_headers)
-        reply, dialect, body = self._post(
-            "/chat/completions",
-            body,
-            call,
-            request.model,
-            rebuild=lambda dialect: build(request, origin=self.base_url, echo=dialect.echo),
-            headers=headers,
-            query=request.extra_query,
-        )
-        if not dialect.answers_by_call(body):
-            return reply, None
-        with importing:
-            from .wire.schema_wish import text_of_call
-        return reply, text_of_call
-
-    def _post(
-        self,
-        path: str,
-        body: dict[str, Any],
-        call: Call,
-        model: str | None,
-        *,
-        rebuild: Callable[[Dialect], dict[str, Any]] | None = None,
-        headers: Mapping[str, str] | None = None,
-        query: Mapping[str, str] | None = None,
-    ) -> tuple[Reply, Dialect, dict[str, Any]]:
-        """Send a body in the server's dialect; what a refusal teaches is tried at once, and kept if it was true.
-
-        Returns the reply, the dialect that it was asked in, and the body before that.
-        """
-        dialect = known = self._dialect_for(model)
-        tried = {known}
-        while True:
-            adapted, left_out = dialect.adapt(body)
-            self._tell(left_out)
-            try:
-                reply = self._transport.send("POST", path, _encoded(adapted), call, headers=headers, query=query)
-            except APIStatusError as error:
-                learnt = dialect.learn(error, adapted)
-                if learnt is None or learnt in tried or len(tried) > MAX_LESSONS:
-                    raise
-                tried.add(learnt)
-                if rebuild is not None and learnt.echo != dialect.echo:
-                    body = rebuild(learnt)
-                if learnt.adapt(body)[0] == adapted:
-                    raise  # what was learnt changes nothing here
-                dialect = learnt
-            else:
-                if dialect is not known:
-                    self._learnt[model or ""] = dialect
-                return reply, dialect, body
-
-    def _dialect_for(self, model: str | None) -> Dialect:
-        return self._learnt.get(model or "", self._dialect)
-
-    def _tell(self, left_out: tuple[str, ...]) -> None:
-        for name in left_out:
-            if name not in self._told:
-                self._told.add(name)
-                log.warning("%s does not take %s; it is not sent", self.provider, name)
-
 
 MAX_BATCH = 2048
 """Texts in one embeddings request; OpenAI's own limit."""
@@ -848,173 +547,11 @@ MIN_BATCH = 8
 """Batches that a server goes on refusing are halved down to this."""
 BATCH_MEMORY = 600.0
 """Seconds for which a server's limit on a batch is remembered."""
-MAX_LESSONS = 8
-"""Times that a request is sent anew in the forms that refusals teach."""
-
-
-class _Key:
-    """The API key, checked, and out of sight."""
-
-    def __init__(self, key: str | Callable[[], str] | None, header: str) -> None:
-        self._given = key if callable(key) else _checked_key(key)
-        self._name = header
-        # With renewed keys, those that other threads may still have under way.
-        self._recent: deque[str] = deque([self._given] if isinstance(self._given, str) else [], maxlen=64)
-        self.given = self._given is not None
-
-    def __repr__(self) -> str:
-        return "<key>"
-
-    def header(self) -> dict[str, str]:
-        """The header that carries the key; none without a key."""
-        key = _checked_key(self._given()) if callable(self._given) else self._given
-        if not key:
-            return {}
-        if key not in self._recent:
-            self._recent.append(key)
-        return {self._name: Secret(f"Bearer {key}") if self._name == "Authorization" else key}
-
-    def secrets(self) -> list[str]:
-        """The keys that nothing may show."""
-        return list(self._recent)
-
-
-class _EnvironmentKey(Secret):
-    """A key that a variable of the environment gave, where a copy of the client finds it again."""
-
-    variable: str
-
-
-def _key_from(variable: str) -> _EnvironmentKey | None:
-    value = os.environ.get(variable)
-    if not value:
-        return None
-    key = _EnvironmentKey(value)
-    key.variable = variable
-    return key
-
-
-def _restored_client(cls: type[Client], options: dict[str, Any], variable: str | None) -> Client:
-    if variable is not None:
-        options["api_key"] = _key_from(variable)
-        if options["api_key"] is None:
-            raise ConfigurationError(f"{variable} is not set, which had the key of the client in this pickle")
-    return cls(**options)
-
-
-def _check_picklable(function: Callable[[], str]) -> None:
-    import pickle
-
-    try:
-        pickle.dumps(function)
-    except Exception as error:
-        raise ConfigurationError(f"api_key is a function that cannot be pickled: {error}") from None
-
-
-def _secret_option(options: Mapping[str, Any]) -> str | None:
-    """The first of a client's options that holds a secret in clear."""
-    key, headers, proxies = options.get("api_key"), options["headers"] or {}, options["proxies"] or {}
-    held = {
-        "api_key": bool(key) and not callable(key),
-        "auth": options["auth"] is not None,
-        "base_url": "@" in options["base_url"],
-        "headers": any(_CREDENTIAL.search(name) for name in headers),
-        "proxies": any("@" in proxy for proxy in proxies.values()),
-    }
-    return next((name for name, holds in held.items() if holds), None)
-
-
-def _checked_key(key: Any) -> Secret | None:
-    """A key that can be sent; the message of one that cannot does not show it."""
-    if key is None or key == "":
-        return None
-    if not isinstance(key, str):
-        raise ConfigurationError(f"api_key must be a string or a function that gives one, not {type(key).__name__}")
-    if key != key.strip():
-        raise ConfigurationError("api_key begins or ends with white space (a newline from a file?): strip it")
-    if not key.isascii() or not key.isprintable() or " " in key:
-        raise ConfigurationError("api_key has a character that no key has (a space, a control or non-ASCII character)")
-    return Secret(key)
-
-
-def _checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    if not isinstance(headers, Mapping):
-        raise ConfigurationError(f"headers is a dict of names and values, not {type(headers).__name__}")
-    for name, value in headers.items():
-        if not isinstance(name, str) or not isinstance(value, str):
-            raise ConfigurationError(f"header {name!r} must be a string")
-        if not _HEADER_NAME(name):
-            raise ConfigurationError(f"header {name!r} has a character that is not allowed in a name")
-        if name.lower() in _FRAMING:
-            raise ConfigurationError(f"header {name!r} says where a request ends, and is not the caller's to set")
-        if "\n" in value or "\r" in value:
-            raise ConfigurationError(f"header {name!r} has a line break in it")
-        if not _HEADER_VALUE(value):
-            raise ConfigurationError(f"header {name!r} has a control character, or one that is not in Latin-1")
-    return {name: Secret(value) if _CREDENTIAL.search(name) else value for name, value in headers.items()}
-
-
-_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch
-_HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*").fullmatch
-_FRAMING = {"content-length", "transfer-encoding", "connection", "expect", "upgrade", "trailer", "te"}
-_CREDENTIAL = re.compile("auth|cookie|key|secret|token", re.IGNORECASE)
-
-
-def _known_provider(name: str | None, endpoint: Endpoint) -> Provider | None:
-    if name is None:
-        return provider_for_url(endpoint.host, endpoint.port)
-    return PROVIDERS.get(name.lower())
-
-
-def _azure_endpoint(endpoint: Endpoint, model: str | None) -> Endpoint:
-    """A bare Azure address names the resource only: the deployment is the model, unless the new API is meant."""
-    root = endpoint.base.removesuffix("/v1")
-    if root.count("/") > 2:
-        return endpoint
-    if "api-version" not in parse_qs(endpoint.query):
-        return endpoint._replace(base=f"{root}/openai/v1")
-    if not model:
-        raise ConfigurationError("Azure with api-version needs model=, the name of the deployment")
-    if model in (".", ".."):
-        raise ConfigurationError(f"{model!r} cannot be the name of a deployment")
-    return endpoint._replace(base=f"{root}/openai/deployments/{quote(model, safe='')}")
-
-
-def _address(known: Provider) -> str:
-    """Where a provider is: as its own environment variable says, else as the table does."""
-    if known.name == "ollama" and (host := os.environ.get("OLLAMA_HOST")):
-        return _ollama_url(host)
-    return known.base_url or os.environ.get("AZURE_OPENAI_ENDPOINT", "")
-
-
-def _ollama_url(host: str) -> str:
-    """``OLLAMA_HOST`` as Ollama reads it: scheme and port may be missing, 0.0.0.0 is this machine."""
-    scheme, _, rest = host.rpartition("://")
-    name, colon, port = rest.rstrip("/").partition(":")
-    return f"{scheme or 'http'}://{'127.0.0.1' if name in ('', '0.0.0.0') else name}:{port if colon else 11434}/v1"
 
 
 def _several(body: Mapping[str, Any]) -> bool:
     """Whether a request asks for more than one answer."""
     return isinstance(body.get("n"), int) and body["n"] > 1
-
-
-def _new_id() -> str:
-    """Nine letters and digits, the only form of a tool call's id that every server takes."""
-    return os.urandom(5).hex()[:9]
-
-
-def _encoded(body: dict[str, Any]) -> bytes:
-    try:
-        return encode_json(body)
-    except UnicodeEncodeError:
-        # Half a character, which a model's answer or a file's name may hold.
-        with importing:
-            from .schema.json_value import to_json_value
-
-        return encode_json(to_json_value(body))
-    except (TypeError, ValueError, RecursionError) as error:
-        raise ConfigurationError(f"the request cannot be written as JSON: {error}") from error
 
 
 def _typed(request: ChatRequest, response_type: Any, repair: int = 0) -> tuple[Output, ChatRequest]:

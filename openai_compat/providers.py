@@ -6,6 +6,9 @@ Base URLs are the providers' own, as their documentation gave them in 2026. What
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from urllib.parse import parse_qs, quote
+
 import attrs
 
 from .errors import ConfigurationError
@@ -29,7 +32,7 @@ from .wire.dialect import (
     Dialect,
 )
 
-__all__ = ["PROVIDERS", "Provider", "provider_for_url", "provider_named"]
+__all__ = ["PROVIDERS", "Provider", "azure_base_url", "find_provider", "provider_for_url", "provider_named"]
 
 
 @attrs.frozen
@@ -51,6 +54,14 @@ class Provider:
     def local(self) -> bool:
         """Runs on the user's own machine, without a key."""
         return self.base_url.startswith("http://localhost")
+
+    def address(self, environ: Mapping[str, str]) -> str:
+        """Where it is: as its own environment variable says, else as the table does; empty where neither does."""
+        if self.name == "ollama" and (host := environ.get("OLLAMA_HOST")):
+            return _ollama_url(host)
+        if self.name == "azure":
+            return environ.get("AZURE_OPENAI_ENDPOINT", "")
+        return self.base_url
 
 
 PROVIDERS: dict[str, Provider] = {
@@ -124,3 +135,37 @@ def _matches(host: str, known: str) -> bool:
     if not star:
         return host == known
     return host.startswith(head) and host.endswith(tail) and len(host) > len(head) + len(tail)
+
+
+def find_provider(name: str | None, host: str, port: int | None) -> Provider | None:
+    """The provider of this name, or without a name the one at this address; None where it is not known."""
+    return provider_for_url(host, port) if name is None else PROVIDERS.get(name.lower())
+
+
+def azure_base_url(base: str, query: str, model: str | None) -> str:
+    """A bare Azure address names the resource only: the deployment is the model, unless the new API is meant.
+
+    Args:
+        base: without a query and without a trailing slash.
+        query: the address's own; one with an ``api-version`` means the API of deployments.
+
+    Raises:
+        ConfigurationError: no model, or one that cannot name a deployment.
+    """
+    root = base.removesuffix("/v1")
+    if root.count("/") > 2:
+        return base
+    if "api-version" not in parse_qs(query):
+        return f"{root}/openai/v1"
+    if not model:
+        raise ConfigurationError("Azure with api-version needs model=, the name of the deployment")
+    if model in (".", ".."):
+        raise ConfigurationError(f"{model!r} cannot be the name of a deployment")
+    return f"{root}/openai/deployments/{quote(model, safe='')}"
+
+
+def _ollama_url(host: str) -> str:
+    """``OLLAMA_HOST`` as Ollama reads it: scheme and port may be missing, 0.0.0.0 is this machine."""
+    scheme, _, rest = host.rpartition("://")
+    name, colon, port = rest.rstrip("/").partition(":")
+    return f"{scheme or 'http'}://{'127.0.0.1' if name in ('', '0.0.0.0') else name}:{port if colon else 11434}/v1"

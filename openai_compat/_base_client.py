@@ -1,0 +1,357 @@
+"""Whom a client asks, with which key, and in which dialect: all that is behind its face."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal
+
+import attrs
+
+from . import __version__
+from ._imports import importing
+from ._json import encode_json
+from .cancel import CancelToken
+from .credentials import EnvironmentKey, Key, check_picklable, checked_headers, key_from, secret_option
+from .errors import APIStatusError, ConfigurationError
+from .providers import PROVIDERS, azure_base_url, find_provider, provider_named
+from .redaction import Secret
+from .timeouts import Deadline, Timeout
+from .transport import Call, Endpoint, Reply, Settings, Transport
+from .transport.transport import MAX_RESPONSE_BYTES
+from .wire.accumulate import InlineThink
+from .wire.dialect import GENERIC, Dialect
+from .wire.reasoning import Tag, tag_pairs
+from .wire.request import ChatRequest
+from .wire.response import CallInfo
+from .wire.retry import Attempt, RetryPolicy
+from .wire.sse import MAX_EVENT_BYTES
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    import requests
+
+    Build = Callable[..., dict[str, Any]]
+
+log = logging.getLogger("openai_compat")
+
+Prompt = str | ChatRequest | Sequence[Mapping[str, Any]]
+
+_REQUEST_FIELDS = frozenset(field.name for field in attrs.fields(ChatRequest))
+
+
+class BaseClient:
+    """The server, the key, the settings, and what was learnt of the server's dialect; ``Client`` asks through it."""
+
+    def __init__(
+        self,
+        base_url: str,
+        api_key: str | Callable[[], str] | None = None,
+        *,
+        provider: str | None = None,
+        model: str | None = None,
+        timeout: Timeout | float | None = Timeout(),  # noqa: B008 - a frozen value
+        max_retries: int = 2,
+        retry: RetryPolicy | None = None,
+        on_retry: Callable[[Attempt], object] | None = None,
+        headers: Mapping[str, str] | None = None,
+        session: requests.Session | None = None,
+        auth: Any = None,
+        verify: bool | str | os.PathLike[str] | None = None,
+        cert: str | tuple[str, str] | None = None,
+        proxies: Mapping[str, str] | None = None,
+        trust_env: bool = True,
+        pool_size: int = 100,
+        keepalive_expiry: float | None = 60.0,
+        max_response_bytes: int = MAX_RESPONSE_BYTES,
+        api_path: str | None = None,
+        pickle_key: bool = False,
+        truncated: Literal["return", "raise"] = "return",
+        inline_think: InlineThink = "leading",
+        think_tags: Sequence[Tag] | None = None,
+        max_event_bytes: int = MAX_EVENT_BYTES,
+    ) -> None:
+        api_key = Secret(api_key) if type(api_key) is str else api_key
+        options = {name: value for name, value in locals().items() if name != "self"}
+        if truncated not in ("return", "raise"):
+            raise ConfigurationError(f"truncated must be 'return' or 'raise', not {truncated!r}")
+        if inline_think not in ("leading", "all", "keep"):
+            raise ConfigurationError(f"inline_think must be 'leading', 'all' or 'keep', not {inline_think!r}")
+        endpoint = Endpoint.parse(base_url, api_path)
+        known = find_provider(provider, endpoint.host, endpoint.port)
+        if known is not None and endpoint.guessed and known.api_path is not None:
+            endpoint = Endpoint.parse(base_url, known.api_path)
+        if known is PROVIDERS["azure"]:
+            endpoint = endpoint._replace(base=azure_base_url(endpoint.base, endpoint.query, model))
+        self.provider = known.name if known else provider or endpoint.host
+        self.model = model
+        self.timeout = Timeout.of(timeout)
+        self._dialect = known.dialect if known else GENERIC
+        self._learnt: dict[str, Dialect] = {}
+        self._batch_limits: dict[str, tuple[int, float]] = {}
+        self._told: set[str] = set()
+        self._retry = RetryPolicy(max_retries=max_retries) if retry is None else retry
+        self._on_retry = on_retry
+        self._strict = truncated == "raise"
+        self._inline_think: InlineThink = inline_think
+        self._think_tags = None if think_tags is None else tag_pairs(think_tags)
+        self._max_event_bytes = max_event_bytes
+        self._key = Key(api_key, self._dialect.key_header)
+        self._transport = Transport(
+            endpoint,
+            provider=self.provider,
+            headers={
+                "Content-Type": "application/json",
+                "Accept": "application/json, text/event-stream",
+                "Accept-Encoding": "gzip, deflate",
+                "User-Agent": f"openai_compat/{__version__}",
+                **checked_headers(headers or {}),
+            },
+            auth=self._key.header,
+            keyed=self._key.given,
+            secrets=self._key.secrets,
+            settings=Settings(
+                verify=verify,
+                cert=cert,
+                proxies=proxies,
+                trust_env=trust_env,
+                pool_size=pool_size,
+                keepalive_expiry=keepalive_expiry,
+            ),
+            session=session,
+            requests_auth=auth,
+            max_response_bytes=max_response_bytes,
+        )
+        # What a copy is made of.
+        self._options = {**options, "base_url": Secret(base_url), "headers": checked_headers(headers or {})}
+
+    @classmethod
+    def for_provider(cls, name: str, api_key: str | Callable[[], str] | None = None, **options: Any) -> Self:
+        """A client for a provider of the table, its key from the provider's environment variable.
+
+        Args:
+            name: ``"openai"``, ``"ollama"``, ... : see ``providers.PROVIDERS``.
+            api_key: in place of the variable's.
+            options: as for ``Client``; ``base_url`` in place of the table's.
+
+        Raises:
+            ConfigurationError: an unknown provider, or no key where one is needed.
+        """
+        known = provider_named(name)
+        base_url = options.pop("base_url", None) or known.address(os.environ)
+        if not base_url:
+            raise ConfigurationError(f"{known.name} has no common address: give base_url=")
+        if known.name == "azure" and "?" not in base_url and (version := os.environ.get("OPENAI_API_VERSION")):
+            base_url += f"?api-version={version}"
+        key = api_key or (key_from(known.key_variable) if known.key_variable else None)
+        if known.key_variable and not key and "auth" not in options and "session" not in options:
+            raise ConfigurationError(f"{known.name} needs a key: set {known.key_variable}, or give api_key=")
+        return cls(base_url, key, provider=known.name, **options)
+
+    @classmethod
+    def from_env(cls, **options: Any) -> Self:
+        """A client for whatever the environment names.
+
+        Read in this order: ``OPENAI_BASE_URL`` (with ``OPENAI_API_KEY``), the key variable of a known provider, and
+        ``OLLAMA_HOST``. ``OPENAI_MODEL`` is the model for calls that name none.
+
+        Raises:
+            ConfigurationError: the environment names no server.
+        """
+        environ = os.environ
+        if model := environ.get("OPENAI_MODEL"):
+            options.setdefault("model", model)
+        if base_url := environ.get("OPENAI_BASE_URL"):
+            options.setdefault("api_key", key_from("OPENAI_API_KEY"))
+            return cls(base_url, **options)
+        for known in PROVIDERS.values():
+            if known.key_variable and environ.get(known.key_variable):
+                return cls.for_provider(known.name, **options)
+        if environ.get("OLLAMA_HOST"):
+            return cls.for_provider("ollama", **options)
+        variables = ", ".join(known.key_variable for known in PROVIDERS.values() if known.key_variable)
+        raise ConfigurationError(f"the environment names no server: set OPENAI_BASE_URL, or one of {variables}")
+
+    def __repr__(self) -> str:
+        model = f", model={self.model!r}" if self.model else ""
+        return f"{type(self).__name__}({self.base_url!r}, provider={self.provider!r}{model})"
+
+    @property
+    def base_url(self) -> str:
+        """Where the API is, without a trailing slash."""
+        return self._transport.endpoint.base
+
+    def __copy__(self) -> Self:
+        return type(self)(**self._options)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return type(self)(**self._options)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A pickle has the settings, and no connection; the key only where it may be shown.
+
+        Raises:
+            ConfigurationError: a secret would stand in the pickle in clear, without ``pickle_key``.
+        """
+        options = dict(self._options)
+        key = options["api_key"]
+        variable = key.variable if isinstance(key, EnvironmentKey) else None
+        if variable:
+            del options["api_key"]
+        if callable(options.get("api_key")):
+            check_picklable(options["api_key"])
+        secret = secret_option(options)
+        if secret and not options["pickle_key"]:
+            raise ConfigurationError(
+                f"{secret} would stand in the pickle in clear: take the key from the environment (Client.from_env, "
+                "Client.for_provider) or from a function, or give pickle_key=True"
+            )
+        return _restored_client, (type(self), options, variable)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the pooled connections; a session that you gave stays open."""
+        self._transport.close()
+
+    def _request(self, prompt: Prompt | None, fields: Mapping[str, Any]) -> ChatRequest:
+        unknown = fields.keys() - _REQUEST_FIELDS
+        if unknown:
+            raise TypeError(
+                f"no such field of a chat request: {', '.join(sorted(unknown))}; what only your server knows goes "
+                "into extra_body"
+            )
+        if fields.get("tools"):
+            with importing:
+                from .tools.tool import tool_specs
+
+            fields = {**fields, "tools": tool_specs(fields["tools"])}
+        if isinstance(prompt, ChatRequest):
+            request = attrs.evolve(prompt, **fields) if fields else prompt
+        elif prompt is None or isinstance(prompt, str):
+            request = ChatRequest(prompt, **{"model": self.model, **fields})
+        elif isinstance(prompt, Mapping) or not isinstance(prompt, Iterable):
+            raise ConfigurationError(
+                f"a prompt is a string, a ChatRequest or a list of messages, not {type(prompt).__name__}"
+            )
+        else:
+            request = ChatRequest(messages=prompt, **fields)
+        if request.model or not self.model:
+            return request
+        return attrs.evolve(request, model=self.model)
+
+    def _call_info(self, request: ChatRequest) -> CallInfo:
+        return CallInfo(call_id=new_id(), provider=self.provider, model=request.model or "", origin=self.base_url)
+
+    def _call(self, timeout: Timeout | float | None, cancel: CancelToken | None) -> Call:
+        deadline = Deadline(self.timeout if timeout is None else Timeout.of(timeout), cancel)
+        return Call(deadline, self._retry, self._on_retry)
+
+    def _body(self, build: Build, request: ChatRequest) -> dict[str, Any]:
+        """The body of a chat request, with what the server wants back of its own answers."""
+        return build(request, origin=self.base_url, echo=self._dialect_for(request.model).echo)
+
+    def _ask(
+        self, build: Build, body: dict[str, Any], call: Call, request: ChatRequest
+    ) -> tuple[Reply, Callable[[Any], Any] | None]:
+        """Send a chat request; the reply, and how its payloads are read where the answer comes as a call."""
+        headers = checked_headers(request.extra_headers)
+        reply, dialect, body = self._post(
+            "/chat/completions",
+            body,
+            call,
+            request.model,
+            rebuild=lambda dialect: build(request, origin=self.base_url, echo=dialect.echo),
+            headers=headers,
+            query=request.extra_query,
+        )
+        if not dialect.answers_by_call(body):
+            return reply, None
+        with importing:
+            from .wire.schema_wish import text_of_call
+        return reply, text_of_call
+
+    def _post(
+        self,
+        path: str,
+        body: dict[str, Any],
+        call: Call,
+        model: str | None,
+        *,
+        rebuild: Callable[[Dialect], dict[str, Any]] | None = None,
+        headers: Mapping[str, str] | None = None,
+        query: Mapping[str, str] | None = None,
+    ) -> tuple[Reply, Dialect, dict[str, Any]]:
+        """Send a body in the server's dialect; what a refusal teaches is tried at once, and kept if it was true.
+
+        Returns the reply, the dialect that it was asked in, and the body before that.
+        """
+        dialect = known = self._dialect_for(model)
+        tried = {known}
+        while True:
+            adapted, left_out = dialect.adapt(body)
+            self._tell(left_out)
+            try:
+                reply = self._transport.send("POST", path, _encoded(adapted), call, headers=headers, query=query)
+            except APIStatusError as error:
+                learnt = dialect.learn(error, adapted)
+                if learnt is None or learnt in tried or len(tried) > MAX_LESSONS:
+                    raise
+                tried.add(learnt)
+                if rebuild is not None and learnt.echo != dialect.echo:
+                    body = rebuild(learnt)
+                if learnt.adapt(body)[0] == adapted:
+                    raise  # what was learnt changes nothing here
+                dialect = learnt
+            else:
+                if dialect is not known:
+                    self._learnt[model or ""] = dialect
+                return reply, dialect, body
+
+    def _dialect_for(self, model: str | None) -> Dialect:
+        return self._learnt.get(model or "", self._dialect)
+
+    def _tell(self, left_out: tuple[str, ...]) -> None:
+        for name in left_out:
+            if name not in self._told:
+                self._told.add(name)
+                log.warning("%s does not take %s; it is not sent", self.provider, name)
+
+
+MAX_LESSONS = 8
+"""Times that a request is sent anew in the forms that refusals teach."""
+
+
+def _restored_client(cls: type[BaseClient], options: dict[str, Any], variable: str | None) -> BaseClient:
+    if variable is not None:
+        options["api_key"] = key_from(variable)
+        if options["api_key"] is None:
+            raise ConfigurationError(f"{variable} is not set, which had the key of the client in this pickle")
+    return cls(**options)
+
+
+def new_id() -> str:
+    """Nine letters and digits, the only form of a tool call's id that every server takes."""
+    return os.urandom(5).hex()[:9]
+
+
+def _encoded(body: dict[str, Any]) -> bytes:
+    try:
+        return encode_json(body)
+    except UnicodeEncodeError:
+        # Half a character, which a model's answer or a file's name may hold.
+        with importing:
+            from .schema.json_value import to_json_value
+
+        return encode_json(to_json_value(body))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ConfigurationError(f"the request cannot be written as JSON: {error}") from error
