@@ -17,11 +17,11 @@ from typing import Annotated, Any, TypeVar, overload
 import attrs
 import msgspec
 
-from ._json import NotJSONError, decode_json
+from ._json import NotJSONError, as_mapping, as_text, decode_json
 from .errors import ConfigurationError
 from .tools.loop import ToolOptions, ToolRound, tool_rounds
 from .tools.tool import Toolbox, ToolDispatcher
-from .wire.messages import CUSTOM, Message, Usage
+from .wire.messages import CUSTOM, Message, Usage, parse_arguments
 from .wire.request import ChatRequest, request_messages
 from .wire.response import ChatResponse, ParsedResponse
 
@@ -390,7 +390,9 @@ def saved_message(message: Message) -> dict[str, Any]:
             entry["function"]["arguments"] = call.arguments_json
     saved: dict[str, Any] = {"message": wire}
     if cut := [
-        place for place, call in enumerate(message.tool_calls) if call.invalid and not call.arguments_json.strip()
+        place
+        for place, call in enumerate(message.tool_calls)
+        if call.invalid and call.type != CUSTOM and parse_arguments(call.arguments_json)[0] is not None
     ]:
         # Without a mark, no arguments would be read as none that were needed.
         saved["cut"] = cut
@@ -418,8 +420,15 @@ def loaded_message(value: Mapping[str, Any]) -> Message:
 def _message(saved: _Saved) -> Message:
     msgspec.convert(saved.message, _Wire)
     message = Message.from_wire(saved.message, origin=saved.origin)
+    wires = [wire for wire in saved.message.get("tool_calls") or () if isinstance(wire, Mapping)]
     calls = [
-        attrs.evolve(call, arguments=None, arguments_json="", invalid=True) if place in saved.cut else call
+        attrs.evolve(call, arguments=None, arguments_json=_arguments_of(wires[place]), invalid=True)
+        if place in saved.cut
+        else call
         for place, call in enumerate(message.tool_calls)
     ]
     return attrs.evolve(message, extra={**message.extra, **saved.extra}, reasoning=saved.thoughts, tool_calls=calls)
+
+
+def _arguments_of(wire: Mapping[str, Any]) -> str:
+    return as_text(as_mapping(wire.get("function")).get("arguments"))

@@ -955,6 +955,8 @@ def test_halves_that_belong_together_come_back_as_one_character() -> None:
 
 
 @example([[{"choices": [{"delta": {"name": False}}]}]], "")
+@example([[{"choices": [{"delta": {"function_call": {"arguments": " "}}}]}]], "")
+@example([[{"choices": [{"delta": {"tool_calls": [{"function": {"name": "f", "arguments": "null"}}]}}]}]], "")
 @given(st.lists(st.lists(payloads, min_size=1, max_size=3), max_size=4), st.text(st.characters(), max_size=5))
 @quick
 def test_whatever_a_server_says_comes_back_from_a_file(answers: list[list[Any]], said: str) -> None:
