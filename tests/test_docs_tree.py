@@ -14,9 +14,10 @@ PACKAGE = Path(openai_compat.__file__).parent
 ARCHITECTURE = ROOT / "docs" / "architecture.md"
 TREE = re.compile(r"^```text\nopenai_compat/\n(.*?)^```", re.MULTILINE | re.DOTALL)
 NAMES = re.compile(r"(?:\w+(?:\.py|/)(?: |$))+")
-LINK = re.compile(r"(?:\]\(|^\[[^]]+\]: |(?:src|href)=\")(?!https?:|mailto:|#)([^)#\s\"]+)", re.MULTILINE)
+LINK = re.compile(r"(?:\]\(|^\[[^]]+\]: |(?:src|href)=\")(?!https?:|mailto:)([^)\s\"]+)", re.MULTILINE)
 REPOSITORY = "https://github.com/openai-compat/openai_compat/"
-OWN_LINK = re.compile(re.escape(REPOSITORY) + r"(?:blob|tree|raw)/main/([^)#\s\"]+)")
+OWN_LINK = re.compile(re.escape(REPOSITORY) + r"(?:blob|tree|raw)/main/([^)\s\"]+)")
+HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
 
 
 def drawn(tree: str) -> list[str]:
@@ -70,9 +71,19 @@ def test_all_pages_are_looked_at() -> None:
 @each_page
 def test_links_within_the_project_lead_somewhere(page: Path) -> None:
     text = page.read_text()
-    targets = [page.parent / target for target in LINK.findall(text)]
-    targets += [ROOT / path for path in OWN_LINK.findall(text)]
-    assert not [str(target) for target in targets if not target.exists()]
+    targets = [(page.parent, target) for target in LINK.findall(text)]
+    targets += [(ROOT, target) for target in OWN_LINK.findall(text)]
+    for folder, target in targets:
+        path, _, anchor = target.partition("#")
+        there = folder / path if path else page
+        assert there.exists(), target
+        assert not anchor or anchor in anchors(there), target
+
+
+def anchors(page: Path) -> set[str]:
+    """What the headings of a page are called in links, as GitHub makes it of their words."""
+    headings = HEADING.findall(page.read_text())
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def test_the_readme_links_from_anywhere() -> None:
