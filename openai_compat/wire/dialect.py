@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import attrs
 
 from ..errors import APIStatusError
+from .echo import NO_ECHO, Echo, echoed
 
 if TYPE_CHECKING:
     from .rejections import Rejection
@@ -50,23 +51,6 @@ _TEMPLATE_SWITCHES: tuple[tuple[str, str], ...] = (
 )
 
 
-@attrs.frozen(kw_only=True)
-class Echo:
-    """What a server wants back of its own answers, beside the fields that it sent with them.
-
-    Args:
-        field: where the reasoning of a message with calls goes back, an empty string where there was none.
-        whole_turn: also of the other messages of a turn in which tools were called.
-        inline: reasoning that came within the content of a message with calls goes back there, in ``<think>`` tags, or
-            as a part of type ``thinking``.
-    """
-
-    field: str = ""
-    whole_turn: bool = False
-    inline: Literal["", "tags", "parts"] = ""
-
-
-NO_ECHO = Echo()
 _DEEPSEEK_ECHO = Echo(field="reasoning_content", whole_turn=True)
 
 
@@ -129,8 +113,6 @@ class Dialect:
         if not isinstance(messages, list) or not all(isinstance(message, Mapping) for message in messages):
             return messages
         if self.echo.field:
-            from .echo import echoed
-
             # Thoughts are told where the body is built; here the field is made sure of, also once that was learnt.
             messages = echoed(messages, None, self.echo)
         return messages if self.user_after_tool else _bridged(messages)

@@ -3,11 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Literal
 
-from .dialect import Echo
+import attrs
+
 from .messages import Message
 
+
+@attrs.frozen(kw_only=True)
+class Echo:
+    """What a server wants back of its own answers, beside the fields that it sent with them.
+
+    Args:
+        field: where the reasoning of a message with calls goes back, an empty string where there was none.
+        whole_turn: also of the other messages of a turn in which tools were called.
+        inline: reasoning that came within the content of a message with calls goes back there, in ``<think>`` tags, or
+            as a part of type ``thinking``.
+    """
+
+    field: str = ""
+    whole_turn: bool = False
+    inline: Literal["", "tags", "parts"] = ""
+
+
+NO_ECHO = Echo()
 _IN_FIELDS = ("reasoning_content", "reasoning", "thinking", "reasoning_details", "thinking_blocks", "reasoning_text")
 """Where reasoning stands that did not come within the content."""
 

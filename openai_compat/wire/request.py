@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import attrs
 
 from ..errors import ConfigurationError
-from .dialect import NO_ECHO, Echo
-from .echo import echoed
+from .echo import NO_ECHO, Echo, echoed
 from .messages import Message, message_dict
 
 if TYPE_CHECKING:
