@@ -18,6 +18,7 @@ import attrs
 import msgspec
 
 from ._json import NotJSONError, as_mapping, as_text, decode_json
+from ._rich_display import RichDisplay
 from .errors import ConfigurationError
 from .tools.loop import ToolOptions, ToolRound, tool_rounds
 from .tools.tool import Toolbox, ToolDispatcher
@@ -39,7 +40,7 @@ _REQUEST_FIELDS = frozenset(field.name for field in attrs.fields(ChatRequest)) -
 _LOOP_FIELDS = frozenset(field.name for field in attrs.fields(ToolOptions)) - {"cancel"}
 
 
-class Conversation:
+class Conversation(RichDisplay):
     """A chat history that grows with each ``say``.
 
     A turn that fails or is cancelled leaves history and usage as they were. While one is under way, another thread may
@@ -87,16 +88,6 @@ class Conversation:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._turn = threading.Lock()
-
-    def _repr_html_(self) -> str:
-        from .display.html import conversation_html
-
-        return conversation_html(self)
-
-    def _repr_markdown_(self) -> str:
-        from .display.html import conversation_markdown
-
-        return conversation_markdown(self)
 
     def __repr__(self) -> str:
         return f"<Conversation of {len(self._messages)} messages>"

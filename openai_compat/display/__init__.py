@@ -1,1 +1,1 @@
-"""How values show themselves: as HTML and as Markdown."""
+"""How values show themselves: as HTML in notebooks, and as Markdown in what those are exported to."""

@@ -11,11 +11,12 @@ from typing import Any
 import attrs
 
 from .._json import as_int, as_mapping, as_text
+from .._rich_display import RichDisplay
 from .media import Image, PathLike, audio_format
 
 
 @attrs.frozen(kw_only=True)
-class AnswerAudio:
+class AnswerAudio(RichDisplay):
     """A spoken answer: ``data`` is base64 as it came, ``transcript`` what is said.
 
     ``id`` stands for it in a later turn, until ``expires_at`` (POSIX time in seconds; None where the server said none).
@@ -56,11 +57,6 @@ class AnswerAudio:
     def save(self, path: str | PathLike) -> None:
         """Write ``content`` to a file."""
         Path(path).write_bytes(self.content)
-
-    def _repr_html_(self) -> str:
-        from ..display.html import audio_html
-
-        return audio_html(self)
 
 
 @attrs.frozen(kw_only=True)

@@ -14,6 +14,7 @@ import attrs
 import msgspec
 
 from .._json import NotJSONError, as_int, as_text, decode_json
+from .._rich_display import RichDisplay
 from ..errors import APIError, ConfigurationError, ResponseShapeError
 from .error_body import find_error, status_error
 from .messages import Usage
@@ -139,7 +140,7 @@ def _show_vectors(vectors: Sequence[Vector]) -> str:
 
 
 @attrs.frozen(kw_only=True)
-class EmbeddingResponse:
+class EmbeddingResponse(RichDisplay):
     """Vectors in the order of the inputs.
 
     Each vector is a read-only ``memoryview`` of float32 numbers: ``numpy.asarray(answer.embedding)`` copies nothing,
@@ -157,16 +158,6 @@ class EmbeddingResponse:
     headers: Mapping[str, str] = attrs.field(factory=dict, eq=False, repr=False)
     raw: Mapping[str, Any] = attrs.field(factory=dict, eq=False, repr=False)
     attempts: tuple[Attempt, ...] = attrs.field(default=(), eq=False, repr=False)
-
-    def _repr_html_(self) -> str:
-        from ..display.html import embeddings_html
-
-        return embeddings_html(self)
-
-    def _repr_markdown_(self) -> str:
-        from ..display.html import embeddings_markdown
-
-        return embeddings_markdown(self)
 
     @property
     def embedding(self) -> Vector:

@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import attrs
 
+from .._rich_display import RichDisplay
 from ..errors import ConfigurationError
 
 MAX_IMAGE_BYTES = 20 * 1024 * 1024
@@ -78,7 +79,7 @@ def _detail(instance: Any, attribute: Any, value: Any) -> None:
 
 
 @attrs.frozen
-class Image:
+class Image(RichDisplay):
     """An image for the model, as a URL that is sent as it is (``data:`` URLs included).
 
     ``of`` and the other constructors check what they are given; ``detail`` is how closely a server that knows it is to
@@ -198,11 +199,6 @@ class Image:
     def save(self, path: str | PathLike) -> None:
         """Write ``content`` to a file."""
         Path(path).write_bytes(self.content)
-
-    def _repr_html_(self) -> str:
-        from ..display.html import picture_html
-
-        return picture_html(self.url)
 
     def to_wire(self) -> dict[str, Any]:
         """The ``image_url`` part."""

@@ -8,6 +8,7 @@ from typing import Any
 import attrs
 
 from .._json import NotJSONError, as_int, as_mapping, as_text, decode_json, encode_json
+from .._rich_display import RichDisplay
 from ..errors import ConfigurationError
 from ..schema.json_value import to_json_value
 
@@ -16,7 +17,7 @@ MAX_COUNT = 2**53
 
 
 @attrs.frozen(kw_only=True)
-class Usage:
+class Usage(RichDisplay):
     """Tokens as the server counted them; None where it did not say."""
 
     input_tokens: int | None = None
@@ -47,16 +48,6 @@ class Usage:
             reasoning_tokens=_count(value, "reasoning_tokens") if reasoning_tokens is None else reasoning_tokens,
             raw=value,
         )
-
-    def _repr_html_(self) -> str:
-        from ..display.html import usage_html
-
-        return usage_html(self)
-
-    def _repr_markdown_(self) -> str:
-        from ..display.html import usage_markdown
-
-        return usage_markdown(self)
 
     def __add__(self, other: Usage | None) -> Usage:
         """The sum of two calls; what neither reported stays None."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar
 
 import attrs
 
+from .._rich_display import RichDisplay
 from ..errors import OpenAICompatError
 from .messages import Message, ToolCall, Usage
 from .retry import Attempt, rate_limits
@@ -96,7 +97,7 @@ class Choice:
 
 
 @attrs.frozen(kw_only=True)
-class ChatResponse:
+class ChatResponse(RichDisplay):
     """The answer to a chat call, streamed or not.
 
     ``latency_ms`` is the time from the call to the whole answer, ``first_token_ms`` to its first piece (None where it
@@ -119,16 +120,6 @@ class ChatResponse:
     raw: Mapping[str, Any] = attrs.field(factory=dict, eq=False, repr=False)
     origin: str = attrs.field(default="", eq=False, repr=False)
     attempts: tuple[Attempt, ...] = attrs.field(default=(), eq=False, repr=False)
-
-    def _repr_html_(self) -> str:
-        from ..display.html import chat_html
-
-        return chat_html(self)
-
-    def _repr_markdown_(self) -> str:
-        from ..display.html import chat_markdown
-
-        return chat_markdown(self)
 
     @property
     def _first(self) -> Choice:

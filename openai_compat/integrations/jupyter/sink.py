@@ -22,7 +22,10 @@ import traceback
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from ...display import html as _html
+from ...display.answer import answer_html
+from ...display.escape import encodable
+from ...display.sanitize import markdown_parser
+from ...display.summary import call_note
 from ...errors import Cancelled, ConfigurationError, OpenAICompatError
 from ...sinks import PrintSink
 from ...wire.response import ChatResponse, Choice, StreamEvent
@@ -177,8 +180,8 @@ class _Draft:
     def finish(self, answer: ChatResponse) -> None:
         """Show the whole answer."""
         text = answer.text or answer.refusal
-        note = _html.call_note(answer) if answer.usage else f"{_html.call_note(answer)} · {self._counted()}"
-        self._show_last(_html.answer_html(text, answer.reasoning, answer.tool_calls, note), text)
+        note = call_note(answer) if answer.usage else f"{call_note(answer)} · {self._counted()}"
+        self._show_last(answer_html(text, answer.reasoning, answer.tool_calls, note), text)
 
     def give_up(self, why: str) -> None:
         """Show what came, and why no more will; nothing new where that was done before."""
@@ -186,7 +189,7 @@ class _Draft:
             return
         text = "".join(self._text)
         note = f"{why} · {self._counted()}"
-        self._show_last(_html.answer_html(text, "".join(self._reasoning), self._calls, note), text)
+        self._show_last(answer_html(text, "".join(self._reasoning), self._calls, note), text)
 
     def _draw_in(self, seconds: float) -> None:
         self._timer = threading.Timer(seconds, self._draw)
@@ -202,7 +205,7 @@ class _Draft:
             note = f"{self._counted()} …"
         if len(reasoning) > DRAFT_REASONING:
             reasoning = "…" + reasoning[-DRAFT_REASONING:]
-        page = _html.answer_html(text, reasoning, calls, note, thinking=not text)
+        page = answer_html(text, reasoning, calls, note, thinking=not text)
         with self._lock:
             if self._ended:
                 return
@@ -230,7 +233,7 @@ class _Draft:
             self._ended = True
             if self._timer is not None:
                 self._timer.cancel()
-            self._show({"text/html": page, "text/plain": _html.encodable(text)})
+            self._show({"text/html": page, "text/plain": encodable(text)})
 
     def _show(self, bundle: dict[str, str]) -> None:
         if self._handle is not None:
@@ -443,7 +446,9 @@ def _show(answer: ChatResponse) -> None:
         return
     from IPython.display import display
 
-    page = {"text/html": _html.chat_html(answer), "text/plain": _html.encodable(answer.text)}
+    from ...display.html import to_html
+
+    page = {"text/html": to_html(answer), "text/plain": encodable(answer.text)}
     display(page, raw=True)  # type: ignore[no-untyped-call]
 
 
@@ -480,7 +485,7 @@ def _cell_of_other_threads(shell: Any) -> Any:
 def _load_markdown() -> None:
     """Load the Markdown parser now, so that it does not delay the first words."""
     try:
-        _html.markdown_parser()
+        markdown_parser()
     except ImportError:
         raise ConfigurationError("notebooks need one more package: pip install 'openai-compat[jupyter]'") from None
 

