@@ -179,25 +179,12 @@ class ChatRequest:
     extra_query: Mapping[str, str] = attrs.field(factory=dict)
 
 
-_SENT_AS_IS = (
-    "tool_choice",
-    "parallel_tool_calls",
-    "max_tokens",
-    "temperature",
-    "top_p",
-    "top_k",
-    "min_p",
-    "reasoning_effort",
-    "seed",
-    "presence_penalty",
-    "frequency_penalty",
-    "logit_bias",
-    "logprobs",
-    "top_logprobs",
-    "n",
-    "user",
-    "metadata",
-)
+_SENT_OTHERWISE = {
+    *("prompt", "system", "images", "audio", "messages", "model", "tools", "stop"),
+    *("reasoning", "response_schema", "strict", "response_format"),
+    *("extra_body", "extra_headers", "extra_query"),
+}
+_SENT_AS_IS = [field.name for field in attrs.fields(ChatRequest) if field.name not in _SENT_OTHERWISE]
 
 
 def build_messages(request: ChatRequest, *, origin: str | None = None, echo: Echo = NO_ECHO) -> list[dict[str, Any]]:
