@@ -13,6 +13,7 @@ import attrs
 from . import __version__
 from ._imports import importing
 from ._json import encode_json
+from ._misuse import unknown_fields
 from .cancel import CancelToken
 from .credentials import EnvironmentKey, Key, check_picklable, checked_headers, key_from, secret_option
 from .errors import APIStatusError, ConfigurationError
@@ -41,6 +42,7 @@ log = logging.getLogger("openai_compat")
 Prompt = str | ChatRequest | Sequence[Mapping[str, Any]]
 
 _REQUEST_FIELDS = frozenset(field.name for field in attrs.fields(ChatRequest))
+_CALL_OPTIONS = frozenset({"response_type", "repair", "sink", "cancel", "timeout", "think_opened"})
 
 
 class BaseClient:
@@ -226,10 +228,9 @@ class BaseClient:
     def _request(self, prompt: Prompt | None, fields: Mapping[str, Any]) -> ChatRequest:
         unknown = fields.keys() - _REQUEST_FIELDS
         if unknown:
-            raise TypeError(
-                f"no such field of a chat request: {', '.join(sorted(unknown))}; what only your server knows goes "
-                "into extra_body"
-            )
+            of_the_client = dict.fromkeys(self._options.keys() - {"headers"}, "Client(...) takes it")
+            told = unknown_fields("a chat request", unknown, _REQUEST_FIELDS | _CALL_OPTIONS, of_the_client)
+            raise TypeError(f"{told}; what only your server knows goes into extra_body")
         if fields.get("tools"):
             with importing:
                 from .tools.tool import tool_specs

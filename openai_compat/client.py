@@ -426,7 +426,7 @@ class Client(BaseClient):
             from .conversation import Conversation
 
         given: dict[str, Any] = dict(fields)
-        return Conversation(self.chat, tools=tools, dispatcher=dispatcher, **given)
+        return Conversation(self, tools=tools, dispatcher=dispatcher, **given)
 
     def embed(
         self,

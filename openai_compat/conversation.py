@@ -12,12 +12,13 @@ import threading
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, overload
+from typing import Annotated, Any, Protocol, TypeVar, overload
 
 import attrs
 import msgspec
 
 from ._json import NotJSONError, as_mapping, as_text, decode_json
+from ._misuse import unknown_fields
 from ._rich_display import RichDisplay
 from .errors import ConfigurationError
 from .tools.loop import ToolOptions, ToolRound, tool_rounds
@@ -28,15 +29,24 @@ from .wire.response import ChatResponse, ParsedResponse
 
 T = TypeVar("T")
 Ask = Callable[..., ChatResponse]
-"""Who answers: ``Client.chat``, or a function like it, which takes a ``ChatRequest`` and keyword options."""
+"""``Client.chat``, or a function like it, which takes a ``ChatRequest`` and keyword options."""
+
+
+class Chats(Protocol):
+    """A ``Client``, or an object like it."""
+
+    @property
+    def chat(self) -> Ask: ...
+
 
 FORMAT = "openai_compat.conversation"
 VERSION = 1
 """Of the file format. Every version that was ever written is read."""
 
-_OF_A_TURN = frozenset({"prompt", "images", "audio"})
+_ASKED_IN_A_TURN = frozenset({"prompt", "images", "audio"})
+_OF_A_TURN = _ASKED_IN_A_TURN | {"sink", "cancel", "timeout", "response_type", "repair", "think_opened", "on_round"}
 _OF_THE_WHOLE = frozenset({"messages", "tools", "dispatcher"})
-_REQUEST_FIELDS = frozenset(field.name for field in attrs.fields(ChatRequest)) - _OF_A_TURN
+_REQUEST_FIELDS = frozenset(field.name for field in attrs.fields(ChatRequest)) - _ASKED_IN_A_TURN
 _LOOP_FIELDS = frozenset(field.name for field in attrs.fields(ToolOptions)) - {"cancel"}
 
 
@@ -48,7 +58,7 @@ class Conversation(RichDisplay):
     messages.
 
     Args:
-        ask: ``Client.chat``, or a function like it. ``Client.conversation`` fills it in.
+        client: who answers: a ``Client``, or a function like its ``chat``. ``Client.conversation`` fills it in.
         system: instructions, sent first.
         tools: run as ``Client.run_tools`` does; their calls and results become part of the history.
         dispatcher: runs the tools that are given as ``ToolSpec``.
@@ -62,7 +72,7 @@ class Conversation(RichDisplay):
 
     def __init__(
         self,
-        ask: Ask,
+        client: Chats | Ask,
         *,
         system: str | None = None,
         tools: Iterable[Any] = (),
@@ -70,13 +80,18 @@ class Conversation(RichDisplay):
         messages: Iterable[Mapping[str, Any]] = (),
         **fields: Any,
     ) -> None:
-        self._ask = ask
+        given: Any = client
+        self._ask: Ask = getattr(given, "chat", given)
+        if not callable(self._ask):
+            raise ConfigurationError(
+                f"a conversation is with a Client, or a function like its chat, not {type(client).__name__}"
+            )
         self._tools = Toolbox(tools, dispatcher)
         self._loop = ToolOptions(**_taken(fields, _LOOP_FIELDS))
         self.request = ChatRequest(system=system, tools=self._tools.specs, **_taken(fields, _REQUEST_FIELDS))
         if fields:
-            hint = "; what is of one turn goes to say()" if fields.keys() & _OF_A_TURN else ""
-            raise TypeError(f"no such field of a conversation: {', '.join(sorted(fields))}{hint}")
+            of_a_turn = dict.fromkeys(_OF_A_TURN, "say() takes it")
+            raise TypeError(unknown_fields("a conversation", fields, _REQUEST_FIELDS | _LOOP_FIELDS, of_a_turn))
         self._messages = tuple(Message.from_wire(message) for message in messages)
         self._usage: Usage | None = None
         self._turn = threading.Lock()
@@ -234,17 +249,18 @@ class Conversation(RichDisplay):
         return text.encode("utf-8", "backslashreplace").decode()
 
     @classmethod
-    def from_json(cls, text: str | bytes, ask: Ask, **options: Any) -> Conversation:
-        """A conversation as ``to_json`` gave it, of this or of an earlier version.
+    def from_json(cls, text: str | bytes, client: Chats | Ask, **options: Any) -> Conversation:
+        """A conversation as ``to_json`` wrote it, in this or an earlier version.
 
         Args:
+            client: as for the class.
             options: as for the class; ``model`` and ``system`` in place of the saved ones.
 
         Raises:
             ConfigurationError: not a saved conversation, or one of a later version.
         """
         document, messages = _document(text)
-        made = cls(ask, messages=messages, **{"model": document.model, "system": document.system, **options})
+        made = cls(client, messages=messages, **{"model": document.model, "system": document.system, **options})
         made._usage = document.usage
         return made
 
@@ -275,7 +291,7 @@ class Conversation(RichDisplay):
             raise ConfigurationError(f"cannot write the conversation {str(path)!r}: {error.strerror}") from error
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], ask: Ask, **options: Any) -> Conversation:
+    def load(cls, path: str | os.PathLike[str], client: Chats | Ask, **options: Any) -> Conversation:
         """Read what ``save`` wrote; takes what ``from_json`` takes.
 
         Raises:
@@ -285,7 +301,7 @@ class Conversation(RichDisplay):
             text = Path(path).read_bytes()
         except OSError as error:
             raise ConfigurationError(f"cannot read the conversation {str(path)!r}: {error.strerror}") from error
-        return cls.from_json(text, ask, **options)
+        return cls.from_json(text, client, **options)
 
 
 def _taken(fields: dict[str, Any], names: frozenset[str]) -> dict[str, Any]:

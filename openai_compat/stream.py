@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from .cancel import CancelToken
-from .errors import APIError, Cancelled, OpenAICompatError
+from .errors import APIError, Cancelled, ConfigurationError, OpenAICompatError
 from .transport import Call, Clock, Reply
 from .wire.accumulate import Accumulator, completeness_error
 from .wire.parse import TICK_EVENT, attributed, stream_events
@@ -102,7 +102,13 @@ class ChatStream(Iterator[StreamEvent]):
 
     @property
     def response(self) -> ChatResponse:
-        """The answer, complete or as far as it has come, and then ``truncated``."""
+        """The answer, complete or as far as it has come, and then ``truncated``.
+
+        Raises:
+            ConfigurationError: nothing was read yet, and nothing sent.
+        """
+        if not self._reading.begun:
+            raise ConfigurationError("the stream has not been read yet: iterate over it, or call until_done()")
         return self._reading.response or self._reading.so_far()
 
     @property
@@ -164,6 +170,7 @@ class _Reading:
         self.accumulator = make_accumulator()
         self.reply: Reply | None = None
         self.response: ChatResponse | None = None
+        self.begun = False
         self.left = False
         self._open_reply = open_reply
         self._make_accumulator = make_accumulator
@@ -192,6 +199,7 @@ class _Reading:
 
     def run(self) -> Generator[StreamEvent, None, None]:
         """The events, the last one ``done`` or ``error``."""
+        self.begun = True
         if self._cancel is not None:
             self._cancel.subscribe(self._stop.cancel)
         try:
@@ -298,6 +306,7 @@ class ParsedStream(ChatStream, Generic[T]):
         """The answer.
 
         Raises:
+            ConfigurationError: nothing was read yet, and nothing sent.
             ResponseTypeError: what has come so far does not fit the type.
         """
         response = super().response

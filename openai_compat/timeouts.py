@@ -43,7 +43,21 @@ class Timeout:
             return value
         if value is None:
             return cls(connect=None, first_token=None, idle=None)
+        _check_kind(value)
         return cls(total=value)
+
+
+def _check_kind(value: Any) -> None:
+    """Refuse a pair as requests takes it, or a dict, and say how it is written as a ``Timeout``."""
+    if isinstance(value, (tuple, list, dict)):
+        raise ConfigurationError(f"a timeout is a number of seconds or a Timeout: write {_meant(value)}")
+
+
+def _meant(value: Any) -> str:
+    limits = value if isinstance(value, dict) else {}
+    if not limits and len(value) == 2:
+        limits = {"connect": value[0], "first_token": value[1], "idle": value[1]}
+    return f"Timeout({', '.join(f'{name}={seconds!r}' for name, seconds in limits.items()) or 'total=60'})"
 
 
 class Deadline:

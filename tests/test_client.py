@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -140,9 +141,48 @@ def test_bad_input_is_told_before_anything_is_sent(call: Any, message: str) -> N
         call(Client("http://127.0.0.1:9"))
 
 
-def test_an_unknown_field_is_refused_with_the_way_out() -> None:
-    with pytest.raises(TypeError, match=r"temprature.*extra_body"):
-        Client("http://127.0.0.1:9", model="m").chat("hi", temprature=1)  # type: ignore[call-arg]
+@pytest.mark.parametrize(
+    ("call", "told"),
+    [
+        (lambda client: client.chat("hi", temprature=1), "temprature (did you mean temperature?)"),
+        (lambda client: client.chat("hi", timeuot=1), "timeuot (did you mean timeout?)"),
+        (lambda client: client.chat("hi", stream=True), "stream (stream() reads the answer as it comes"),
+        (lambda client: client.chat("hi", max_completion_tokens=9), "max_completion_tokens (max_tokens limits"),
+        (lambda client: client.chat("hi", headers={}), "headers (extra_headers)"),
+        (lambda client: client.chat("hi", api_key="k"), "api_key (Client(...) takes it)"),
+        (lambda client: client.chat("hi", on_round=print), "on_round (run_tools() and tool_rounds() take it)"),
+        (lambda client: client.stream("hi", sink=print), "sink (chat() takes it"),
+        (lambda client: client.submit("hi", zzz=1, stop_=2), "stop_ (did you mean stop?), zzz; what only your"),
+        (
+            lambda client: client.run_tools("hi", tools=[], max_iteration=1),
+            "max_iteration (did you mean max_iterations?)",
+        ),
+        (lambda client: client.conversation(max_iteration=1), "max_iteration (did you mean max_iterations?)"),
+        (lambda client: client.conversation(sink=print), "sink (say() takes it)"),
+        (lambda client: client.conversation().say("hi", temprature=1), "temprature (did you mean temperature?)"),
+    ],
+)
+def test_an_unknown_field_is_refused_with_the_right_name(call: Any, told: str) -> None:
+    with pytest.raises(TypeError, match=re.escape(told)):
+        call(Client("http://127.0.0.1:9", model="m"))
+
+
+@pytest.mark.parametrize(
+    ("timeout", "told"),
+    [
+        ((3, 5), "write Timeout(connect=3, first_token=5, idle=5)"),
+        ([1.5], "write Timeout(total=60)"),
+        ({"total": 5}, "write Timeout(total=5)"),
+        ("5", "positive number of seconds, not '5'"),
+    ],
+)
+def test_a_timeout_of_another_kind_is_refused_with_the_right_one(timeout: Any, told: str) -> None:
+    for make in (
+        lambda: Client("http://127.0.0.1:9", model="m", timeout=timeout),
+        lambda: Client("http://127.0.0.1:9", model="m").chat("hi", timeout=timeout),
+    ):
+        with pytest.raises(ConfigurationError, match=re.escape(told)):
+            make()
 
 
 def test_many_texts_are_embedded_in_batches_and_keep_their_order() -> None:

@@ -347,9 +347,11 @@ def test_a_history_to_go_on_with() -> None:
     ("make", "kind", "message"),
     [
         (lambda: Conversation(Model(), nonsense=1, other=2), TypeError, "nonsense, other"),
-        (lambda: Conversation(Model(), images=[PNG]), TypeError, r"images; what is of one turn goes to say\(\)"),
+        (lambda: Conversation(Model(), images=[PNG]), TypeError, r"images \(say\(\) takes it\)"),
         (lambda: Conversation(Model(), cancel=CancelToken()), TypeError, "cancel"),
         (lambda: Conversation(Model(), sink=print), TypeError, "sink"),
+        (lambda: Conversation("gpt"), ConfigurationError, "is with a Client, or a function like its chat, not str"),
+        (lambda: Conversation.load("x.json"), TypeError, "'client'"),
         (lambda: Conversation(Model(), max_iterations=0), ConfigurationError, "max_iterations must be at least 1"),
         (lambda: Conversation(Model(), tools=add), ConfigurationError, "tools is a list"),
         (lambda: Conversation(Model(), messages=[{"content": "x"}]), ConfigurationError, "needs a 'role'"),
@@ -896,7 +898,7 @@ def test_a_loaded_conversation_sends_the_same_bytes_as_the_one_that_was_saved(tm
         conversation = client.conversation(tools=[add], system="s")
         conversation.say("1 + 2?", images=PNG, sink=sink)
         conversation.save(tmp_path / "x.json")
-        loaded = Conversation.load(tmp_path / "x.json", client.chat, tools=[add])
+        loaded = Conversation.load(tmp_path / "x.json", client, tools=[add])
         assert loaded.messages == conversation.messages
         for each in (conversation, loaded):
             each.say("Sure?", sink=sink)

@@ -10,6 +10,7 @@ import attrs
 import pytest
 
 from openai_compat import ChatRequest, Client, ToolOptions, params
+from openai_compat._misuse import OF_THE_LOOP
 from openai_compat.wire import request
 
 REQUEST = {field.name: field for field in attrs.fields(ChatRequest)}
@@ -56,3 +57,7 @@ def test_options_are_what_the_functions_take(options: type, fields: type, functi
 def test_every_field_is_sent_in_one_way() -> None:
     assert set(REQUEST) >= request._SENT_OTHERWISE
     assert {REQUEST[name].default for name in request._SENT_AS_IS} == {None}
+
+
+def test_what_the_tool_loop_takes_is_told_to_whoever_gives_it_to_a_chat() -> None:
+    assert set(OF_THE_LOOP) == LOOP | {"dispatcher", "on_round"}

@@ -13,6 +13,7 @@ from wire_bodies import chat_body, chunk, error_reply, stream_pieces, stream_rep
 
 from openai_compat import (
     Client,
+    ConfigurationError,
     NotFoundError,
     ResponseShapeError,
     StreamEvent,
@@ -63,7 +64,9 @@ def test_until_done_gives_the_answer() -> None:
 def test_the_answer_so_far_can_be_looked_at() -> None:
     with ReplayServer([stream_reply("a", "b")]) as server, Client(server.url, model="m") as client:
         with client.stream("hi") as stream:
-            assert stream.response.text == ""
+            with pytest.raises(ConfigurationError, match=r"not been read yet: .*until_done\(\)"):
+                _ = stream.response
+            assert not server.requests
             next(stream)
             assert stream.response.text == "a"
 

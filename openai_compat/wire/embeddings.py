@@ -102,7 +102,9 @@ def build_embeddings_body(
         ConfigurationError: no model, nothing to embed, an empty input, or an unknown ``encoding_format``.
     """
     if not model:
-        raise ConfigurationError("no model: give model=, or one to the client")
+        raise ConfigurationError(
+            "no model: give model= here or to the client (Client.from_env() takes it from OPENAI_MODEL)"
+        )
     given: Any = inputs if isinstance(inputs, str) else list(inputs)
     items = embedding_inputs(given)
     if encoding_format not in (None, *ENCODING_FORMATS):

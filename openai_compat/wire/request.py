@@ -242,7 +242,9 @@ def build_body(request: ChatRequest, *, origin: str | None = None, echo: Echo = 
         ConfigurationError: no model, or nothing to ask.
     """
     if not request.model:
-        raise ConfigurationError("no model: give model=, or one to the client")
+        raise ConfigurationError(
+            "no model: give model= here or to the client (Client.from_env() takes it from OPENAI_MODEL)"
+        )
     messages = build_messages(request, origin=origin, echo=echo)
     body: dict[str, Any] = {"model": request.model, "messages": messages, "stream": False}
     if request.tools:

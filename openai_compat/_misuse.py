@@ -1,0 +1,50 @@
+"""What to say where a keyword argument is unknown: the right name, or the nearest."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+
+_SAMPLED = "max_tokens limits the answer, under the name that the server takes"
+OF_THE_LOOP = (
+    *("max_iterations", "max_parallel_tool_calls", "tool_timeout", "before_tool", "after_tool", "withhold_tools"),
+    *("dispatcher", "on_round"),
+)
+_MEANT = {
+    "stream": "stream() reads the answer as it comes; chat(sink=...) is called with each piece",
+    "stream_options": "stream() always asks for the usage",
+    "sink": "chat() takes it; a stream is read in a for loop",
+    "repair": "chat() takes it",
+    "max_completion_tokens": _SAMPLED,
+    "max_output_tokens": _SAMPLED,
+    "max_new_tokens": _SAMPLED,
+    "headers": "extra_headers",
+    "query": "extra_query",
+    "params": "extra_query",
+    "body": "extra_body",
+    "functions": "tools",
+    "function_call": "tool_choice",
+    "schema": "response_schema, or response_type for a value",
+    "thinking": "reasoning",
+    "enable_thinking": "reasoning",
+    **dict.fromkeys(OF_THE_LOOP, "run_tools() and tool_rounds() take it"),
+}
+
+
+def unknown_fields(
+    whose: str, unknown: Iterable[str], known: Collection[str], meant: Mapping[str, str] | None = None
+) -> str:
+    """The message for keyword arguments that nothing takes.
+
+    Args:
+        known: the names that are taken.
+        meant: what to say of some names, in place of what is said of them anywhere.
+    """
+    from difflib import get_close_matches
+
+    hints = {**_MEANT, **(meant or {})}
+    told = []
+    for name in sorted(unknown):
+        near = get_close_matches(name, sorted({*known, *OF_THE_LOOP}), 1)
+        hint = hints.get(name) or (near and f"did you mean {near[0]}?")
+        told.append(f"{name} ({hint})" if hint else name)
+    return f"unknown field of {whose}: {', '.join(told)}"
