@@ -66,7 +66,7 @@ _MODULES = {
     "wire.media": ("Audio", "Image"),
     "wire.messages": ("Message", "ToolCall", "Usage"),
     "wire.models": ("Model",),
-    "wire.parse": ("parse_response", "parse_turn", "stream_response"),
+    "wire.parse": ("parse_response", "parse_turn", "parse_stream"),
     "wire.reasoning": ("strip_reasoning",),
     "wire.request": ("ChatRequest", "ToolSpec", "build_body", "build_messages", "build_streaming_body", "tools_json"),
     "wire.retry": ("Attempt", "RetryPolicy"),
@@ -144,8 +144,8 @@ if TYPE_CHECKING:
     from .wire.messages import Usage as Usage
     from .wire.models import Model as Model
     from .wire.parse import parse_response as parse_response
+    from .wire.parse import parse_stream as parse_stream
     from .wire.parse import parse_turn as parse_turn
-    from .wire.parse import stream_response as stream_response
     from .wire.reasoning import strip_reasoning as strip_reasoning
     from .wire.request import ChatRequest as ChatRequest
     from .wire.request import ToolSpec as ToolSpec

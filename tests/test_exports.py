@@ -72,7 +72,6 @@ def test_names_of_the_original_design_are_kept() -> None:
         "build_streaming_body",
         "parse_response",
         "strip_reasoning",
-        "stream_response",
         "build_embeddings_body",
         "parse_embeddings_response",
         "run_tools_loop",

@@ -292,7 +292,7 @@ def drain(events: Generator[StreamEvent, None, T]) -> T:
             return result
 
 
-def stream_response(
+def parse_stream(
     chunks: Iterable[bytes],
     sink: Callable[[StreamEvent], Any],
     *,

@@ -28,9 +28,9 @@ from openai_compat.wire.parse import (
     decode_body,
     drain,
     parse_response,
+    parse_stream,
     parse_turn,
     stream_events,
-    stream_response,
 )
 from openai_compat.wire.response import CallInfo, ChatResponse, StreamEvent
 
@@ -306,7 +306,7 @@ def test_attributed() -> None:
 def pushed(*chunks: bytes, **options: Any) -> tuple[list[StreamEvent], ChatResponse | None, APIError | None]:
     heard: list[StreamEvent] = []
     try:
-        return heard, stream_response(chunks, heard.append, call=CALL, **options), None
+        return heard, parse_stream(chunks, heard.append, call=CALL, **options), None
     except APIError as error:
         return heard, None, error
 
@@ -368,7 +368,7 @@ def test_what_a_sink_raises_reaches_the_caller(failure: type[BaseException]) -> 
             raise failure
 
     with pytest.raises((failure, RuntimeError)):
-        stream_response([STREAMED], sink)
+        parse_stream([STREAMED], sink)
     assert len(heard) == 1
 
 
