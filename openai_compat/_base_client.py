@@ -22,9 +22,8 @@ from .redaction import Secret
 from .timeouts import Deadline, Timeout
 from .transport import Call, Endpoint, Reply, Settings, Transport
 from .transport.transport import MAX_RESPONSE_BYTES
-from .wire.accumulate import InlineThink
 from .wire.dialect import GENERIC, Dialect
-from .wire.reasoning import Tag, tag_pairs
+from .wire.reasoning import InlineThink, Tag, ThinkOptions, tag_pairs
 from .wire.request import ChatRequest
 from .wire.response import CallInfo
 from .wire.retry import Attempt, RetryPolicy
@@ -98,8 +97,7 @@ class BaseClient:
         self._retry = RetryPolicy(max_retries=max_retries) if retry is None else retry
         self._on_retry = on_retry
         self._strict = truncated == "raise"
-        self._inline_think: InlineThink = inline_think
-        self._think_tags = None if think_tags is None else tag_pairs(think_tags)
+        self._think = ThinkOptions(inline_think, None if think_tags is None else tag_pairs(think_tags))
         self._max_event_bytes = max_event_bytes
         self._key = Key(api_key, self._dialect.key_header)
         self._transport = Transport(

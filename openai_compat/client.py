@@ -22,7 +22,7 @@ from .wire.accumulate import Accumulator
 from .wire.dialect import batch_limit
 from .wire.parse import decode_body, parse_response
 from .wire.request import ChatRequest, build_body, build_streaming_body
-from .wire.response import CallInfo, ChatResponse, ParsedResponse
+from .wire.response import CallInfo, ChatResponse, ParsedResponse, ReplyInfo
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -195,18 +195,13 @@ class Client(BaseClient):
             return parse_response(
                 reply.read(),
                 call=info,
-                inline_think=self._inline_think,
-                think_opened=think_opened,
-                think_tags=self._think_tags,
+                think=self._think._replace(opened=think_opened),
                 several=_several(body),
                 strict=self._strict,
-                as_text=as_text,
                 make_id=new_id,
-                latency_ms=call.deadline.elapsed_ms,
-                request_id=reply.request_id,
-                headers=reply.headers,
+                reply=ReplyInfo(reply.request_id, reply.headers, reply.url, call.deadline.elapsed_ms),
                 secrets=self._key.secrets(),
-                url=reply.url,
+                as_text=as_text,
             )
 
         answer = call.run(attempt)
@@ -265,12 +260,7 @@ class Client(BaseClient):
         return kind(
             lambda: self._ask(build_streaming_body, body, call, request),
             lambda: Accumulator(
-                info,
-                inline_think=self._inline_think,
-                think_opened=think_opened,
-                think_tags=self._think_tags,
-                several=_several(body),
-                make_id=new_id,
+                info, think=self._think._replace(opened=think_opened), several=_several(body), make_id=new_id
             ),
             info=info,
             call=call,

@@ -13,7 +13,7 @@ from .errors import APIError, Cancelled, ConfigurationError, OpenAICompatError
 from .transport import Call, Clock, Reply
 from .wire.accumulate import Accumulator, completeness_error
 from .wire.parse import TICK_EVENT, attributed, stream_events
-from .wire.response import CallInfo, ChatResponse, ParsedResponse, StreamEvent
+from .wire.response import CallInfo, ChatResponse, ParsedResponse, ReplyInfo, StreamEvent
 from .wire.sse import MAX_EVENT_BYTES
 
 if TYPE_CHECKING:
@@ -187,13 +187,13 @@ class _Reading:
     def so_far(self, *, truncated: bool = True) -> ChatResponse:
         """The answer as far as it has come."""
         reply = self.reply
-        response = self.accumulator.response(
-            truncated=truncated,
+        info = ReplyInfo(
+            reply.request_id if reply else None,
+            reply.headers if reply else None,
             latency_ms=self._call.deadline.elapsed_ms,
             first_token_ms=self._first_token_ms,
-            request_id=reply.request_id if reply else None,
-            headers=reply.headers if reply else None,
         )
+        response = self.accumulator.response(info, truncated=truncated)
         object.__setattr__(response, "attempts", self._call.so_far())  # nobody has seen the value yet
         return response
 

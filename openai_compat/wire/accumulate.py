@@ -7,8 +7,8 @@ and arguments grow, and so does, by the rules of ``growing``, what else an answe
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 from .._json import as_int, as_text
 from ..errors import (
@@ -21,13 +21,12 @@ from ..errors import (
 from .error_body import MAX_DEPTH, ErrorDetail, find_error
 from .growing import MAX_TEXT, Growing, grow, plain
 from .messages import ToolCall, Usage, merged_usage
-from .reasoning import DEFAULT_TAGS, KNOWN_TAGS, REASONING, ReasoningSplitter, Tag
-from .response import UNKNOWN, CallInfo, ChatResponse, Choice, StreamEvent, ended_by_itself
+from .reasoning import REASONING, ThinkOptions
+from .response import UNKNOWN, CallInfo, ChatResponse, Choice, ReplyInfo, StreamEvent, ended_by_itself
 
 if TYPE_CHECKING:
     from .tool_calls import ToolCallAssembler
 
-InlineThink = Literal["leading", "all", "keep"]
 MAX_CHOICES = 1000
 """Choices of one answer; OpenAI gives 128 at most."""
 _CHUNK_KEYS = frozenset({"id", "object", "created", "model", "choices", "usage"})
@@ -53,11 +52,7 @@ class Accumulator:
 
     Args:
         call: stamped into events and the answer.
-        inline_think: ``"leading"`` takes ``<think>`` spans out of the text where it begins, and none once the server
-            tells thoughts in a field of their own; ``"all"`` takes out every span, ``"keep"`` none.
-        think_opened: the span was opened in the prompt.
-        think_tags: what stands around inline reasoning: names of elements, or pairs of strings. By default ``think``
-            for ``"all"``, else all that are known.
+        think: how inline reasoning is told from text.
         several: more than one choice was asked for. Where it was not, whatever comes is one answer, also under other
             indexes.
         make_id: makes an id for a tool call that has none; by default from the answer's own id and its position.
@@ -67,18 +62,14 @@ class Accumulator:
         self,
         call: CallInfo | None = None,
         *,
-        inline_think: InlineThink = "leading",
-        think_opened: bool = False,
-        think_tags: Sequence[Tag] | None = None,
+        think: ThinkOptions = ThinkOptions(),  # noqa: B008 - a frozen value
         several: bool = False,
         make_id: Callable[[], str] | None = None,
     ) -> None:
         self.call = call or CallInfo()
         self.error: ErrorDetail | None = None
         self.skipped = 0
-        self._inline_think = inline_think
-        self._think_opened = think_opened
-        self._think_tags = think_tags
+        self.think = think
         self._several = several
         self._make_id = make_id or self._derived_id
         self._made_ids = 0
@@ -165,24 +156,6 @@ class Accumulator:
             raise StreamError(f"the answer has more than {MAX_CHOICES:,} choices")
         return _ChoiceState(self, index)
 
-    def new_splitter(self) -> ReasoningSplitter | None:
-        """What takes the inline thoughts out of a choice's content, if they are to be taken out."""
-        leading = self._inline_think == "leading"
-        if self._inline_think == "keep":
-            return None
-        tags = self._think_tags if self._think_tags is not None else KNOWN_TAGS if leading else DEFAULT_TAGS
-        return ReasoningSplitter(tags, opened=self._think_opened, leading=leading)
-
-    @property
-    def heeds_fields(self) -> bool:
-        """Thoughts in a field of their own mean that a tag in the content is prose."""
-        return self._inline_think == "leading"
-
-    @property
-    def think_opened(self) -> bool:
-        """The span was opened in the prompt."""
-        return self._think_opened
-
     def _feed_rare(self, choice: dict[str, Any], state: _ChoiceState) -> None:
         """What stands beside index, delta and finish_reason, here and there."""
         for key, value in choice.items():
@@ -217,12 +190,9 @@ class Accumulator:
 
     def response(
         self,
+        reply: ReplyInfo = ReplyInfo(),  # noqa: B008 - a frozen value
         *,
         truncated: bool = False,
-        latency_ms: float = 0.0,
-        first_token_ms: float | None = None,
-        request_id: str | None = None,
-        headers: Mapping[str, str] | None = None,
         raw: Mapping[str, Any] | None = None,
     ) -> ChatResponse:
         """The answer, complete or so far."""
@@ -231,12 +201,12 @@ class Accumulator:
             model=self._model or self.call.model,
             provider=self.call.provider,
             usage=Usage.from_wire(self._usage),
-            latency_ms=latency_ms,
-            first_token_ms=first_token_ms,
+            latency_ms=reply.latency_ms,
+            first_token_ms=reply.first_token_ms,
             truncated=truncated or self.skipped > 0,
             skipped_events=self.skipped,
-            request_id=request_id,
-            headers=headers or {},
+            request_id=reply.request_id,
+            headers=reply.headers or {},
             raw=_copied(self._top) if raw is None else raw,
             origin=self.call.origin,
         )
@@ -326,9 +296,10 @@ class _ChoiceState:
         self._make_id = owner.next_id
         self._calls: ToolCallAssembler | None = None
         self._call = owner.call
-        self._splitter = owner.new_splitter()
-        self._think_opened = owner.think_opened
-        self._heeds_fields = owner.heeds_fields
+        self._splitter = owner.think.splitter()
+        self._think_opened = owner.think.opened
+        # Thoughts in a field of their own mean that a tag in the content is prose.
+        self._heeds_fields = owner.think.mode == "leading"
         self._fielded = False
         # Thoughts at the beginning of the content, held back while they may be those of a field, told twice.
         self._copy: list[str] | None = None

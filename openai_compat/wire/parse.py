@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable
 from typing import Any, TypeVar
 
 from .._json import NotJSONError, decode_reply
 from ..errors import (
     APIConnectionError,
     APIError,
+    APIStatusError,
     Cancelled,
     ResponseParseError,
     StreamError,
@@ -18,11 +19,11 @@ from ..errors import (
     StreamServerError,
 )
 from ..redaction import redact_error_body
-from .accumulate import Accumulator, InlineThink, completeness_error
+from .accumulate import Accumulator, completeness_error
 from .error_body import ErrorDetail, describe_text, find_error, status_error, stream_error
-from .reasoning import Tag
+from .reasoning import ThinkOptions
 from .repeated import Repeated
-from .response import CallInfo, ChatResponse, StreamEvent
+from .response import CallInfo, ChatResponse, ReplyInfo, StreamEvent
 from .sse import DONE, MAX_EVENT_BYTES, TICK, Lost, NotAStream, iter_payloads, looks_like_sse
 
 T = TypeVar("T")
@@ -35,57 +36,44 @@ def parse_turn(
     payload: Any,
     *,
     call: CallInfo | None = None,
-    inline_think: InlineThink = "leading",
-    think_opened: bool = False,
-    think_tags: Sequence[Tag] | None = None,
+    think: ThinkOptions = ThinkOptions(),  # noqa: B008 - a frozen value
     several: bool = False,
     make_id: Callable[[], str] | None = None,
-    latency_ms: float = 0.0,
-    request_id: str | None = None,
-    headers: Mapping[str, str] | None = None,
+    reply: ReplyInfo = ReplyInfo(),  # noqa: B008 - a frozen value
 ) -> ChatResponse:
     """One decoded reply as a value, empty or not: nothing is judged."""
-    accumulator = Accumulator(
-        call,
-        inline_think=inline_think,
-        think_opened=think_opened,
-        think_tags=think_tags,
-        several=several,
-        make_id=make_id,
-    )
+    return _whole(payload, Accumulator(call, think=think, several=several, make_id=make_id), reply)
+
+
+def _whole(payload: Any, accumulator: Accumulator, reply: ReplyInfo) -> ChatResponse:
     for item in payload if isinstance(payload, list) else [payload]:
         accumulator.feed(item)
     accumulator.finish()
-    return accumulator.response(
-        latency_ms=latency_ms,
-        request_id=request_id,
-        headers=headers,
-        raw=payload if isinstance(payload, dict) else None,
-    )
+    return accumulator.response(reply, raw=payload if isinstance(payload, dict) else None)
 
 
 def parse_response(
     body: bytes | bytearray | str,
     *,
     call: CallInfo | None = None,
-    inline_think: InlineThink = "leading",
-    think_opened: bool = False,
-    think_tags: Sequence[Tag] | None = None,
+    think: ThinkOptions = ThinkOptions(),  # noqa: B008 - a frozen value
     several: bool = False,
     strict: bool = False,
     make_id: Callable[[], str] | None = None,
-    latency_ms: float = 0.0,
-    request_id: str | None = None,
-    headers: Mapping[str, str] | None = None,
+    reply: ReplyInfo = ReplyInfo(),  # noqa: B008 - a frozen value
     secrets: Iterable[str] = (),
-    url: str = "",
     as_text: Callable[[Any], Any] | None = None,
 ) -> ChatResponse:
     """The answer in the body of a reply with HTTP 200.
 
-    An event stream in place of JSON is read as well; ``strict`` refuses one that does not say that it is complete, or
-    of which something cannot be read. ``several``: more than one choice was asked for. ``as_text``: ``text_of_call``,
-    where the answer was asked for as a call.
+    An event stream in place of JSON is read as well.
+
+    Args:
+        call, think, several, make_id: as for ``Accumulator``.
+        strict: refuse an event stream that does not say that it is complete, or of which something cannot be read.
+        reply: what came with the body.
+        secrets: the caller's keys, masked wherever the server echoes them.
+        as_text: ``text_of_call``, where the answer was asked for as a call.
 
     Raises:
         ResponseParseError: not JSON.
@@ -93,7 +81,8 @@ def parse_response(
         ResponseShapeError: no choices, or an answer without text, tool calls, a refusal or anything else.
         StreamInterruptedError: an event stream that is cut short or damaged, where ``strict``.
     """
-    info = call or CallInfo()
+    accumulator = Accumulator(call, think=think, several=several, make_id=make_id)
+    provider = accumulator.call.provider
     data = body.encode("utf-8", "replace") if isinstance(body, str) else body
     payload, streamed = None, looks_like_sse(data)
     if not streamed:
@@ -103,21 +92,25 @@ def parse_response(
             # Some servers end even a whole body with "data: [DONE]".
             streamed = _DATA_LINE.search(data) is not None
             if not streamed:
-                raise _not_json(data, reason, info.provider, request_id) from None
-    if streamed:
-        accumulator = Accumulator(
-            info,
-            inline_think=inline_think,
-            think_opened=think_opened,
-            think_tags=think_tags,
-            several=several,
-            make_id=make_id,
+                raise _not_json(data, reason, provider, reply.request_id) from None
+
+    def refused(error: bytes | str) -> APIStatusError:
+        return status_error(
+            200,
+            reply.headers or {},
+            error,
+            provider=provider,
+            url=reply.url,
+            request_id=reply.request_id,
+            secrets=secrets,
         )
+
+    if streamed:
         events = stream_events(
             [bytes(data)],
             accumulator,
             max_event_bytes=len(data) + 8,
-            request_id=request_id,
+            request_id=reply.request_id,
             secrets=secrets,
             strict=strict,
             as_text=as_text,
@@ -125,47 +118,18 @@ def parse_response(
         try:
             complete = drain(events)
         except StreamServerError:
-            raise status_error(
-                200,
-                headers or {},
-                json.dumps({"error": (accumulator.error or ErrorDetail())._asdict()}),
-                provider=info.provider,
-                url=url,
-                request_id=request_id,
-                secrets=secrets,
-            ) from None
-        response = accumulator.response(
-            truncated=not complete, latency_ms=latency_ms, request_id=request_id, headers=headers
-        )
+            raise refused(json.dumps({"error": (accumulator.error or ErrorDetail())._asdict()})) from None
+        response = accumulator.response(reply, truncated=not complete)
     else:
         items = payload if isinstance(payload, list) else [payload]
         failed = next((item for item in items if find_error(item) is not None), None)
         if failed is not None:
-            raise status_error(
-                200,
-                headers or {},
-                bytes(data) if failed is payload else json.dumps(failed),
-                provider=info.provider,
-                url=url,
-                request_id=request_id,
-                secrets=secrets,
-            )
+            raise refused(bytes(data) if failed is payload else json.dumps(failed))
         complete = True
-        response = parse_turn(
-            payload if as_text is None else as_text(payload),
-            call=info,
-            inline_think=inline_think,
-            think_opened=think_opened,
-            think_tags=think_tags,
-            several=several,
-            make_id=make_id,
-            latency_ms=latency_ms,
-            request_id=request_id,
-            headers=headers,
-        )
+        response = _whole(payload if as_text is None else as_text(payload), accumulator, reply)
     error = completeness_error(response, complete=complete, strict=strict)
     if error is not None:
-        raise attributed(error, info.provider, request_id)
+        raise attributed(error, provider, reply.request_id)
     return response
 
 
@@ -297,8 +261,7 @@ def parse_stream(
     sink: Callable[[StreamEvent], Any],
     *,
     call: CallInfo | None = None,
-    inline_think: InlineThink = "leading",
-    think_opened: bool = False,
+    think: ThinkOptions = ThinkOptions(),  # noqa: B008 - a frozen value
     strict: bool = False,
 ) -> ChatResponse:
     """Push the events of a streamed body into ``sink``, the last one ``done`` or ``error``; return the answer.
@@ -307,7 +270,7 @@ def parse_stream(
         StreamError, ResponseParseError, ResponseShapeError: as for a call, after ``sink`` has heard of it; ``.partial``
             has what came.
     """
-    accumulator = Accumulator(call, inline_think=inline_think, think_opened=think_opened)
+    accumulator = Accumulator(call, think=think)
     try:
         events = stream_events(chunks, accumulator, strict=strict)
         while True:

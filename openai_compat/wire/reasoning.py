@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from ..errors import ConfigurationError
 
@@ -35,6 +35,7 @@ _SPACE = re.compile(r"\s*")
 TEXT = "text"
 REASONING = "reasoning"
 
+InlineThink = Literal["leading", "all", "keep"]
 Piece = tuple[str, str]
 """``("text" | "reasoning", piece)``"""
 
@@ -234,6 +235,28 @@ class ReasoningSplitter:
         self._spaces.clear()
         if not last and len(kept) < len(piece):
             self._spaces.append(piece[len(kept) :])
+
+
+class ThinkOptions(NamedTuple):
+    """How inline reasoning is told from text.
+
+    ``mode``: ``"leading"`` takes ``<think>`` spans out of the text where it begins, and none once the server tells
+    thoughts in a field of their own; ``"all"`` takes out every span, ``"keep"`` none. ``tags`` are what stands around
+    such spans: names of elements, or pairs of strings; by default ``think`` for ``"all"``, else all that are known.
+    ``opened``: the span was opened in the prompt.
+    """
+
+    mode: InlineThink = "leading"
+    tags: Sequence[Tag] | None = None
+    opened: bool = False
+
+    def splitter(self) -> ReasoningSplitter | None:
+        """What takes the spans out of a choice's content; None where they are kept."""
+        if self.mode == "keep":
+            return None
+        leading = self.mode == "leading"
+        tags = self.tags if self.tags is not None else KNOWN_TAGS if leading else DEFAULT_TAGS
+        return ReasoningSplitter(tags, opened=self.opened, leading=leading)
 
 
 def split_reasoning(

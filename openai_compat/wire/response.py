@@ -42,6 +42,16 @@ class CallInfo(NamedTuple):
     origin: str = ""
 
 
+class ReplyInfo(NamedTuple):
+    """What an answer says of the HTTP reply that brought it: header names are lower-case, times in milliseconds."""
+
+    request_id: str | None = None
+    headers: Mapping[str, str] | None = None
+    url: str = ""
+    latency_ms: float = 0.0
+    first_token_ms: float | None = None
+
+
 @attrs.frozen(kw_only=True)
 class Choice:
     """One of the answers to a request; there is more than one only where ``n`` asked for them.

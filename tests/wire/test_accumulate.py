@@ -16,9 +16,11 @@ from hypothesis import strategies as st
 from openai_compat.errors import ResponseShapeError, StreamError, StreamInterruptedError, StreamServerError
 from openai_compat.wire.accumulate import Accumulator, completeness_error
 from openai_compat.wire.messages import ToolCall, Usage
-from openai_compat.wire.response import CallInfo, ChatResponse, Choice, StreamEvent
+from openai_compat.wire.reasoning import ThinkOptions
+from openai_compat.wire.response import CallInfo, ChatResponse, Choice, ReplyInfo, StreamEvent
 
 CALL = CallInfo(call_id="c1", provider="ollama", model="asked", origin="o")
+OPENED = ThinkOptions(opened=True)
 
 
 def run(*chunks: Any, **options: Any) -> tuple[list[StreamEvent], ChatResponse]:
@@ -157,25 +159,26 @@ def test_inline_reasoning_is_kept_on_request() -> None:
     events, answer = run(
         chunk({"content": "<think>a</think>"}),
         chunk({"content": [{"type": "text", "text": ""}, "b"]}),
-        inline_think="keep",
+        think=ThinkOptions("keep"),
     )
     assert answer.text == "<think>a</think>b"
     assert brief(events) == [("text", "<think>a</think>"), ("text", "b")]
 
 
 def test_row_07_thinking_that_the_prompt_opened() -> None:
-    assert run(chunk({"content": "hm</think>Hi"}), think_opened=True)[1].choices == (Choice(text="Hi", reasoning="hm"),)
+    assert run(chunk({"content": "hm</think>Hi"}), think=OPENED)[1].choices == (Choice(text="Hi", reasoning="hm"),)
 
 
 def test_other_tags() -> None:
-    assert run(chunk({"content": "<thought>hm</thought>Hi"}), think_tags=("thought",))[1].reasoning == "hm"
+    think = ThinkOptions(tags=("thought",))
+    assert run(chunk({"content": "<thought>hm</thought>Hi"}), think=think)[1].reasoning == "hm"
 
 
 def test_held_back_text_comes_at_the_end() -> None:
     accumulator = Accumulator()
     assert brief(accumulator.feed(chunk({"content": " <"}))) == []
     assert brief(accumulator.finish()) == [("text", " "), ("text", "<")]
-    accumulator = Accumulator(inline_think="all")
+    accumulator = Accumulator(think=ThinkOptions("all"))
     assert brief(accumulator.feed(chunk({"content": "a <"}))) == [("text", "a ")]
     assert brief(accumulator.finish()) == [("text", "<")]
 
@@ -397,7 +400,7 @@ def test_response_has_what_the_caller_knows() -> None:
     accumulator = Accumulator()
     accumulator.feed(chunk({"content": "Hi"}))
     answer = accumulator.response(
-        truncated=True, latency_ms=9.0, first_token_ms=3.0, request_id="r", headers={"a": "b"}, raw={"c": 1}
+        ReplyInfo("r", {"a": "b"}, latency_ms=9.0, first_token_ms=3.0), truncated=True, raw={"c": 1}
     )
     assert (answer.truncated, answer.latency_ms, answer.first_token_ms) == (True, 9.0, 3.0)
     assert (answer.request_id, answer.headers, answer.raw) == ("r", {"a": "b"}, {"c": 1})
@@ -575,7 +578,7 @@ def test_what_a_message_has_more_than_its_deltas_is_kept() -> None:
 
 
 def test_row_07_thoughts_in_a_field_take_the_tag_of_the_prompt_with_them() -> None:
-    _, answer = run(chunk({"reasoning": "hm"}), chunk({"content": "Hi"}), think_opened=True)
+    _, answer = run(chunk({"reasoning": "hm"}), chunk({"content": "Hi"}), think=OPENED)
     assert (answer.text, answer.reasoning) == ("Hi", "hm")
 
 
@@ -722,17 +725,18 @@ def test_a_whole_message_and_any_chunking_of_it_are_the_same_choice(
 ) -> None:
     deltas = data.draw(chunkings(message))
     chunks = [chunk(delta) for delta in deltas] + [chunk({}, reason)]
-    events, streamed = run(*chunks, inline_think=inline_think)
-    _, at_once = run(whole(message, reason), inline_think=inline_think)
+    think = ThinkOptions(inline_think)
+    events, streamed = run(*chunks, think=think)
+    _, at_once = run(whole(message, reason), think=think)
     assert streamed.choices == at_once.choices
     assert "".join(event.delta for event in events) == at_once.text
     assert "".join(event.reasoning for event in events) == at_once.reasoning
     assert tuple(event.tool_call for event in events if event.tool_call) == at_once.tool_calls
 
 
-def checked(feed: list[Any], options: dict[str, Any]) -> ChatResponse:
+def checked(feed: list[Any], think: ThinkOptions) -> ChatResponse:
     """What a caller does with payloads, whatever they are."""
-    accumulator = Accumulator(**options)
+    accumulator = Accumulator(think=think)
     events = [event for payload in feed for event in accumulator.feed(payload)] + accumulator.finish()
     response = accumulator.response()
     assert all(
@@ -754,12 +758,10 @@ def checked(feed: list[Any], options: dict[str, Any]) -> ChatResponse:
 @thorough
 @given(
     st.lists(payloads, max_size=4),
-    st.fixed_dictionaries(
-        {}, optional={"inline_think": st.sampled_from(["leading", "all", "keep"]), "think_opened": st.booleans()}
-    ),
+    st.builds(ThinkOptions, st.sampled_from(["leading", "all", "keep"]), st.none(), st.booleans()),
 )
-def test_arbitrary_payloads_never_raise(feed: list[Any], options: dict[str, Any]) -> None:
-    checked(feed, options)
+def test_arbitrary_payloads_never_raise(feed: list[Any], think: ThinkOptions) -> None:
+    checked(feed, think)
 
 
 PATHS: dict[str, Any] = {
@@ -800,7 +802,7 @@ PATHS: dict[str, Any] = {
 @settings(quick, max_examples=40)
 @given(values=st.lists(json_values | texts, min_size=1, max_size=2))
 def test_arbitrary_values_in_every_place_never_raise(path: Any, values: list[Any]) -> None:
-    checked([path(value) for value in values], {})
+    checked([path(value) for value in values], ThinkOptions())
 
 
 @pytest.mark.parametrize("depth", [50, 480, 900])

@@ -32,7 +32,8 @@ from openai_compat.wire.parse import (
     parse_turn,
     stream_events,
 )
-from openai_compat.wire.response import CallInfo, ChatResponse, StreamEvent
+from openai_compat.wire.reasoning import ThinkOptions
+from openai_compat.wire.response import CallInfo, ChatResponse, ReplyInfo, StreamEvent
 
 KEY = "Zq7-f3K9_vTn2Xw8RbLd0HcJ"
 CALL = CallInfo(call_id="c1", provider="ollama", model="asked", origin="o")
@@ -69,7 +70,7 @@ def said(content: Any = None, finish_reason: Any = "stop", **message: Any) -> by
 @pytest.mark.parametrize("kind", [bytes, bytearray, bytes.decode], ids=["bytes", "bytearray", "str"])
 def test_row_08_a_reply(kind: Any) -> None:
     headers = {"x-ratelimit-remaining-requests": "3"}
-    answer = parse_response(kind(as_json(REPLY)), call=CALL, latency_ms=9.0, request_id="r", headers=headers)
+    answer = parse_response(kind(as_json(REPLY)), call=CALL, reply=ReplyInfo("r", headers, latency_ms=9.0))
     assert (answer.text, answer.reasoning, answer.finish_reason, answer.model) == ("Hello", "hm", "stop", "given")
     assert (answer.input_tokens, answer.output_tokens, answer.usage and answer.usage.total_tokens) == (5, 7, 12)
     assert (answer.provider, answer.origin, answer.latency_ms, answer.request_id) == ("ollama", "o", 9.0, "r")
@@ -89,7 +90,7 @@ def test_row_01_provider_is_stamped_and_the_model_asked_for_stands_in() -> None:
 )
 def test_row_08_not_json_is_a_parse_error(body: bytes) -> None:
     with pytest.raises(ResponseParseError, match="the reply of ollama is") as caught:
-        parse_response(body, call=CALL, request_id="r")
+        parse_response(body, call=CALL, reply=ReplyInfo("r"))
     assert (caught.value.provider, caught.value.request_id) == ("ollama", "r")
 
 
@@ -132,7 +133,7 @@ NO_ANSWERS: dict[str, tuple[bytes, str]] = {
 @pytest.mark.parametrize(("body", "message"), NO_ANSWERS.values(), ids=NO_ANSWERS)
 def test_row_08_no_answer_is_a_shape_error(body: bytes, message: str) -> None:
     with pytest.raises(ResponseShapeError) as caught:
-        parse_response(body, call=CALL, request_id="r")
+        parse_response(body, call=CALL, reply=ReplyInfo("r"))
     assert message in str(caught.value)
     assert (caught.value.provider, caught.value.request_id) == ("ollama", "r")
 
@@ -158,8 +159,8 @@ def test_row_08_calls_or_a_refusal_without_text_are_an_answer() -> None:
 
 
 def test_options_reach_the_text() -> None:
-    assert parse_response(said("<think>a</think>b"), inline_think="keep").text == "<think>a</think>b"
-    assert parse_response(said("a</think>b"), think_opened=True).text == "b"
+    assert parse_response(said("<think>a</think>b"), think=ThinkOptions("keep")).text == "<think>a</think>b"
+    assert parse_response(said("a</think>b"), think=ThinkOptions(opened=True)).text == "b"
     calls = [{"function": {"name": "f"}}]
     assert parse_response(said(None, tool_calls=calls), make_id=lambda: "made").tool_calls[0].id == "made"
 
@@ -177,7 +178,7 @@ ERRORS: dict[str, bytes] = {
 @pytest.mark.parametrize("body", ERRORS.values(), ids=ERRORS)
 def test_row_11_an_error_under_200_is_a_status_error(body: bytes) -> None:
     with pytest.raises(RateLimitError, match=r"HTTP 429 from ollama: slow \*\*\*") as caught:
-        parse_response(body, call=CALL, request_id="r", headers={"retry-after": "7"}, secrets=[KEY])
+        parse_response(body, call=CALL, reply=ReplyInfo("r", {"retry-after": "7"}), secrets=[KEY])
     error = caught.value
     assert (error.status_code, error.code, error.type, error.request_id, error.retry_after) == (429, 429, "t", "r", 7.0)
     assert KEY not in f"{error} {error!r} {vars(error)}"
@@ -186,7 +187,9 @@ def test_row_11_an_error_under_200_is_a_status_error(body: bytes) -> None:
 
 def test_row_11_a_wrong_path_is_named() -> None:
     with pytest.raises(APIStatusError, match="is it missing /v1"):
-        parse_response(b'{"error": "Unexpected endpoint or method. (POST /chat/completions)"}', url="http://h/x")
+        parse_response(
+            b'{"error": "Unexpected endpoint or method. (POST /chat/completions)"}', reply=ReplyInfo(url="http://h/x")
+        )
 
 
 def test_a_status_under_200_is_that_of_the_error() -> None:
@@ -237,7 +240,7 @@ def test_a_large_stream_in_place_of_json_is_no_larger_than_allowed() -> None:
 def test_a_turn_is_not_judged() -> None:
     assert parse_turn({"choices": []}) == ChatResponse()
     assert parse_turn(None) == ChatResponse()
-    assert parse_turn(REPLY, call=CALL, request_id="r", latency_ms=1.0, headers={"a": "b"}).request_id == "r"
+    assert parse_turn(REPLY, call=CALL, reply=ReplyInfo("r")).request_id == "r"
     assert parse_turn([chunk("H"), chunk("i")]).text == "Hi"
 
 
@@ -373,8 +376,8 @@ def test_what_a_sink_raises_reaches_the_caller(failure: type[BaseException]) -> 
 
 
 def test_options_reach_a_streamed_text() -> None:
-    assert pushed(sse(chunk("a</think>b")), think_opened=True)[0][-1].response.text == "b"  # type: ignore[union-attr]
-    assert pushed(sse(chunk("<think>a")), inline_think="keep")[0][-1].response.text == "<think>a"  # type: ignore[union-attr]
+    assert pushed(sse(chunk("a</think>b")), think=ThinkOptions(opened=True))[0][-1].response.text == "b"  # type: ignore[union-attr]
+    assert pushed(sse(chunk("<think>a")), think=ThinkOptions("keep"))[0][-1].response.text == "<think>a"  # type: ignore[union-attr]
 
 
 # Properties
