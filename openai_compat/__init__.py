@@ -66,11 +66,11 @@ _MODULES = {
     "wire.media": ("Audio", "Image"),
     "wire.messages": ("Message", "ToolCall", "Usage"),
     "wire.models": ("Model",),
-    "wire.parse": ("parse_response", "parse_turn", "parse_stream"),
-    "wire.reasoning": ("strip_reasoning",),
+    "wire.parse": ("parse_response", "parse_stream", "parse_turn"),
+    "wire.reasoning": ("ThinkOptions", "strip_reasoning"),
     "wire.request": ("ChatRequest", "ToolSpec", "build_body", "build_messages", "build_streaming_body", "tools_json"),
     "wire.retry": ("Attempt", "RetryPolicy"),
-    "wire.response": ("ChatResponse", "Choice", "ParsedResponse", "StreamEvent", "ToolCallDelta"),
+    "wire.response": ("ChatResponse", "Choice", "ParsedResponse", "ReplyInfo", "StreamEvent", "ToolCallDelta"),
     "wire.tool_results": ("ToolResult",),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
@@ -146,6 +146,7 @@ if TYPE_CHECKING:
     from .wire.parse import parse_response as parse_response
     from .wire.parse import parse_stream as parse_stream
     from .wire.parse import parse_turn as parse_turn
+    from .wire.reasoning import ThinkOptions as ThinkOptions
     from .wire.reasoning import strip_reasoning as strip_reasoning
     from .wire.request import ChatRequest as ChatRequest
     from .wire.request import ToolSpec as ToolSpec
@@ -156,6 +157,7 @@ if TYPE_CHECKING:
     from .wire.response import ChatResponse as ChatResponse
     from .wire.response import Choice as Choice
     from .wire.response import ParsedResponse as ParsedResponse
+    from .wire.response import ReplyInfo as ReplyInfo
     from .wire.response import StreamEvent as StreamEvent
     from .wire.response import ToolCallDelta as ToolCallDelta
     from .wire.retry import Attempt as Attempt
