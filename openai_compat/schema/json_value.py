@@ -19,7 +19,8 @@ import attrs
 import msgspec
 
 from .._json import NotJSONError, decode_json
-from .validation import ValidationError, with_floats
+from .problems import ValidationError
+from .validation import with_floats
 
 _decode = msgspec.json.Decoder(float_hook=decimal.Decimal).decode
 

@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from .likeness import is_whole
-from .validation import ValidationError, Walk, begun_small, beneath, kind_of, path_step, with_floats
+from .problems import ValidationError, begun_small, beneath, kind_of, path_step
+from .validation import Walk, with_floats
 
 REF = "#/$defs/"
 MAX_SHOWN = 50
@@ -483,7 +484,7 @@ class Bounded(Node):
         return made
 
 
-class Tested(Node):
+class Checked(Node):
     """A type whose values pass a test; ``problem`` is said of those that do not."""
 
     def __init__(self, inner: Node, holds: Callable[[Any], object], problem: str) -> None:

@@ -12,7 +12,8 @@ import msgspec
 
 from .likeness import members
 from .nodes import REF, Definitions, Node
-from .validation import Step, ValidationError, Walk, begun_small, path_step
+from .problems import Step, ValidationError, begun_small, path_step
+from .validation import Walk
 
 MAX_STEPS = 200_000
 """Most that Pydantic may have to look at more than once: each member of a union in each member of that around it."""

@@ -12,7 +12,8 @@ from typing import Any
 from ..errors import ConfigurationError
 from .formats import is_of_format
 from .js_pattern import python_pattern
-from .validation import ValidationError, path_step, with_floats
+from .problems import ValidationError, path_step
+from .validation import with_floats
 
 MAX_STEPS = 300_000
 """Pairs of a value and a schema that are looked at before a check is given up."""

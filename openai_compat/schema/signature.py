@@ -9,9 +9,11 @@ from typing import Annotated, Any
 import msgspec
 
 from ..errors import ConfigurationError
+from .annotated import has_description
 from .parameters import mentions, or_none, parameters_of
 from .pydantic_types import is_pydantic_field
-from .types import Arguments, Parameter, TypeSchema, has_description
+from .reader import Arguments, Parameter
+from .types import TypeSchema
 
 
 class Signature:

@@ -14,7 +14,7 @@ import attrs
 from .._threads import spawn
 from ..cancel import CancelToken
 from ..errors import Cancelled, ToolError
-from ..schema.types import ValidationError
+from ..schema.problems import ValidationError
 from ..wire.messages import CUSTOM, ToolCall
 from ..wire.tool_results import ToolResult
 from .tool import Toolbox

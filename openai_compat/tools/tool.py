@@ -15,8 +15,8 @@ from ..cancel import CancelToken
 from ..errors import ConfigurationError, ToolError
 from ..schema.json_value import with_digits
 from ..schema.parameters import innermost, is_unbound_method
+from ..schema.problems import ValidationError, path_step
 from ..schema.signature import Signature
-from ..schema.validation import ValidationError, path_step
 from ..wire.request import ToolSpec
 
 log = logging.getLogger("openai_compat")

@@ -13,9 +13,10 @@ import attrs
 from .._json import NotJSONError, decode_json, encode_json
 from ..errors import ConfigurationError, ResponseTypeError
 from ..schema.json_value import decode_exactly
+from ..schema.problems import ValidationError
 from ..schema.raw_schema import RawSchema
 from ..schema.strict import check_limits
-from ..schema.types import TypeSchema, ValidationError
+from ..schema.types import TypeSchema
 from .request import ChatRequest, request_messages
 from .response import UNKNOWN, ChatResponse, ParsedResponse, ended_by_itself
 

@@ -11,8 +11,8 @@ from openai_compat.errors import ConfigurationError
 from openai_compat.schema import raw_schema
 from openai_compat.schema.formats import is_of_format
 from openai_compat.schema.js_pattern import python_pattern
+from openai_compat.schema.problems import ValidationError
 from openai_compat.schema.raw_schema import RawSchema
-from openai_compat.schema.validation import ValidationError
 
 # A pattern, what it finds, and what it does not.
 PATTERNS: dict[str, tuple[str, str, str]] = {

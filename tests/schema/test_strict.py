@@ -16,9 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openai_compat.errors import ConfigurationError
+from openai_compat.schema.problems import ValidationError
 from openai_compat.schema.signature import Signature
 from openai_compat.schema.strict import strict_schema, without_filler_nulls
-from openai_compat.schema.types import TypeSchema, ValidationError
+from openai_compat.schema.types import TypeSchema
 from openai_compat.wire.output import Output
 
 from .test_types import (

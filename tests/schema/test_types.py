@@ -53,8 +53,9 @@ from typing_extensions import TypeAliasType
 from openai_compat.errors import ConfigurationError
 from openai_compat.schema.json_value import to_json_value
 from openai_compat.schema.parameters import is_unbound_method
+from openai_compat.schema.problems import ValidationError
 from openai_compat.schema.signature import Signature
-from openai_compat.schema.types import TypeSchema, ValidationError
+from openai_compat.schema.types import TypeSchema
 from openai_compat.wire.messages import Message
 
 # ruff: noqa: UP006, UP007, UP045 - the older spellings are among what is tested
@@ -1453,7 +1454,8 @@ import gc
 from dataclasses import make_dataclass
 from typing import Annotated, Union
 from msgspec import Meta
-from openai_compat.schema.types import TypeSchema, ValidationError
+from openai_compat.schema.problems import ValidationError
+from openai_compat.schema.types import TypeSchema
 from openai_compat.schema.signature import Signature
 
 def use(hint):

@@ -31,11 +31,12 @@ from hypothesis import strategies as st
 from typing_extensions import ReadOnly, TypeAliasType
 
 from openai_compat.errors import ConfigurationError
+from openai_compat.schema.problems import ValidationError
 from openai_compat.schema.pydantic_types import MAX_STEPS
 from openai_compat.schema.raw_schema import RawSchema
 from openai_compat.schema.signature import Signature
 from openai_compat.schema.strict import strict_schema, without_filler_nulls
-from openai_compat.schema.types import TypeSchema, ValidationError
+from openai_compat.schema.types import TypeSchema
 from openai_compat.schema.validation import Walk
 
 # ruff: noqa: B008 - Pydantic's way to say what a parameter is
