@@ -62,7 +62,8 @@ _MODULES = {
     "tools.tool": ("Tool", "ToolDispatcher", "tool"),
     "wire.accumulate": ("Accumulator",),
     "wire.answer_media": ("Annotation", "AnswerAudio", "AudioDelta"),
-    "wire.embeddings": ("EmbeddingResponse", "build_embeddings_body", "parse_embeddings_response"),
+    "wire.embeddings": ("EmbeddingResponse", "parse_embeddings_response"),
+    "wire.embeddings_request": ("build_embeddings_body",),
     "wire.media": ("Audio", "Image"),
     "wire.messages": ("Message", "ToolCall", "Usage"),
     "wire.models": ("Model",),
@@ -135,8 +136,8 @@ if TYPE_CHECKING:
     from .wire.answer_media import AnswerAudio as AnswerAudio
     from .wire.answer_media import AudioDelta as AudioDelta
     from .wire.embeddings import EmbeddingResponse as EmbeddingResponse
-    from .wire.embeddings import build_embeddings_body as build_embeddings_body
     from .wire.embeddings import parse_embeddings_response as parse_embeddings_response
+    from .wire.embeddings_request import build_embeddings_body as build_embeddings_body
     from .wire.media import Audio as Audio
     from .wire.media import Image as Image
     from .wire.messages import Message as Message

@@ -446,7 +446,7 @@ class Client(BaseClient):
             ResponseShapeError: a vector is missing, not finite, or cannot be told to belong to a text.
         """
         with importing:
-            from .wire.embeddings import build_embeddings_body, embedding_inputs
+            from .wire.embeddings_request import build_embeddings_body, embedding_inputs
 
         name = model or self.model or ""
         inputs = embedding_inputs(texts)
@@ -494,7 +494,8 @@ class Client(BaseClient):
 
     def _embed_batch(self, body: dict[str, Any], count: int, info: CallInfo, deadline: Deadline) -> EmbeddingResponse:
         with importing:
-            from .wire.embeddings import parse_embeddings_response, vector_dtype
+            from .wire.embeddings import parse_embeddings_response
+            from .wire.embeddings_request import vector_dtype
 
         call = Call(deadline, self._retry, self._on_retry)
 
@@ -505,11 +506,8 @@ class Client(BaseClient):
                 dtype=vector_dtype(dialect.adapt(asked)[0]),
                 count=count,
                 call=info,
-                latency_ms=deadline.elapsed_ms,
-                request_id=reply.request_id,
-                headers=reply.headers,
+                reply=ReplyInfo(reply.request_id, reply.headers, reply.url, deadline.elapsed_ms),
                 secrets=self._key.secrets(),
-                url=reply.url,
             )
 
         answer = call.run(attempt)

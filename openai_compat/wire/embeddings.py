@@ -1,10 +1,9 @@
-"""Embeddings: bodies and vectors. Buffers of numbers, without a Python float for each where the server sends base64."""
+"""Vectors, and replies to them: buffers of numbers, without a Python float for each where the server sends base64."""
 
 from __future__ import annotations
 
 import base64
 import math
-import operator
 import sys
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,7 +18,7 @@ from ..errors import APIError, ConfigurationError, ResponseShapeError
 from .error_body import find_error, status_error
 from .messages import Usage
 from .parse import decode_body
-from .response import CallInfo
+from .response import CallInfo, ReplyInfo
 from .retry import Attempt
 
 if TYPE_CHECKING:
@@ -27,99 +26,9 @@ if TYPE_CHECKING:
 else:
     Vector = memoryview
 
-Input = str | Sequence[int]
-"""One thing to embed: a text, or the ids of its tokens."""
-
 _CODES = {"float32": "f", "int8": "b", "uint8": "B", "binary": "b", "ubinary": "B"}
 """How the numbers of a vector are stored. ``binary`` and ``ubinary`` are eight dimensions a number, one a bit."""
 _PACKED = ("binary", "ubinary")
-ENCODING_FORMATS = ("base64", "float", "int8", "uint8", "binary", "ubinary")
-
-
-def embedding_inputs(given: Input | Iterable[Input]) -> list[Input]:
-    """The inputs one by one: a text or a list of token ids alone is one.
-
-    Raises:
-        ConfigurationError: nothing to embed, an empty input, or one that is neither.
-    """
-    if isinstance(given, str):
-        items: list[Any] = [given]
-    else:
-        items = list(given)
-        if not items:
-            raise ConfigurationError("nothing to embed: the list of texts is empty")
-        if (tokens := _token_ids(items)) is not None:
-            return [tokens]
-    return [_input(item, position) for position, item in enumerate(items)]
-
-
-def _input(item: object, position: int) -> Input:
-    if isinstance(item, str):
-        checked: Input = item
-    elif (tokens := _token_ids(item)) is not None:
-        checked = tokens
-    else:
-        raise ConfigurationError(
-            f"input {position} to embed is a {type(item).__name__}, not a string or a list of token ids"
-        )
-    if not checked:
-        raise ConfigurationError(f"input {position} to embed is empty")
-    return checked
-
-
-def _token_ids(value: object) -> list[int] | None:
-    if not isinstance(value, Iterable) or isinstance(value, (str, bytes, bytearray, memoryview, Mapping)):
-        return None
-    try:
-        tokens = list(value)
-        return None if any(isinstance(token, bool) for token in tokens) else [operator.index(token) for token in tokens]
-    except TypeError:
-        return None
-
-
-def vector_dtype(body: Mapping[str, Any]) -> str:
-    """Which numbers a request asks for: ``"float32"`` unless it says otherwise, as Voyage, Mistral, mixedbread and Jina
-    have it."""
-    for name in ("output_dtype", "embedding_type", "encoding_format"):
-        wanted = body.get(name)
-        if isinstance(wanted, str) and wanted not in ("float", "base64"):
-            return wanted
-    return "float32"
-
-
-def build_embeddings_body(
-    inputs: Input | Iterable[Input],
-    *,
-    model: str,
-    encoding_format: str | None = "base64",
-    dimensions: int | None = None,
-    user: str | None = None,
-    extra_body: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
-    """The body of an embeddings request.
-
-    Raises:
-        ConfigurationError: no model, nothing to embed, an empty input, or an unknown ``encoding_format``.
-    """
-    if not model:
-        raise ConfigurationError(
-            "no model: give model= here or to the client (Client.from_env() takes it from OPENAI_MODEL)"
-        )
-    given: Any = inputs if isinstance(inputs, str) else list(inputs)
-    items = embedding_inputs(given)
-    if encoding_format not in (None, *ENCODING_FORMATS):
-        known = ", ".join(map(repr, ENCODING_FORMATS))
-        raise ConfigurationError(f"encoding_format must be one of {known} or None, not {encoding_format!r}")
-    alone = isinstance(given, str) or _token_ids(given) is not None
-    body: dict[str, Any] = {"model": model, "input": items[0] if alone else items}
-    if encoding_format is not None:
-        body["encoding_format"] = encoding_format
-    if dimensions is not None:
-        body["dimensions"] = dimensions
-    if user is not None:
-        body["user"] = user
-    body.update(extra_body or {})
-    return body
 
 
 def _as_vectors(vectors: Iterable[Any]) -> tuple[Vector, ...]:
@@ -237,17 +146,16 @@ def parse_embeddings_response(
     *,
     count: int = 1,
     call: CallInfo | None = None,
-    latency_ms: float = 0.0,
-    request_id: str | None = None,
-    headers: Mapping[str, str] | None = None,
+    reply: ReplyInfo = ReplyInfo(),  # noqa: B008 - a frozen value
     secrets: Iterable[str] = (),
-    url: str = "",
     dtype: str = "float32",
 ) -> EmbeddingResponse:
     """The vectors in a reply with HTTP 200: base64 or numbers, whatever was asked for.
 
     Args:
         count: how many inputs were sent.
+        reply: what came with the body.
+        secrets: the caller's keys, masked wherever the server echoes them.
         dtype: which numbers were asked for: ``vector_dtype`` of the body.
 
     Raises:
@@ -259,15 +167,15 @@ def parse_embeddings_response(
     try:
         items, model, usage, raw = _read_fast(body)
     except (msgspec.DecodeError, UnicodeError, RecursionError, TypeError):
-        payload = decode_body(body, provider=info.provider, request_id=request_id)
+        payload = decode_body(body, provider=info.provider, request_id=reply.request_id)
         if find_error(payload) is not None:
             raise status_error(
                 200,
-                headers or {},
+                reply.headers or {},
                 bytes(body),
                 provider=info.provider,
-                url=url,
-                request_id=request_id,
+                url=reply.url,
+                request_id=reply.request_id,
                 secrets=secrets,
             ) from None
         items, model, usage, raw = _read_slow(payload)
@@ -279,7 +187,7 @@ def parse_embeddings_response(
         error: APIError = ResponseShapeError(
             f"bad embeddings from {info.provider or 'the server'}: {misshapen}",
             provider=info.provider,
-            request_id=request_id,
+            request_id=reply.request_id,
         )
         raise error from None
     return EmbeddingResponse(
@@ -288,9 +196,9 @@ def parse_embeddings_response(
         provider=info.provider,
         dtype=dtype,
         usage=Usage.from_wire(usage),
-        latency_ms=latency_ms,
-        request_id=request_id,
-        headers=headers or {},
+        latency_ms=reply.latency_ms,
+        request_id=reply.request_id,
+        headers=reply.headers or {},
         raw=raw,
     )
 

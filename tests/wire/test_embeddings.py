@@ -1,4 +1,4 @@
-"""Embeddings: bodies and vectors."""
+"""Vectors, and replies to them."""
 
 from __future__ import annotations
 
@@ -27,13 +27,10 @@ from openai_compat.errors import (
 )
 from openai_compat.wire.embeddings import (
     EmbeddingResponse,
-    build_embeddings_body,
-    embedding_inputs,
     parse_embeddings_response,
-    vector_dtype,
 )
 from openai_compat.wire.messages import Usage
-from openai_compat.wire.response import CallInfo
+from openai_compat.wire.response import CallInfo, ReplyInfo
 
 CALL = CallInfo(provider="ollama", model="asked")
 
@@ -49,83 +46,6 @@ def reply(*embeddings: Any, **fields: Any) -> bytes:
 
 def listed(answer: EmbeddingResponse) -> list[list[float]]:
     return [list(vector) for vector in answer]
-
-
-def test_row_14_body_of_one_text() -> None:
-    assert build_embeddings_body("a", model="m", encoding_format=None) == {"model": "m", "input": "a"}
-
-
-def test_row_14_body_of_many_texts_and_options() -> None:
-    body = build_embeddings_body(
-        ("a", "b"), model="m", dimensions=3, user="u", extra_body={"truncate": True, "user": "v"}
-    )
-    assert body == {
-        "model": "m",
-        "input": ["a", "b"],
-        "encoding_format": "base64",
-        "dimensions": 3,
-        "user": "v",
-        "truncate": True,
-    }
-    assert build_embeddings_body("a", model="m", encoding_format="float")["encoding_format"] == "float"
-
-
-REFUSED: dict[str, tuple[Any, dict[str, Any], str]] = {
-    "no-model": ("a", {"model": ""}, "no model"),
-    "no-texts": ([], {}, "the list of texts is empty"),
-    "empty": ("", {}, "input 0 to embed is empty"),
-    "empty-one": (["a", ""], {}, "input 1 to embed is empty"),
-    "number": (["a", 7], {}, "input 1 to embed is a int, not a string or a list of token ids"),
-    "number-first": ([7, "a"], {}, "input 0 to embed is a int"),
-    "float": ([1.5], {}, "input 0 to embed is a float"),
-    "truth": ([True], {}, "input 0 to embed is a bool"),
-    "no-tokens": ([[1], []], {}, "input 1 to embed is empty"),
-    "mixed-tokens": ([[1, "a"]], {}, "input 0 to embed is a list"),
-    "bytes": ([b"a"], {}, "input 0 to embed is a bytes"),
-    "format": ("a", {"encoding_format": "float8"}, "encoding_format must be one of 'base64', 'float', .*not 'float8'"),
-}
-
-
-@pytest.mark.parametrize(("inputs", "fields", "message"), REFUSED.values(), ids=REFUSED)
-def test_what_cannot_be_embedded_is_refused(inputs: Any, fields: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigurationError, match=message):
-        build_embeddings_body(inputs, **{"model": "m", **fields})
-
-
-TOKENS: dict[str, tuple[Any, Any, list[Any]]] = {
-    "one": ([1, 2, 3], [1, 2, 3], [[1, 2, 3]]),
-    "many": ([[1, 2], (3,)], [[1, 2], [3]], [[1, 2], [3]]),
-    "numpy": (np.array([1, 2]), [1, 2], [[1, 2]]),
-    "matrix": (np.array([[1, 2], [3, 4]]), [[1, 2], [3, 4]], [[1, 2], [3, 4]]),
-    "beside-text": (["a", [3]], ["a", [3]], ["a", [3]]),
-    "iterator": (iter([1, 2]), [1, 2], [[1, 2]]),
-    "text": ("a", "a", ["a"]),
-    "texts": (("a", "b"), ["a", "b"], ["a", "b"]),
-}
-
-
-@pytest.mark.parametrize(("given", "sent", "inputs"), TOKENS.values(), ids=TOKENS)
-def test_token_ids_are_inputs_too(given: Any, sent: Any, inputs: list[Any]) -> None:
-    given = list(given) if not isinstance(given, (str, np.ndarray)) else given
-    body = build_embeddings_body(given, model="m", encoding_format=None)
-    assert as_json(body) == as_json({"model": "m", "input": sent})
-    assert embedding_inputs(given) == inputs
-
-
-@pytest.mark.parametrize(
-    ("fields", "dtype"),
-    [
-        ({}, "float32"),
-        ({"encoding_format": "base64"}, "float32"),
-        ({"encoding_format": "float"}, "float32"),
-        ({"encoding_format": "ubinary"}, "ubinary"),
-        ({"encoding_format": "base64", "extra_body": {"output_dtype": "int8"}}, "int8"),
-        ({"encoding_format": None, "extra_body": {"embedding_type": "binary"}}, "binary"),
-        ({"extra_body": {"output_dtype": "float"}}, "float32"),
-    ],
-)
-def test_a_body_says_which_numbers_it_asks_for(fields: dict[str, Any], dtype: str) -> None:
-    assert vector_dtype(build_embeddings_body("a", model="m", **fields)) == dtype
 
 
 def bits(code: str, *numbers: int) -> str:
@@ -243,7 +163,7 @@ def test_row_14_vectors_in_every_shape(body: bytes, count: int, wanted: list[lis
 def test_row_14_an_answer() -> None:
     usage = {"prompt_tokens": 5, "total_tokens": 5}
     answer = parse_embeddings_response(
-        reply([1.0, 2.0], usage=usage), call=CALL, latency_ms=9.0, request_id="r", headers={"a": "b"}
+        reply([1.0, 2.0], usage=usage), call=CALL, reply=ReplyInfo("r", {"a": "b"}, latency_ms=9.0)
     )
     assert (answer.model, answer.provider, answer.latency_ms, answer.request_id) == ("given", "ollama", 9.0, "r")
     assert (answer.usage, answer.input_tokens) == (Usage(input_tokens=5, total_tokens=5), 5)
@@ -313,7 +233,7 @@ MISSHAPEN: dict[str, tuple[bytes, int, str]] = {
 @pytest.mark.parametrize(("body", "count", "message"), MISSHAPEN.values(), ids=MISSHAPEN)
 def test_row_14_what_cannot_be_trusted_is_a_shape_error(body: bytes, count: int, message: str) -> None:
     with pytest.raises(ResponseShapeError, match=f"bad embeddings from ollama: .*{message}") as caught:
-        parse_embeddings_response(body, count=count, call=CALL, request_id="r")
+        parse_embeddings_response(body, count=count, call=CALL, reply=ReplyInfo("r"))
     assert (caught.value.provider, caught.value.request_id) == ("ollama", "r")
 
 
@@ -339,13 +259,13 @@ def test_not_json_is_a_parse_error(body: bytes) -> None:
 )
 def test_an_error_under_200_is_a_status_error(body: bytes) -> None:
     with pytest.raises(APIStatusError, match=r"HTTP 429 from ollama: no \*\*\*") as caught:
-        parse_embeddings_response(body, call=CALL, request_id="r", headers={"retry-after": "3"})
+        parse_embeddings_response(body, call=CALL, reply=ReplyInfo("r", {"retry-after": "3"}))
     assert (caught.value.request_id, caught.value.retry_after) == ("r", 3.0)
 
 
 def test_a_wrong_path_is_named() -> None:
     with pytest.raises(APIStatusError, match="is it missing /v1"):
-        parse_embeddings_response(b'{"error": "Unexpected endpoint"}', url="http://h/embeddings")
+        parse_embeddings_response(b'{"error": "Unexpected endpoint"}', reply=ReplyInfo(url="http://h/embeddings"))
 
 
 # Values
@@ -406,7 +326,10 @@ def test_normalized_vectors_have_length_one_or_zero(rows: list[list[float]]) -> 
 
 def test_answer_survives_pickle() -> None:
     answer = parse_embeddings_response(
-        reply([1.0, 2.0], [3.0, 4.0], usage={"prompt_tokens": 5}), count=2, call=CALL, headers={"a": "b"}
+        reply([1.0, 2.0], [3.0, 4.0], usage={"prompt_tokens": 5}),
+        count=2,
+        call=CALL,
+        reply=ReplyInfo(headers={"a": "b"}),
     )
     back = pickle.loads(pickle.dumps(answer))
     assert back == answer
