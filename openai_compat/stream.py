@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from .cancel import CancelToken
 from .errors import APIError, Cancelled, ConfigurationError, OpenAICompatError
 from .transport import Call, Clock, Reply
-from .wire.accumulate import Accumulator, completeness_error
+from .wire.accumulate import Accumulator
+from .wire.completeness import completeness_error
 from .wire.parse import TICK_EVENT, attributed, stream_events
 from .wire.response import CallInfo, ChatResponse, ParsedResponse, ReplyInfo, StreamEvent
 from .wire.sse import MAX_EVENT_BYTES

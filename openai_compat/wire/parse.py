@@ -19,7 +19,8 @@ from ..errors import (
     StreamServerError,
 )
 from ..redaction import redact_error_body
-from .accumulate import Accumulator, completeness_error
+from .accumulate import Accumulator
+from .completeness import completeness_error
 from .error_body import ErrorDetail, describe_text, find_error, status_error, stream_error
 from .reasoning import ThinkOptions
 from .repeated import Repeated

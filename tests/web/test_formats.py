@@ -23,7 +23,8 @@ from openai_compat import (
 )
 from openai_compat.web import EventStream, formats, wsgi_response
 from openai_compat.web.formats import ENCODERS, OpenAIEncoder
-from openai_compat.wire.accumulate import Accumulator, completeness_error
+from openai_compat.wire.accumulate import Accumulator
+from openai_compat.wire.completeness import completeness_error
 from openai_compat.wire.response import CallInfo, Choice
 from web.streams import IN_THE_MIDDLE, KEY, RICH, USAGE, events, model
 

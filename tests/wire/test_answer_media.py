@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from openai_compat.errors import ConfigurationError
-from openai_compat.wire.accumulate import Accumulator, completeness_error
+from openai_compat.wire.accumulate import Accumulator
 from openai_compat.wire.answer_media import Annotation, AnswerAudio, AudioDelta
+from openai_compat.wire.completeness import completeness_error
 from openai_compat.wire.media import Image
 from openai_compat.wire.response import ChatResponse, StreamEvent
 

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from openai_compat.errors import APIError, StreamInterruptedError
 from openai_compat.tools.loop import run_tools_loop
 from openai_compat.tools.tool import Toolbox
-from openai_compat.wire.accumulate import Accumulator, completeness_error
+from openai_compat.wire.accumulate import Accumulator
+from openai_compat.wire.completeness import completeness_error
 from openai_compat.wire.parse import drain, parse_response, stream_events
 from openai_compat.wire.request import ChatRequest, ToolSpec
 from openai_compat.wire.response import ChatResponse, StreamEvent

@@ -1,0 +1,51 @@
+"""Whether a reply that has ended is an answer."""
+
+from __future__ import annotations
+
+from ..errors import APIError, ResponseShapeError, StreamInterruptedError, StreamServerError
+from .response import ChatResponse
+
+_FAILED = frozenset({"error", "insufficient_system_resource", "network_error"})
+"""Finish reasons that mean that the server failed."""
+
+
+def completeness_error(response: ChatResponse, *, complete: bool, strict: bool) -> APIError | None:
+    """Why a reply that has ended is not an answer, or None where it is one.
+
+    Args:
+        complete: ``finish_reason`` or ``[DONE]`` has come, or the reply was one JSON body.
+        strict: what is not complete is an error even where it has content.
+    """
+    if strict and not complete:
+        return StreamInterruptedError(
+            "the stream ended with neither finish_reason nor [DONE]; the text so far is in .partial",
+            partial=response,
+            retryable=True,
+        )
+    if not response.choices:
+        return ResponseShapeError("the answer has no choices", partial=response, retryable=not complete)
+    if response.finish_reason in _FAILED:
+        return StreamServerError(
+            f"the server ended the answer with finish_reason {response.finish_reason!r} and did not say why; "
+            "what came is in .partial",
+            partial=response,
+            retryable=response.finish_reason != "error",
+        )
+    if any(not call.name for choice in response.choices for call in choice.tool_calls):
+        return ResponseShapeError("the answer has a tool call without a name", partial=response)
+    if all(choice.empty for choice in response.choices):
+        return ResponseShapeError(_why_empty(response), partial=response, retryable=not complete)
+    return None
+
+
+def _why_empty(response: ChatResponse) -> str:
+    reason = response.finish_reason
+    only = "holds only reasoning" if response.reasoning else "is empty"
+    what = f"the answer {only} (finish_reason: {reason!r})"
+    if reason == "length":
+        return f"{what}: the model hit max_tokens, likely while thinking; raise max_tokens or turn reasoning off"
+    if reason in ("tool_calls", "function_call"):
+        return f"{what}: it announces tool_calls but has none"
+    if reason == "content_filter":
+        return f"{what}: the provider's content filter withheld it"
+    return what
