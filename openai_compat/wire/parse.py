@@ -22,10 +22,11 @@ from ..redaction import redact_error_body
 from .accumulate import Accumulator
 from .completeness import completeness_error
 from .error_body import ErrorDetail, describe_text, find_error, status_error, stream_error
+from .event_data import DONE, Lost
 from .reasoning import ThinkOptions
 from .repeated import Repeated
 from .response import CallInfo, ChatResponse, ReplyInfo, StreamEvent
-from .sse import DONE, MAX_EVENT_BYTES, TICK, Lost, NotAStream, iter_payloads, looks_like_sse
+from .sse import MAX_EVENT_BYTES, TICK, NotAStream, iter_payloads, looks_like_sse
 
 T = TypeVar("T")
 

@@ -19,11 +19,9 @@ from sseclient import SSEClient
 
 from .._json import NotJSONError, decode_event, decode_json
 from ..errors import StreamError
-from .error_body import find_error
+from .event_data import BATCH, DONE, TRACEBACK, Lost, flat, is_error, read_data
 from .repeated import Repeated
 
-DONE = object()
-"""What stands for ``[DONE]`` among the payloads; nothing follows it."""
 TICK = b": tick\n\n"
 """This very object among the chunks is no part of the body: it is handed on as it is, to show that nothing comes."""
 MAX_EVENT_BYTES = 32 * 1024 * 1024
@@ -32,43 +30,12 @@ PIECE = 64 * 1024
 """Bytes after which ``check`` is called at the latest."""
 MAX_STRAY = 500
 """Bytes of a body that is no stream which are kept."""
-BATCH = 1000
-"""Lines after which ``check`` is called at the latest."""
 
 _BOM = b"\xef\xbb\xbf"
 _PREAMBLE = re.compile(rb"\A(?:\s|\xef\xbb\xbf)+")
 _NEWLINE = b"\x0b"
 """Stands for a newline within data: no JSON has it, and sseclient-py, which splits bytes, does not split at it."""
 _SSE_START = re.compile(rb"\s*(?:data|event|id|retry|error)?:")
-_ALIVE = re.compile(
-    r"\W*(?:keep[-_ ]?alive|ping|pong|heart[-_ ]?beat|no-?op|(?:openrouter )?processing|waiting|connected)\W*",
-    re.IGNORECASE,
-)
-_HTML = re.compile(r"<(?:!doctype|html|head|body)\b", re.IGNORECASE)
-_ERROR = re.compile(
-    r"""[\[(*!#]*(?:
-        (?:[a-z]+[\ _-]){0,3}(?:error|exception|failure)\b
-        | [\w.]{0,100}(?:Error|Exception|Exit|Interrupt)\s?(?::|\(|\Z)
-        | traceback\b | (?:HTTP\S{0,10}\s)?[45]\d\d\s[a-z]
-        | bad\ gateway | gateway\ time-?out | (?:service|model|server|upstream)\b.{0,20}\bunavailable
-        | too\ many\ requests | rate\ limit | unauthori[sz]ed | forbidden | upstream\ connect
-    )""",
-    re.IGNORECASE | re.VERBOSE,
-)
-_TRACEBACK = re.compile(r"traceback \(", re.IGNORECASE)
-_WORDS = 200
-"""Characters in which words show what they are."""
-
-
-@attrs.frozen
-class Lost:
-    """An event that cannot be read; ``text`` is how it begins."""
-
-    text: str
-
-    @classmethod
-    def of(cls, text: str) -> Lost:
-        return cls(text[:_WORDS])
 
 
 @attrs.frozen
@@ -220,7 +187,7 @@ class _Reader:
             self._event.known = True
         else:
             self._event.known = True
-            yield from _flat(payload, self._check)
+            yield from flat(payload, self._check)
 
     def _events(self, piece: bytes) -> Iterable[Any]:
         if not self._pending and not self._event.begun and piece.endswith(b"\n\n"):
@@ -276,14 +243,14 @@ class _Reader:
             try:
                 payload = decode_json(data)
             except NotJSONError:
-                yield from _read(data.decode("utf-8", "replace"), "", self._check)
+                yield from read_data(data.decode("utf-8", "replace"), "", self._check)
                 continue
             if type(payload) is dict:
                 if repeated is not None:
                     repeated.learn(data, payload)
                 yield payload
             else:
-                yield from _flat(payload, self._check)
+                yield from flat(payload, self._check)
 
     def _lines(self, lines: list[bytes]) -> Iterator[Any]:
         for number, line in enumerate(lines, 1):
@@ -378,7 +345,7 @@ class _Event:
         if not self.known:
             return ()
         text = start.decode("utf-8", "replace")
-        if _is_error(text) and not _TRACEBACK.match(text):
+        if is_error(text) and not TRACEBACK.match(text):
             return [*self.end(), {"error": text}]
         return [Lost.of(text)] if b'{"' in line else ()
 
@@ -396,91 +363,8 @@ class _Event:
         return [
             payload
             for event in SSEClient(iter([frame])).events()
-            for payload in _read(event.data.replace(_NEWLINE.decode(), "\n"), event.event, self._check)
+            for payload in read_data(event.data.replace(_NEWLINE.decode(), "\n"), event.event, self._check)
         ]
-
-
-def _read(data: str, name: str, check: Callable[[], object]) -> Iterator[Any]:
-    """What the data of one event says, an event named ``error`` in a shape that is found to be one."""
-    if data.lstrip().startswith("[DONE]"):
-        yield DONE
-        return
-    try:
-        payload = decode_json(data)
-    except NotJSONError:
-        if name != "error":
-            yield from _read_words(data, name, check)
-            return
-        payload = data
-    if name == "error" and find_error(payload) is None:
-        yield {"error": payload or data}
-    else:
-        yield from _flat(payload, check)
-
-
-def _flat(payload: Any, check: Callable[[], object]) -> Iterator[Any]:
-    """A list is a list of chunks; a string is words."""
-    if type(payload) is list:
-        for item in payload:
-            yield from _read_words(item, "", check) if type(item) is str else (item,)
-    elif type(payload) is str:
-        yield from _read_words(payload, "", check)
-    else:
-        yield payload
-
-
-def _read_words(data: str, name: str, check: Callable[[], object]) -> Iterator[Any]:
-    """What data that is not JSON says: nothing, several events, an error, or what nobody knows."""
-    data = data.strip()
-    if not data or _is_alive(data) or _is_alive(name):
-        return
-    lines = data.split("\n")
-    if _is_error(data):
-        yield {"error": lines[-1] if _TRACEBACK.match(data) else data}
-        return
-    if len(lines) > 1:
-        # Events that one newline separates, which the specification joins into one.
-        yield from _one_a_line(lines, check)
-        return
-    values, rest = decode_event(data, check=check)
-    yield from values
-    if rest.startswith("[DONE]"):
-        yield DONE
-    elif rest:
-        yield Lost.of(rest)
-
-
-def _one_a_line(lines: list[str], check: Callable[[], object]) -> Iterator[Any]:
-    """What each line says; lines in a row that say nothing that is known are one loss."""
-    unread = ""
-    for number, line in enumerate(map(str.strip, lines), 1):
-        if number % BATCH == 0:
-            check()
-        if line.startswith(("{", "[DONE]")) or _is_error(line):
-            found = list(_read(line, "", check))
-        else:
-            found = [] if not line or _is_alive(line) else [Lost.of(line)]
-        for payload in found:
-            if type(payload) is Lost:
-                unread = unread if len(unread) >= _WORDS else f"{unread}\n{payload.text}".strip()
-                continue
-            if unread:
-                yield Lost.of(unread)
-                unread = ""
-            yield payload
-    if unread:
-        yield Lost.of(unread)
-
-
-def _is_alive(words: str) -> bool:
-    """Nothing is said but that the connection lives."""
-    return words.startswith(":") or (len(words) < _WORDS and _ALIVE.fullmatch(words) is not None)
-
-
-def _is_error(words: str) -> bool:
-    """These words are an error, or a page in place of an answer."""
-    start = words[:_WORDS]
-    return _ERROR.match(start) is not None or _HTML.match(start) is not None
 
 
 def _is_whole(data: bytes) -> bool:

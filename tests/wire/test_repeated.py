@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from openai_compat._json import decode_json
 from openai_compat.wire import repeated as module
 from openai_compat.wire.accumulate import Accumulator
+from openai_compat.wire.event_data import Lost
 from openai_compat.wire.repeated import Repeated
-from openai_compat.wire.sse import Lost, iter_payloads
+from openai_compat.wire.sse import iter_payloads
 
 
 def chunk(delta: Any, **fields: Any) -> dict[str, Any]:

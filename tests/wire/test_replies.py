@@ -17,10 +17,11 @@ from openai_compat.tools.loop import run_tools_loop
 from openai_compat.tools.tool import Toolbox
 from openai_compat.wire.accumulate import Accumulator
 from openai_compat.wire.completeness import completeness_error
+from openai_compat.wire.event_data import Lost
 from openai_compat.wire.parse import drain, parse_response, stream_events
 from openai_compat.wire.request import ChatRequest, ToolSpec
 from openai_compat.wire.response import ChatResponse, StreamEvent
-from openai_compat.wire.sse import Lost, iter_payloads
+from openai_compat.wire.sse import iter_payloads
 
 PNG = "data:image/png;base64,iVBORw0KGgo="
 

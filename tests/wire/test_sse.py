@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from openai_compat.errors import StreamError
 from openai_compat.wire.error_body import find_error
-from openai_compat.wire.sse import BATCH, DONE, PIECE, TICK, Lost, NotAStream, iter_payloads, looks_like_sse
+from openai_compat.wire.event_data import BATCH, DONE, Lost
+from openai_compat.wire.sse import PIECE, TICK, NotAStream, iter_payloads, looks_like_sse
 
 A: dict[str, Any] = {"a": 1}
 B: dict[str, Any] = {"b": {"c": "é"}}
