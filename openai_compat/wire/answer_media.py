@@ -12,7 +12,9 @@ import attrs
 
 from .._json import as_int, as_mapping, as_text
 from .._rich_display import RichDisplay
-from .media import Image, PathLike, audio_format
+from .media import Image
+from .media_source import PathLike
+from .media_types import audio_format
 
 
 @attrs.frozen(kw_only=True)
