@@ -111,7 +111,7 @@ class BaseClient:
                 **checked_headers(headers or {}),
             },
             auth=self._key.header,
-            keyed=self._key.given,
+            has_key=self._key.given,
             secrets=self._key.secrets,
             settings=Settings(
                 verify=verify,

@@ -239,8 +239,8 @@ class _Reading:
                 return
             except APIError as error:
                 if self._first_token_ms is not None:
-                    raise self._call.given_up(error)  # noqa: B904 - the same error
-                self._call.again(error)
+                    raise self._call.give_up(error)  # noqa: B904 - the same error
+                self._call.wait_to_retry(error)
 
     def _attempt(self) -> Iterator[StreamEvent]:
         self.reply = None
@@ -255,7 +255,7 @@ class _Reading:
                     max_event_bytes=self._max_event_bytes,
                     request_id=reply.request_id,
                     secrets=self._secrets(),
-                    on_payload=reply.clock.heard,
+                    on_payload=reply.clock.on_payload,
                     is_cancelled=self._stop.is_cancelled,
                     check=reply.clock.check,
                     strict=self._strict,
@@ -293,7 +293,7 @@ class _Reading:
             if event is TICK_EVENT:
                 since = time.monotonic()
                 yield event
-                clock.held(since)
+                clock.exclude(since)
             else:
                 yield event
                 progress()

@@ -2,14 +2,14 @@
 
 One exchange is one request and its reply. It owns its connection by a *lease*::
 
-                    route.connect                    Lease.give_back
-        (nothing) ----------------> fresh --.    .------------------> waiting
+                    route.connect                     Lease.release
+        (nothing) ----------------> fresh --.    .------------------> idle
                                             |    |   (body at its      |
-                                            v    |    end, nothing     | Pool.lease, if quiet and
+                                            v    |    end, nothing     | Pool.lease, if usable and
                                           leased-'    behind it, the   | younger than the expiry
                                             ^    |    server keeps it) |
                                             |    |                     |
-                                            '----+---- kept <----------'
+                                            '----+-- reused <----------'
                                                  |
                                                  | Lease.close: left, cancelled, timed out, broken, refused, dropped
                                                  v
@@ -25,7 +25,7 @@ Who owns a connection?                 ``lease`` (``pool`` keeps, ``route`` open
 What may be sent again?                ``call``
 Whose exception is it?                 ``failures``
 What time is it?                       ``clock``
-Who sees the call?                     ``visible`` (``by_requests`` is the other way)
+Who sees the call?                     ``patching`` (``by_requests`` is the other way)
 Which settings?                        ``route``, ``endpoint``
 What do the bytes say?                 ``http1``, ``exchange``, ``reply``
 =====================================  ==============================================

@@ -20,9 +20,9 @@ from . import failures
 from .clock import Clock
 from .endpoint import Endpoint
 from .exchange import INFLATION_FROM, MAX_INFLATION, READ_SIZE
-from .lease import Borrowed, Opening, close_sockets
+from .lease import BorrowedLease, Opening, close_sockets
+from .patching import original, unpatched
 from .route import SYSTEM, Route
-from .visible import original, untouched
 
 
 class Sessions:
@@ -43,7 +43,7 @@ class Sessions:
         """The session for a call; in a forked child with pools of its own. To be called by one thread at a time."""
         if self._given is not None:
             if self._process != os.getpid():
-                _renew(self._given)
+                _reset_after_fork(self._given)
                 self._process = os.getpid()
             return self._given
         if self._made is None or type(self._made) is not requests.Session or self._process != os.getpid():
@@ -88,7 +88,7 @@ def send(
     *,
     auth: Any,
     settings: Mapping[str, Any],
-) -> tuple[requests.Response, ReadByRequests]:
+) -> tuple[requests.Response, RequestsBody]:
     """Send a request; the headers of its reply have come.
 
     Args:
@@ -97,7 +97,7 @@ def send(
     """
     deadline = clock.deadline
     # Recorders write down what they see, and cannot write what is masked.
-    plain = dict(headers) if untouched() else {name: str(value) for name, value in headers.items()}
+    plain = dict(headers) if unpatched() else {name: str(value) for name, value in headers.items()}
     request = requests.Request(method, url, data=content, headers=plain, auth=auth)
     connect, first_token = deadline.within(deadline.timeout.connect), deadline.within(deadline.timeout.first_token)
     if 0.0 in (connect, first_token):
@@ -111,7 +111,7 @@ def send(
         with opening:
             opening.end_in(limit)
             response = _sent(session, request, options, opening)
-        reading = ReadByRequests(response, clock)
+        reading = RequestsBody(response, clock)
     except BaseException as error:
         # A signal, or a hook of the session's, may end it between urllib3 and here.
         opening.close_held()
@@ -222,7 +222,7 @@ def settings_of(session: requests.Session, endpoint: Endpoint) -> dict[str, Any]
     return merged
 
 
-class ReadByRequests:
+class RequestsBody:
     """The body of a response of requests."""
 
     can_tick = False
@@ -231,7 +231,7 @@ class ReadByRequests:
         self.clock = clock
         self._response = response
         self._process = os.getpid()
-        self._lease = Borrowed(response.raw, clock.deadline.cancel)
+        self._lease = BorrowedLease(response.raw, clock.deadline.cancel)
         clock.enter("first_token", clock.deadline.timeout.first_token)
         self.pieces = self._pieces()
 
@@ -273,7 +273,7 @@ class ReadByRequests:
                 if next(self.pieces, None) is None:
                     break
         except Exception as error:
-            names = {type(item).__name__ for item in failures.wrapped(error)}
+            names = {type(item).__name__ for item in failures.chain_of(error)}
             intact = bool(names & {"APITimeoutError", "ReadTimeoutError", "TimeoutError"})
         self.close()
         return intact
@@ -285,7 +285,7 @@ class ReadByRequests:
         self._response.close()
 
 
-def _renew(session: requests.Session) -> None:
+def _reset_after_fork(session: requests.Session) -> None:
     """Give a session that was used before a fork pools of its own in the child, and locks that no lost thread holds."""
     if isinstance(session.cookies, CookieJar):
         session.cookies._cookies_lock = threading.RLock()  # type: ignore[attr-defined]

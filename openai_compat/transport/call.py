@@ -56,7 +56,7 @@ class Call:
                 self.begin()
                 return attempt()
             except APIError as error:
-                self.again(error)
+                self.wait_to_retry(error)
             except Cancelled as error:
                 error.attempts = self.so_far()
                 raise
@@ -85,11 +85,11 @@ class Call:
         self._waited = 0.0
         return True
 
-    def again(self, error: APIError) -> None:
+    def wait_to_retry(self, error: APIError) -> None:
         """Wait as long as the policy says after a try failed; raises ``error`` to give up."""
         delay = self._policy.delay(self._tries, error, random.random())
         if delay is None:
-            raise self.given_up(error)
+            raise self.give_up(error)
         failed = self._failed(str(error))
         log.info(
             "try %d of %d in %.1f s, after: %s", failed.number + 1, self._policy.max_retries + 1, delay, failed.error
@@ -105,7 +105,7 @@ class Call:
         self._tries += 1
         self._waited = delay
 
-    def given_up(self, error: APIError) -> APIError:
+    def give_up(self, error: APIError) -> APIError:
         """``error``, which ends the call, with the record of what was tried."""
         self._failed(str(error))
         error.attempts = self.attempts

@@ -9,7 +9,7 @@ from ..timeouts import Deadline
 
 _SLACK = 0.05
 """Seconds: a wait may end this much before its limit, and is taken for having reached it."""
-FAREWELL = 2.0
+END_OF_BODY_TIME = 2.0
 """Seconds that the end of a body is waited for, when the answer is complete."""
 _WORDS: dict[Phase, str] = {
     "connect": "no connection to {where} within {seconds:g} s",
@@ -23,7 +23,7 @@ class Clock:
     """The time limits of one exchange.
 
     A phase runs from ``enter``, anew from each ``progress``: when a consumer has handled a piece of the answer. What it
-    takes to handle a tick (``held``) is not counted. The total of the call runs always.
+    takes to handle a tick (``exclude``) is not counted. The total of the call runs always.
     """
 
     def __init__(self, deadline: Deadline, *, where: str = "", provider: str = "") -> None:
@@ -47,19 +47,19 @@ class Clock:
         if self._tick_every is not None:
             self._next_tick = self._since + self._tick_every
 
-    def heard(self, *, token: bool, over: bool = False) -> None:
+    def on_payload(self, *, token: bool, over: bool = False) -> None:
         """A payload of a stream has come, perhaps with a piece of the answer: the first ends the wait for it.
 
         Once all has been said (``over``), the end of the body is not waited for as long as a piece.
         """
         if over:
             idle = self.deadline.timeout.idle
-            self.enter("idle", FAREWELL if idle is None else min(idle, FAREWELL))
+            self.enter("idle", END_OF_BODY_TIME if idle is None else min(idle, END_OF_BODY_TIME))
             return
         if token and self.phase == "first_token":
             self.enter("idle", self.deadline.timeout.idle)
 
-    def held(self, since: float) -> None:
+    def exclude(self, since: float) -> None:
         """A consumer held an event since ``since``, a monotonic time; that is not the server's fault."""
         now = time.monotonic()
         self._since = min(now, self._since + now - since)
@@ -93,7 +93,7 @@ class Clock:
         if left is not None and left <= 0:
             raise self.error()
 
-    def passed(self, phase: Phase | None = None) -> bool:
+    def expired(self, phase: Phase | None = None) -> bool:
         """Whether a limit has been reached: that of the current phase or the total, or one phase's since the start."""
         if phase is None:
             left = self.left(time.monotonic())
@@ -112,7 +112,7 @@ class Clock:
         Raises:
             APITimeoutError: a limit was reached.
         """
-        if self.passed():
+        if self.expired():
             raise self.error()
         now = time.monotonic()
         if self._tick_every is None or now < self._next_tick - _SLACK:
@@ -123,9 +123,9 @@ class Clock:
     def error(self) -> APITimeoutError:
         """The error for the limit that was reached."""
         left = self.deadline.left
-        return self.reached("total" if left is not None and left <= _SLACK else self.phase)
+        return self.error_for("total" if left is not None and left <= _SLACK else self.phase)
 
-    def reached(self, phase: Phase) -> APITimeoutError:
+    def error_for(self, phase: Phase) -> APITimeoutError:
         """The error for one limit."""
         seconds = getattr(self.deadline.timeout, phase) or 0.0
         return APITimeoutError(

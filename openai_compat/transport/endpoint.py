@@ -30,7 +30,7 @@ def _ascii_host(host: str) -> str:
     return host
 
 
-def _taken_apart(base_url: str) -> tuple[str, tuple[str, str] | None, str]:
+def _split_url(base_url: str) -> tuple[str, tuple[str, str] | None, str]:
     """A URL without what may be secret in it; its user and password; its query."""
     address, _, query = base_url.strip().partition("#")[0].partition("?")
     scheme, separator, rest = address.partition("://") if "://" in address else ("", "", address)
@@ -71,7 +71,7 @@ class Endpoint(NamedTuple):
         if not isinstance(base_url, str) or not base_url.strip():
             raise ConfigurationError("no base URL: give one such as 'http://localhost:11434/v1'")
         base_url = Secret(base_url)  # this frame may be shown with an error
-        bare, userinfo, query = _taken_apart(base_url)
+        bare, userinfo, query = _split_url(base_url)
         try:
             parts = urlsplit(bare)
             host = _ascii_host(parts.hostname or "")

@@ -18,7 +18,7 @@ MAX_INFLATION = 200
 """How many times its size on the wire a body may grow to, once it is over ``INFLATION_FROM``."""
 INFLATION_FROM = 8 * 1024 * 1024
 _WRITE_SIZE = 262144
-_TOGETHER = 65536
+_ONE_SEND = 65536
 """A body up to this size goes out together with its head."""
 
 
@@ -47,9 +47,9 @@ class Exchange:
         self.pieces: Iterator[bytes] = iter(())
         self._sock = lease.sock
         self._process = os.getpid()
-        self._armed: float | None = 0.0  # what the socket was told; at first by others
+        self._socket_timeout: float | None = 0.0  # what the socket was told; at first by others
         self._rest = b""
-        self._keeps = False
+        self._keep_alive = False
         self._ended = False
 
     def ask(self, head: bytes, content: bytes) -> Head:
@@ -63,7 +63,7 @@ class Exchange:
         self.clock.enter("first_token", self.clock.deadline.timeout.first_token)
         broken: OSError | None = None
         try:
-            if len(content) <= _TOGETHER:
+            if len(content) <= _ONE_SEND:
                 self._send(SecretBytes(head + content))
             else:
                 self._send(head)
@@ -80,14 +80,14 @@ class Exchange:
                 raise broken from None
             raise
         # Who refuses a request may not have read it, and would take its rest for the next one.
-        self._keeps = reply.keeps and broken is None and (reply.status < 300 or reply.status in _READ)
+        self._keep_alive = reply.keep_alive and broken is None and (reply.status < 300 or reply.status in _READ)
         self.pieces = self._decoded(reply)
         return reply
 
     def _send(self, data: bytes) -> None:
         rest: bytes | memoryview = data
         while rest:
-            self._arm()
+            self._set_timeout()
             try:
                 # As bytes where it can be: sockets of mocks know no other.
                 sent = self._sock.send(rest if len(rest) <= _WRITE_SIZE else memoryview(rest)[:_WRITE_SIZE])
@@ -134,7 +134,7 @@ class Exchange:
         self._ended = True
         if behind or self._rest:
             # Bytes that belong to no reply would answer the next request.
-            self._keeps = False
+            self._keep_alive = False
 
     def _inflated(self, raw: Iterator[bytes], inflater: _Inflater) -> Iterator[bytes]:
         total = 0
@@ -155,7 +155,7 @@ class Exchange:
         if self._rest:
             rest, self._rest = self._rest, b""
             return rest
-        self._arm()
+        self._set_timeout()
         try:
             data: bytes = self._sock.recv(READ_SIZE)
         except TimeoutError:
@@ -166,13 +166,13 @@ class Exchange:
             self.silent = False
         return data
 
-    def _arm(self) -> None:
+    def _set_timeout(self) -> None:
         if self._process != os.getpid():
             raise APIConnectionError("this reply belongs to the parent process; a forked child has to ask anew")
-        limit, armed = self.clock.wait(), self._armed
+        limit, armed = self.clock.wait(), self._socket_timeout
         # A system call for each read only where the limit has moved by more than a fiftieth.
         if limit != armed and not (limit and armed and limit <= armed <= limit * 1.02):
-            self._armed = limit
+            self._socket_timeout = limit
             self._sock.settimeout(limit)
 
     def _timed_out(self) -> None:
@@ -196,8 +196,8 @@ class Exchange:
             # Whatever follows the answer must not cost the answer.
             intact = isinstance(error, APITimeoutError)
         finally:
-            if self._ended and self._keeps:
-                self.lease.give_back()
+            if self._ended and self._keep_alive:
+                self.lease.release()
             else:
                 self.lease.close()
         return intact

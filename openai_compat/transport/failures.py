@@ -42,7 +42,7 @@ _LAYERS = (
 _TIMEOUTS = ("Timeout", "ConnectTimeout", "ReadTimeout", "ConnectTimeoutError", "ReadTimeoutError")
 
 
-def mapped(error: BaseException, clock: Clock, endpoint: Endpoint, provider: str, proxy: str = "") -> BaseException:
+def translated(error: BaseException, clock: Clock, endpoint: Endpoint, provider: str, proxy: str = "") -> BaseException:
     """The exception of this library for one from below; one that is not from below is returned as it is.
 
     Args:
@@ -60,7 +60,7 @@ def mapped(error: BaseException, clock: Clock, endpoint: Endpoint, provider: str
         return error
     if clock.deadline.cancelled:
         return Cancelled()
-    chain = wrapped(error)
+    chain = chain_of(error)
     foreign = next((item for item in chain if isinstance(item, OSError) and _raised_elsewhere(item)), None)
     if foreign is not None and not _package(foreign):
         # A signal handler's, raised in the middle of a system call, which urllib3 took for the socket's own.
@@ -70,28 +70,30 @@ def mapped(error: BaseException, clock: Clock, endpoint: Endpoint, provider: str
     return _explained(error, chain, endpoint, provider, proxy)
 
 
-def cause(error: BaseException) -> BaseException | None:
+def root_cause(error: BaseException) -> BaseException | None:
     """What to chain: the error at the root, whose text holds neither URL nor headers."""
     if isinstance(error, OpenAICompatError) or not isinstance(error, Exception):
         return None
     roots = [
-        item for item in wrapped(error) if isinstance(item, OSError) and (not _package(item) or _raised_elsewhere(item))
+        item
+        for item in chain_of(error)
+        if isinstance(item, OSError) and (not _package(item) or _raised_elsewhere(item))
     ]
     # Without its frames, whose variables hold the request as it was sent.
     return roots[-1].with_traceback(None) if roots else None
 
 
-def shown(words: str) -> str:
+def printable(words: str) -> str:
     """Words of a server's or a proxy's, as they may stand in an error: neither long nor with codes for a terminal."""
     return "".join(filter(str.isprintable, words))[:200]
 
 
-def gone(error: BaseException) -> bool:
+def closed_by_server(error: BaseException) -> bool:
     """Whether a connection was closed by the server, which has then not seen the request if nothing came back."""
     return isinstance(error, ConnectionError) or _defined_in_ssl(error, "SSLEOFError")
 
 
-def wrapped(error: BaseException) -> list[BaseException]:
+def chain_of(error: BaseException) -> list[BaseException]:
     """An exception and all that it wraps, in requests' and urllib3's ways too.
 
     Never ``__context__``: inside an ``except`` block it leads out of the call, to what the caller is handling.
@@ -156,15 +158,15 @@ def _timeout(chain: list[BaseException], clock: Clock, endpoint: Endpoint, provi
     """A limit that was reached: one of ours, or one that an adapter or the socket module has."""
     # On requests' own way the clock cannot see when the connection is there.
     connecting = any("Connect" in type(item).__name__ for item in chain)
-    if clock.passed() and not (connecting and clock.phase == "first_token"):
+    if clock.expired() and not (connecting and clock.phase == "first_token"):
         return clock.error()
-    if clock.phase == "first_token" and clock.passed("connect"):
+    if clock.phase == "first_token" and clock.expired("connect"):
         # urllib3 calls a handshake that takes too long a read.
         connecting = connecting or any(type(item).__module__.startswith("requests.") for item in chain)
     waiting: Phase = "connect" if connecting else "first_token" if clock.phase == "connect" else clock.phase
     phase: Phase = "total" if clock.deadline.left == 0.0 else waiting
-    if clock.passed(phase):
-        return clock.reached(phase)
+    if clock.expired(phase):
+        return clock.error_for(phase)
     return APITimeoutError(
         f"{endpoint.base} did not answer in time, by a limit that is not this client's",
         phase=phase,
@@ -210,7 +212,7 @@ def _explained(
         )
     tunnel = next((str(item) for item in chain if str(item).startswith(_TUNNEL)), None)
     if tunnel is not None:
-        said = shown(tunnel.removeprefix(_TUNNEL))
+        said = printable(tunnel.removeprefix(_TUNNEL))
         hint = " (it wants a user and a password in its URL)" if said.startswith("407") else ""
         by = f" ({proxy})" if proxy else ""
         return failed(f"the proxy{by} on the way to {where} refuses: {said}{hint}", retryable=said.startswith("5"))

@@ -32,7 +32,7 @@ class Head(NamedTuple):
     headers: dict[str, str]
     framing: Literal["length", "chunked", "close"]
     length: int
-    keeps: bool
+    keep_alive: bool
     """Whether the connection may serve another request afterwards."""
 
 
@@ -90,28 +90,28 @@ def read_head(head: bytes) -> Head:
         if colon:
             headers[name] = f"{headers[name]}, {value}" if name in headers else value
     status = int(status_line[2])
-    keeps = _keeps(headers.get("connection", "").lower(), http11=status_line[1] == "1")
+    keep_alive = _keep_alive(headers.get("connection", "").lower(), http11=status_line[1] == "1")
     if status < 200 or status in (204, 304):
-        return Head(status, headers, "length", 0, keeps)
+        return Head(status, headers, "length", 0, keep_alive)
     codings = headers.get("transfer-encoding", "").lower()
     declared = headers.get("content-length")
     if codings and codings != "identity":
         if codings.rpartition(",")[2].strip() == "chunked":
             # Both framings at once is how replies are smuggled: nothing behind it is to be trusted.
-            return Head(status, headers, "chunked", 0, keeps and declared is None)
-        return Head(status, headers, "close", 0, keeps=False)
+            return Head(status, headers, "chunked", 0, keep_alive and declared is None)
+        return Head(status, headers, "close", 0, keep_alive=False)
     if declared is None:
-        return Head(status, headers, "close", 0, keeps=False)
+        return Head(status, headers, "close", 0, keep_alive=False)
     lengths = {length.strip() for length in declared.split(",")}
     if len(lengths) > 1:
         raise BadReplyError("its head has two different values of Content-Length")
     (length,) = lengths
     if not (length.isascii() and length.isdigit()) or len(length) > 18:
         raise BadReplyError("its Content-Length is not a number of bytes")
-    return Head(status, headers, "length", int(length), keeps)
+    return Head(status, headers, "length", int(length), keep_alive)
 
 
-def _keeps(connection: str, *, http11: bool) -> bool:
+def _keep_alive(connection: str, *, http11: bool) -> bool:
     options = {option.strip() for option in connection.split(",")}
     return "close" not in options and (http11 or "keep-alive" in options)
 

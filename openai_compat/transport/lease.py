@@ -27,15 +27,15 @@ class Connection:
     def __init__(self, sock: Any, owner: object = None) -> None:
         self.sock = sock
         self.process = os.getpid()
-        self.used = False
+        self.reused = False
         self.idle_since = 0.0
         self._owner = owner
         # TLS within TLS, through a proxy, is no socket itself.
         self._inner = sock if isinstance(sock, socket.socket) else getattr(sock, "socket", None)
         if self._inner is not None:
-            _tune(self._inner)
+            _set_options(self._inner)
 
-    def quiet(self) -> bool:
+    def usable(self) -> bool:
         """Whether nothing has come while it was idle: neither an end nor bytes that belong to no reply.
 
         Nor may sockets have become others meanwhile, by gevent, a mock, or a guard of tests.
@@ -76,7 +76,7 @@ _OPTIONS = (
 )
 
 
-def _tune(sock: socket.socket) -> None:
+def _set_options(sock: socket.socket) -> None:
     for level, name, value in _OPTIONS:
         option = getattr(socket, name, None)
         if option is not None:
@@ -98,7 +98,7 @@ def _readable(sock: socket.socket) -> bool:
 class Lease:
     """A connection while one exchange owns it.
 
-    It ends exactly once, by ``give_back`` or by ``close``; after that it can shut nothing down. One that is dropped
+    It ends exactly once, by ``release`` or by ``close``; after that it can shut nothing down. One that is dropped
     closes its connection.
 
     Args:
@@ -111,7 +111,7 @@ class Lease:
         self, connection: Connection, end: Callable[[Connection, bool], object], cancel: CancelToken | None = None
     ) -> None:
         self.sock = connection.sock
-        self.kept = connection.used
+        self.reused = connection.reused
         self._connection: Connection | None = connection
         self._end = end
         self._lock = _ProcessLock()
@@ -123,7 +123,7 @@ class Lease:
             if self._connection is not None:
                 self._connection.shut_down()
 
-    def give_back(self) -> None:
+    def release(self) -> None:
         """A reply was read to its end: the connection may serve another exchange."""
         self._over(keep=True)
 
@@ -158,7 +158,7 @@ class _ProcessLock:
             self._lock.release()
 
 
-class Borrowed:
+class BorrowedLease:
     """A connection that urllib3 owns, as long as the body that is read over it: a lease on requests' own way.
 
     Args:
@@ -203,7 +203,7 @@ def _socket_of(raw: Any) -> socket.socket | None:
     return sock if isinstance(sock, socket.socket) else None
 
 
-def _subscribed(lease: Lease | Borrowed, cancel: CancelToken | None) -> Callable[[], object]:
+def _subscribed(lease: Lease | BorrowedLease, cancel: CancelToken | None) -> Callable[[], object]:
     """Have a token end a lease, without keeping it alive; returns what ends that."""
     if cancel is None:
         return _nothing

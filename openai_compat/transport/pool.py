@@ -31,16 +31,16 @@ class Pool:
         self.process = os.getpid()
         self._size = size
         self._expiry = expiry
-        self._kept: deque[Connection] = deque()
+        self._idle: deque[Connection] = deque()
         self._leased: set[Connection] = set()
         self._closed = False
         # Held from outside, so that no socket is collected before it is closed.
-        weakref.finalize(self, _close_all, self._kept, self._leased)
+        weakref.finalize(self, _close_all, self._idle, self._leased)
 
     def lease(self, deadline: Deadline, *, fresh: bool = False) -> Lease:
         """A connection: a kept one where there is one of use, unless ``fresh``, else a new one."""
         connection = None if fresh else self._next()
-        while connection is not None and (self._expired(connection) or not connection.quiet()):
+        while connection is not None and (self._expired(connection) or not connection.usable()):
             connection.close()
             connection = self._next()
         if connection is None:
@@ -58,22 +58,22 @@ class Pool:
     def _end(self, connection: Connection, keep: bool) -> None:
         """A lease is over."""
         self._leased.discard(connection)
-        if not keep or self._closed or connection.process != os.getpid() or len(self._kept) >= self._size:
+        if not keep or self._closed or connection.process != os.getpid() or len(self._idle) >= self._size:
             connection.close()
             return
-        connection.used = True
+        connection.reused = True
         connection.idle_since = time.monotonic()
-        self._kept.append(connection)
+        self._idle.append(connection)
         with contextlib.suppress(IndexError):  # another thread may take the oldest first
-            while self._expired(self._kept[0]):
-                self._kept.popleft().close()
+            while self._expired(self._idle[0]):
+                self._idle.popleft().close()
         if self._is_closed():  # meanwhile, by another thread
             self.close()
 
     def _next(self) -> Connection | None:
         try:
             # The one used last: those that are not needed grow old.
-            return self._kept.pop()
+            return self._idle.pop()
         except IndexError:
             return None
 

@@ -152,4 +152,4 @@ class Reply:
             explained = self._explain(error)
             if explained is error:
                 raise
-            raise explained from failures.cause(error)
+            raise explained from failures.root_cause(error)

@@ -17,10 +17,10 @@ from .clock import Clock
 from .endpoint import Endpoint
 from .exchange import Exchange
 from .http1 import request_head
+from .patching import unpatched
 from .pool import Pool
 from .reply import Reply
 from .route import Route, Settings, basic
-from .visible import untouched
 
 if TYPE_CHECKING:
     import requests
@@ -39,7 +39,7 @@ class Transport:
         provider: who is asked, for errors.
         headers: sent with every request.
         auth: makes the header that carries the key, anew for each request.
-        keyed: whether a key was given, so that netrc's password is not for this server.
+        has_key: whether a key was given, so that netrc's password is not for this server.
         secrets: gives the keys that no error may show.
         settings: how connections are made.
         session: the user's own; its adapters, proxies, verification, auth and plugins apply.
@@ -54,7 +54,7 @@ class Transport:
         provider: str,
         headers: Mapping[str, str],
         auth: Callable[[], Mapping[str, str]],
-        keyed: bool,
+        has_key: bool,
         secrets: Callable[[], Iterable[str]],
         settings: Settings,
         session: requests.Session | None = None,
@@ -66,7 +66,7 @@ class Transport:
         once = dict({name.lower(): (name, value) for name, value in headers.items()}.values())
         self._headers = merged_headers({"Host": endpoint.authority}, once)
         self._auth = auth
-        self._keyed = keyed
+        self._has_key = has_key
         self.secrets = secrets
         self._settings = settings
         self._given = session
@@ -139,8 +139,8 @@ class Transport:
         headers: Mapping[str, str],
         query: Mapping[str, str] | None,
     ) -> Reply:
-        own_way = self._given is None and self._requests_auth is None and untouched()
-        ask = self._ask if own_way else self._ask_by_requests
+        own_way = self._given is None and self._requests_auth is None and unpatched()
+        ask = self._ask if own_way else self._send_by_requests
         reply = ask(endpoint, method, path, body, call, headers, query)
         if reply.status >= 300:
             raise self._status_error(reply)
@@ -183,17 +183,17 @@ class Transport:
                 if exchange is not None:
                     exchange.close()
                     call.sent = exchange.sent
-                    stale = lease.kept and exchange.silent and failures.gone(error)
+                    stale = lease.reused and exchange.silent and failures.closed_by_server(error)
                     if stale and not call.deadline.cancelled and call.replay(error):
                         fresh = True
                         continue
-                explained = failures.mapped(error, clock, endpoint, self.provider, route.proxied)
+                explained = failures.translated(error, clock, endpoint, self.provider, route.proxied)
                 if explained is error:
                     raise
-                raise explained from failures.cause(error)
+                raise explained from failures.root_cause(error)
         return self._reply(answer.status, answer.headers, exchange, endpoint, path, route.proxied)
 
-    def _ask_by_requests(
+    def _send_by_requests(
         self,
         endpoint: Endpoint,
         method: str,
@@ -237,10 +237,10 @@ class Transport:
                 session, method, endpoint.url(path, query), body, headers, clock, auth=auth, settings=settings
             )
         except BaseException as error:
-            explained = failures.mapped(error, clock, endpoint, self.provider, proxied)
+            explained = failures.translated(error, clock, endpoint, self.provider, proxied)
             if explained is error:
                 raise
-            raise explained from failures.cause(error)
+            raise explained from failures.root_cause(error)
         lower = {name.lower(): value for name, value in response.headers.items()}
         return self._reply(response.status_code, lower, content, endpoint, path, proxied)
 
@@ -260,7 +260,7 @@ class Transport:
             headers,
             body,
             url=f"{endpoint.base}{path}",
-            explain=lambda error: failures.mapped(error, clock, endpoint, provider, proxied),
+            explain=lambda error: failures.translated(error, clock, endpoint, provider, proxied),
             max_bytes=self._max_bytes,
         )
 
@@ -269,7 +269,7 @@ class Transport:
         location = reply.headers.get("location")
         if reply.status < 400 and location:
             return APIConnectionError(
-                f"{reply.url} redirects (HTTP {reply.status}) to {failures.shown(location.partition('?')[0])}; "
+                f"{reply.url} redirects (HTTP {reply.status}) to {failures.printable(location.partition('?')[0])}; "
                 "use the base URL that this belongs to",
                 provider=self.provider,
                 request_id=reply.request_id,
@@ -296,7 +296,7 @@ class Transport:
                 if pool is not None:
                     # In a forked child this closes the child's copies, and sends nothing.
                     pool.close()
-                route = Route(endpoint, self._settings, login=not self._keyed and endpoint.userinfo is None)
+                route = Route(endpoint, self._settings, login=not self._has_key and endpoint.userinfo is None)
                 pool = self._pool = Pool(route, size=self._settings.pool_size, expiry=self._settings.keepalive_expiry)
             return pool
 

@@ -13,7 +13,7 @@ from wire_bodies import chat_reply
 from openai_compat import APIConnectionError, CancelToken, Client, Timeout
 from openai_compat.timeouts import Deadline
 from openai_compat.transport import Endpoint
-from openai_compat.transport.by_requests import ReadByRequests, Sessions, settings_of
+from openai_compat.transport.by_requests import RequestsBody, Sessions, settings_of
 from openai_compat.transport.clock import Clock
 from transport.sessions import own_session
 
@@ -67,7 +67,7 @@ class TestForkedChild:
     def test_does_not_read_its_parents_reply(self) -> None:
         with ReplayServer([Reply(body=b"ok")]) as server, own_session() as session:
             response = session.get(server.url, stream=True)
-            body = ReadByRequests(response, Clock(Deadline(Timeout(), CancelToken())))
+            body = RequestsBody(response, Clock(Deadline(Timeout(), CancelToken())))
             body._process = os.getppid()
             with pytest.raises(APIConnectionError, match="belongs to the parent process"):
                 next(body.pieces)

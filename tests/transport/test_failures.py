@@ -35,7 +35,7 @@ from openai_compat.timeouts import Deadline
 from openai_compat.transport import Endpoint
 from openai_compat.transport.clock import Clock
 from openai_compat.transport.exchange import NoReplyError
-from openai_compat.transport.failures import cause, gone, mapped, wrapped
+from openai_compat.transport.failures import chain_of, closed_by_server, root_cause, translated
 from openai_compat.transport.http1 import BadReplyError
 
 ENDPOINT = Endpoint.parse("https://api.example/v1?key=sk-in-the-query")
@@ -49,7 +49,7 @@ def told(
     timeout: Timeout | None = None,
     cancel: CancelToken | None = None,
 ) -> BaseException:
-    return mapped(error, Clock(Deadline(timeout or Timeout(), cancel), where=endpoint.base), endpoint, "p", proxy)
+    return translated(error, Clock(Deadline(timeout or Timeout(), cancel), where=endpoint.base), endpoint, "p", proxy)
 
 
 def raised(error: BaseException, module: str = "urllib3.connection") -> BaseException:
@@ -198,7 +198,7 @@ class TestForeign:
         refusal = raised(requests.ConnectionError("no mock address: GET https://api.example"), "requests_mock.mocker")
         found = told(refusal)
         assert type(found) is APIConnectionError
-        assert cause(refusal) is refusal
+        assert root_cause(refusal) is refusal
 
     @pytest.mark.parametrize("module", ["socket", "gevent._socket3", "openai_compat.transport.exchange", "ssl"])
     def test_what_the_layers_raise_does_not(self, module: str) -> None:
@@ -222,27 +222,27 @@ class TestContext:
         except ConnectionRefusedError:
             error = raised(TimeoutError("timed out"), "socket")
         assert isinstance(error.__context__, ConnectionRefusedError)
-        assert wrapped(error) == [error]
+        assert chain_of(error) == [error]
         assert type(told(error)) is APITimeoutError
-        assert cause(error) is error
+        assert root_cause(error) is error
 
     def test_causes_reasons_and_arguments_are(self) -> None:
         root = ConnectionRefusedError(errno.ECONNREFUSED, "x")
         new = urllib3.exceptions.NewConnectionError(None, "x")  # type: ignore[arg-type]
         new.__cause__ = root
         error = requests.ConnectionError(urllib3.exceptions.MaxRetryError(None, "/?key=sk-1", new))  # type: ignore[arg-type]
-        assert root in wrapped(error)
+        assert root in chain_of(error)
         assert "nothing listens" in str(told(error))
-        assert cause(error) is root
+        assert root_cause(error) is root
 
     def test_a_circle_ends(self) -> None:
         error, other = OSError("a"), OSError("b")
         error.__cause__, other.__cause__ = other, error
-        assert wrapped(error) == [error, other]
+        assert chain_of(error) == [error, other]
         long = [OSError(str(number)) for number in range(50)]
         for one, two in itertools.pairwise(long):
             one.__cause__ = two
-        assert wrapped(long[0]) == long[:20]
+        assert chain_of(long[0]) == long[:20]
 
 
 class TestOurs:
@@ -267,10 +267,10 @@ class TestTimeouts:
         clock = Clock(Deadline(Timeout(connect=1, first_token=2, total=50)), where="there")
         now = time.monotonic()
         monkeypatch.setattr("openai_compat.transport.clock.time.monotonic", lambda: now + 1.5)
-        found = mapped(TimeoutError("timed out"), clock, ENDPOINT, "p")
+        found = translated(TimeoutError("timed out"), clock, ENDPOINT, "p")
         assert (str(found), found.phase) == ("no connection to there within 1 s (timeout: connect)", "connect")  # type: ignore[attr-defined]
         monkeypatch.setattr("openai_compat.transport.clock.time.monotonic", lambda: now + 51)
-        found = mapped(TimeoutError("timed out"), clock, ENDPOINT, "p")
+        found = translated(TimeoutError("timed out"), clock, ENDPOINT, "p")
         assert "took more than 50 s in all" in str(found)
 
     @pytest.mark.parametrize(
@@ -290,7 +290,7 @@ class TestTimeouts:
         clock._seconds = None
         now = time.monotonic()
         monkeypatch.setattr("openai_compat.transport.clock.time.monotonic", lambda: now + after)
-        found = mapped(error, clock, ENDPOINT, "p")
+        found = translated(error, clock, ENDPOINT, "p")
         assert isinstance(found, APITimeoutError)
         assert (found.phase, "not this client's" not in str(found)) == (phase, ours)
 
@@ -334,16 +334,16 @@ def test_nothing_shows_a_key_or_a_query() -> None:
     ]
     for error in errors:
         shown = told(error)
-        shown.__cause__ = cause(error)
+        shown.__cause__ = root_cause(error)
         assert "sk-in-the-query" not in "".join(traceback.format_exception(shown))
 
 
 def test_the_cause_has_no_frames_which_hold_the_request() -> None:
     root = raised(ConnectionResetError(errno.ECONNRESET, "x"), "openai_compat.transport.exchange")
-    assert cause(root) is root
+    assert root_cause(root) is root
     assert root.__traceback__ is None
     for error in (APIConnectionError("x"), KeyboardInterrupt(), requests.ConnectionError("x")):
-        assert cause(error) is None
+        assert root_cause(error) is None
 
 
 @pytest.mark.parametrize(
@@ -361,7 +361,7 @@ def test_the_cause_has_no_frames_which_hold_the_request() -> None:
     ],
 )
 def test_gone(error: BaseException, expected: bool) -> None:
-    assert gone(error) is expected
+    assert closed_by_server(error) is expected
 
 
 def test_a_warning_that_the_user_made_an_error_is_theirs() -> None:

@@ -132,23 +132,23 @@ class Fault:
         self._cell = cell
         self._lock = threading.Lock()
         self._left = 0
-        self._armed = False
+        self._socket_timeout = False
         self.requests = 0
         self.connections = 0
 
     def arm(self) -> None:
         idle_only = self._cell.kept and self._cell.after in CONNECTING
         with self._lock:
-            self._armed = True
+            self._socket_timeout = True
             self._left = STORM if self._cell.lasting else 0 if idle_only else 1
 
     def disarm(self) -> None:
         with self._lock:
-            self._armed = False
+            self._socket_timeout = False
 
     def __call__(self, stage: Stage, connection: int) -> End | None:
         with self._lock:
-            if not self._armed:
+            if not self._socket_timeout:
                 return None
             self.requests += stage == "head"
             self.connections += stage == "accept"

@@ -43,7 +43,7 @@ def split(data: bytes, cuts: list[int]) -> list[bytes | None]:
 
 
 def framed(framing: str, length: int = 0) -> Head:
-    return Head(200, {}, framing, length, keeps=True)  # type: ignore[arg-type]
+    return Head(200, {}, framing, length, keep_alive=True)  # type: ignore[arg-type]
 
 
 CHUNKED = framed("chunked")
@@ -51,7 +51,7 @@ CHUNKED = framed("chunked")
 
 class TestHead:
     @pytest.mark.parametrize(
-        ("line", "status", "keeps"),
+        ("line", "status", "keep_alive"),
         [
             ("HTTP/1.1 200 OK", 200, True),
             ("HTTP/1.1 200", 200, True),
@@ -67,13 +67,13 @@ class TestHead:
             *((line, None, None) for line in ("ICY 200 OK", "http/1.1 200 OK", " HTTP/1.1 200 OK", "+OK ready")),
         ],
     )
-    def test_status_lines(self, line: str, status: int | None, keeps: bool | None) -> None:
+    def test_status_lines(self, line: str, status: int | None, keep_alive: bool | None) -> None:
         data = f"{line}\r\nContent-Length: 1".encode("latin-1")
         if status is None:
             with pytest.raises(BadReplyError, match="does not speak HTTP"):
                 read_head(data)
         else:
-            assert read_head(data) == Head(status, {"content-length": "1"}, "length", 1, bool(keeps))
+            assert read_head(data) == Head(status, {"content-length": "1"}, "length", 1, bool(keep_alive))
 
     @pytest.mark.parametrize(
         ("lines", "headers"),
@@ -121,14 +121,14 @@ class TestHead:
     )
     def test_where_the_body_ends(self, status: int, lines: str, expected: tuple[str, int, bool]) -> None:
         head = read_head(f"HTTP/1.1 {status} OK\n{lines}".encode())
-        assert (head.framing, head.length, head.keeps) == expected
+        assert (head.framing, head.length, head.keep_alive) == expected
 
     @pytest.mark.parametrize(
-        ("lines", "keeps"),
+        ("lines", "keep_alive"),
         [("", False), ("Connection: keep-alive", True), ("Connection: Keep-Alive, Upgrade", True)],
     )
-    def test_http_1_0_keeps_a_connection_where_it_says_so(self, lines: str, keeps: bool) -> None:
-        assert read_head(f"HTTP/1.0 200 OK\nContent-Length: 5\n{lines}".encode()).keeps is keeps
+    def test_http_1_0_keeps_a_connection_where_it_says_so(self, lines: str, keep_alive: bool) -> None:
+        assert read_head(f"HTTP/1.0 200 OK\nContent-Length: 5\n{lines}".encode()).keep_alive is keep_alive
 
     @pytest.mark.parametrize("value", ["", "-1", "+1", "1.0", "0x5", "5 5", "five", "\xb2", "9" * 19])
     def test_a_content_length_that_is_no_number(self, value: str) -> None:
@@ -185,7 +185,7 @@ class TestHead:
         assert (ours.status, ours.headers) == (theirs.status, expected)
         assert ours.framing == ("close" if theirs.length is None else "length")
         assert ours.length == (theirs.length or 0)
-        assert ours.keeps is not theirs.will_close
+        assert ours.keep_alive is not theirs.will_close
         theirs.close()
 
 

@@ -24,7 +24,7 @@ from openai_compat import Cancelled, CancelToken, Timeout
 from openai_compat.timeouts import Deadline
 from openai_compat.transport import Endpoint, Settings
 from openai_compat.transport import lease as module
-from openai_compat.transport.lease import Borrowed, Connection, Lease, Opening
+from openai_compat.transport.lease import BorrowedLease, Connection, Lease, Opening
 from openai_compat.transport.route import Route
 
 Pair = tuple[socket.socket, socket.socket]
@@ -71,17 +71,17 @@ def in_child(*steps: Callable[[], object]) -> int:
 
 
 class TestLease:
-    @pytest.mark.parametrize("ending", ["give_back", "close"])
+    @pytest.mark.parametrize("ending", ["release", "close"])
     def test_ends_once_and_shuts_nothing_down_afterwards(self, pair: Pair, ending: str) -> None:
         ends, token = Ends(), CancelToken()
         lease = Lease(Connection(pair[0]), ends, token)
         getattr(lease, ending)()
         lease.close()
-        lease.give_back()
+        lease.release()
         lease.shut_down()
         token.cancel()
         del lease
-        assert (ends.kept, is_open(pair)) == ([ending == "give_back"], True)
+        assert (ends.kept, is_open(pair)) == ([ending == "release"], True)
 
     @pytest.mark.parametrize("how", ["shut_down", "cancel"])
     def test_until_then_it_can_be_shut_down(self, pair: Pair, how: str) -> None:
@@ -120,9 +120,9 @@ class TestLease:
 
     def test_whether_it_was_kept(self, pair: Pair) -> None:
         connection = Connection(pair[0])
-        assert not Lease(connection, Ends()).kept
-        connection.used = True
-        assert Lease(connection, Ends()).kept
+        assert not Lease(connection, Ends()).reused
+        connection.reused = True
+        assert Lease(connection, Ends()).reused
 
     def test_threads_that_shut_down_what_is_over(self, pair: Pair) -> None:
         """Whoever has the connection next is never hit, however often it changes hands."""
@@ -142,7 +142,7 @@ class TestLease:
             for _ in range(1000):
                 token = CancelToken()
                 lease = Lease(connection, lambda connection, keep: None, token)
-                lease.give_back()
+                lease.release()
                 late.append(lease)
                 token.cancel()
                 assert is_open(pair)
@@ -159,7 +159,7 @@ class TestLease:
 
             def end(lease: Lease = lease, together: threading.Barrier = together) -> None:
                 together.wait(10)
-                lease.give_back()
+                lease.release()
 
             threads = [threading.Thread(target=end) for _ in range(4)]
             for thread in threads:
@@ -202,25 +202,25 @@ class TestLease:
 class TestConnection:
     def test_quiet(self, pair: Pair) -> None:
         connection = Connection(pair[0])
-        assert connection.quiet()
+        assert connection.usable()
         pair[1].send(b"HTTP/1.1 408 Request Timeout\r\n\r\n")
-        assert not connection.quiet()
+        assert not connection.usable()
 
     def test_not_quiet_once_it_has_ended(self, pair: Pair) -> None:
         connection = Connection(pair[0])
         pair[1].shutdown(socket.SHUT_WR)
-        assert not connection.quiet()
+        assert not connection.usable()
         connection.close()
-        assert not connection.quiet()
+        assert not connection.usable()
 
     def test_where_there_is_no_poll(self, pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delattr(module.select, "poll")
         connection = Connection(pair[0])
-        assert connection.quiet()
+        assert connection.usable()
         pair[1].send(b"x")
-        assert not connection.quiet()
+        assert not connection.usable()
         connection.close()
-        assert not connection.quiet()
+        assert not connection.usable()
 
     def test_what_is_no_socket_is_not_trusted(self) -> None:
         class Sock:
@@ -231,7 +231,7 @@ class TestConnection:
 
         sock = Sock()
         connection = Connection(sock)
-        assert not connection.quiet()
+        assert not connection.usable()
         connection.close()
         assert sock.closed
 
@@ -243,7 +243,7 @@ class TestConnection:
                 self.socket.close()
 
         connection = Connection(Within())
-        assert connection.quiet()
+        assert connection.usable()
         connection.close()
         assert pair[1].recv(1) == b""
 
@@ -272,15 +272,15 @@ class TestConnection:
             connection.close()
 
 
-class TestBorrowed:
+class TestBorrowedLease:
     """The lease of requests' own way."""
 
     def borrowed(
         self, server: ReplayServer, token: CancelToken
-    ) -> tuple[requests.Session, requests.Response, Borrowed]:
+    ) -> tuple[requests.Session, requests.Response, BorrowedLease]:
         session = requests.Session()
         response = session.get(server.url, stream=True, timeout=10)
-        return session, response, Borrowed(response.raw, token)
+        return session, response, BorrowedLease(response.raw, token)
 
     @pytest.mark.parametrize("framing", ["content-length", "chunked", "close"])
     def test_ends_where_urllib3_takes_its_connection_back(self, framing: Any) -> None:
@@ -329,7 +329,7 @@ class TestBorrowed:
 
     def test_what_has_no_socket(self) -> None:
         token = CancelToken()
-        lease = Borrowed(urllib3.HTTPResponse(b"ok"), token)
+        lease = BorrowedLease(urllib3.HTTPResponse(b"ok"), token)
         assert lease.sock is None
         token.cancel()
         lease.end()

@@ -10,7 +10,7 @@ from openai_compat import APITimeoutError, Cancelled, CancelToken, Timeout
 from openai_compat import timeouts as deadline_module
 from openai_compat.timeouts import Deadline
 from openai_compat.transport import clock as clock_module
-from openai_compat.transport.clock import FAREWELL, Clock
+from openai_compat.transport.clock import END_OF_BODY_TIME, Clock
 
 
 class Time:
@@ -86,7 +86,7 @@ def test_what_a_consumer_takes_does_not_count_for_the_phase(time: Time) -> None:
     time.now += 4
     since = time.now
     time.now += 1000
-    clock.held(since)
+    clock.exclude(since)
     assert clock.wait() == 6
 
 
@@ -94,7 +94,7 @@ def test_but_for_the_total(time: Time) -> None:
     clock = reading(Timeout(idle=10, total=50))
     since = time.now
     time.now += 48
-    clock.held(since)
+    clock.exclude(since)
     assert clock.wait() == 2
 
 
@@ -103,7 +103,7 @@ def test_a_consumer_that_had_the_event_before_the_phase_began(time: Time) -> Non
     since = time.now - 500
     clock.progress()
     time.now += 1
-    clock.held(since)
+    clock.exclude(since)
     assert clock.wait() == 10
 
 
@@ -111,13 +111,13 @@ def test_the_first_token_begins_the_idle_limit_and_other_payloads_do_not(time: T
     clock = Clock(Deadline(Timeout(first_token=100, idle=10)))
     clock.enter("first_token", 100)
     time.now += 40
-    clock.heard(token=False)
+    clock.on_payload(token=False)
     assert (clock.phase, clock.wait()) == ("first_token", 60)
-    clock.heard(token=True)
+    clock.on_payload(token=True)
     time.now += 4
     assert (clock.phase, clock.wait()) == ("idle", 6)
-    clock.heard(token=False)
-    clock.heard(token=True)
+    clock.on_payload(token=False)
+    clock.on_payload(token=True)
     assert clock.wait() == 6
     clock.progress()  # its consumer has handled it
     assert clock.wait() == 10
@@ -125,8 +125,8 @@ def test_the_first_token_begins_the_idle_limit_and_other_payloads_do_not(time: T
 
 def test_the_end_is_not_waited_for_as_long_as_a_piece(time: Time) -> None:
     clock = reading(Timeout(idle=100))
-    clock.heard(token=False, over=True)
-    assert (clock.phase, clock.wait()) == ("idle", FAREWELL)
+    clock.on_payload(token=False, over=True)
+    assert (clock.phase, clock.wait()) == ("idle", END_OF_BODY_TIME)
 
 
 class TestBeats:
@@ -167,7 +167,7 @@ class TestBeats:
         clock.progress()
         assert clock.wait() == 10
         time.now += 6
-        clock.heard(token=False)
+        clock.on_payload(token=False)
         assert clock.wait() == 4
 
 
@@ -206,13 +206,13 @@ class TestPassed:
     def test_a_limit(self, time: Time, phase: Any, after: float, passed: bool) -> None:
         clock = reading(Timeout(connect=5, first_token=7, idle=10))
         time.now += after
-        assert clock.passed(phase) is passed
+        assert clock.expired(phase) is passed
 
     def test_none(self, time: Time) -> None:
         clock = reading(Timeout.of(None))
         time.now += 1e9
-        assert not clock.passed()
-        assert not clock.passed("connect")
+        assert not clock.expired()
+        assert not clock.expired("connect")
 
 
 @pytest.mark.parametrize(

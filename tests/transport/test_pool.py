@@ -77,9 +77,9 @@ def taken(pool: Pool, count: int) -> list[Lease]:
     return [pool.lease(DEADLINE) for _ in range(count)]
 
 
-def give_back(leases: list[Lease]) -> None:
+def release(leases: list[Lease]) -> None:
     for lease in leases:
-        lease.give_back()
+        lease.release()
 
 
 class TestTaking:
@@ -87,7 +87,7 @@ class TestTaking:
         pool = pool_of(route)
         first = pool.lease(DEADLINE)
         sock = first.sock
-        first.give_back()
+        first.release()
         second = pool.lease(DEADLINE)
         assert (first.kept, second.kept, second.sock is sock, len(route.theirs)) == (False, True, True, 1)
         second.close()
@@ -98,34 +98,34 @@ class TestTaking:
         pool = pool_of(route)
         leases = taken(pool, 3)
         socks = [lease.sock for lease in leases]
-        give_back(leases)
+        release(leases)
         assert [lease.sock for lease in taken(pool, 3)] == socks[::-1]
 
     def test_a_fresh_one_leaves_the_kept_alone(self, route: Route) -> None:
         pool = pool_of(route)
-        pool.lease(DEADLINE).give_back()
+        pool.lease(DEADLINE).release()
         fresh = pool.lease(DEADLINE, fresh=True)
         assert (fresh.kept, route.open()) == (False, [True, True])
         fresh.close()
-        assert pool.lease(DEADLINE).kept
+        assert pool.lease(DEADLINE).reused
 
     def test_none_is_lent_twice(self, route: Route) -> None:
         pool = pool_of(route)
-        give_back(taken(pool, 2))
+        release(taken(pool, 2))
         leases = taken(pool, 4)
         assert len({lease.sock for lease in leases}) == 4
 
     @pytest.mark.parametrize("said", [b"", b"HTTP/1.1 408 Request Timeout\r\n\r\n"])
     def test_one_that_is_not_quiet_is_closed(self, route: Route, said: bytes) -> None:
         pool = pool_of(route)
-        give_back(taken(pool, 2))
+        release(taken(pool, 2))
         for sock in route.theirs:
             if said:
                 sock.send(said)
             else:
                 sock.shutdown(socket.SHUT_WR)
         lease = pool.lease(DEADLINE)
-        assert (lease.kept, route.open()) == (False, [False, False, True])
+        assert (lease.reused, route.open()) == (False, [False, False, True])
 
     def test_one_that_cannot_be_opened_is_not_leased(self, route: Route, monkeypatch: pytest.MonkeyPatch) -> None:
         pool = pool_of(route)
@@ -145,30 +145,30 @@ class TestKeeping:
     )
     def test_for_how_long(self, route: Route, clock: Time, expiry: float | None, idle: float, kept: bool) -> None:
         pool = pool_of(route, expiry=expiry)
-        pool.lease(DEADLINE).give_back()
+        pool.lease(DEADLINE).release()
         clock.now += idle
         lease = pool.lease(DEADLINE)
-        assert (lease.kept, route.open()) == (kept, [True] if kept else [False, True])
+        assert (lease.reused, route.open()) == (kept, [True] if kept else [False, True])
 
     def test_each_use_begins_the_time_anew(self, route: Route, clock: Time) -> None:
         pool = pool_of(route)
         for _ in range(5):
             clock.now += 50
-            pool.lease(DEADLINE).give_back()
+            pool.lease(DEADLINE).release()
         assert route.open() == [True]
 
     def test_what_is_not_needed_any_more_is_closed_while_others_are_in_use(self, route: Route, clock: Time) -> None:
         pool = pool_of(route)
-        give_back(taken(pool, 3))
+        release(taken(pool, 3))
         for _ in range(4):
             clock.now += 20
-            pool.lease(DEADLINE).give_back()
+            pool.lease(DEADLINE).release()
         assert route.open() == [False, False, True]
 
     @pytest.mark.parametrize("size", [0, 1, 2, 5])
     def test_how_many(self, route: Route, size: int) -> None:
         pool = pool_of(route, size=size)
-        give_back(taken(pool, 3))
+        release(taken(pool, 3))
         assert route.open() == [True] * min(size, 3) + [False] * max(3 - size, 0)
 
     def test_not_what_is_ended_otherwise(self, route: Route) -> None:
@@ -188,13 +188,13 @@ class TestClosing:
     def test_closes_what_waits_and_what_is_given_back_later(self, route: Route) -> None:
         pool = pool_of(route)
         leases = taken(pool, 2)
-        leases[0].give_back()
+        leases[0].release()
         pool.close()
         pool.close()
         assert route.open() == [False, True]
         leases[1].sock.send(b"still in use")
         assert route.theirs[1].recv(99) == b"still in use"
-        leases[1].give_back()
+        leases[1].release()
         assert route.open() == [False, False]
 
     def test_while_one_is_given_back(self, route: Route, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,12 +208,12 @@ class TestClosing:
                 return super().monotonic()
 
         monkeypatch.setattr(module, "time", Turning())
-        lease.give_back()
+        lease.release()
         assert route.open() == [False]
 
     def test_dropping_the_pool_closes_what_waits(self, route: Route) -> None:
         pool = pool_of(route)
-        give_back(taken(pool, 2))
+        release(taken(pool, 2))
         del pool
         gc.collect()
         assert route.open() == [False, False]
@@ -224,7 +224,7 @@ class TestClosing:
         del pool
         gc.collect()
         assert route.open() == [True]
-        lease.give_back()
+        lease.release()
         gc.collect()
         assert route.open() == [True]
         del lease
@@ -249,18 +249,18 @@ class TestClosing:
 def test_a_forked_child_keeps_nothing_of_its_parent(route: Route) -> None:
     pool = pool_of(route)
     waiting, used = taken(pool, 2)
-    waiting.give_back()
+    waiting.release()
     child = os.fork()
     if not child:
         status = 1
         try:
-            used.give_back()
+            used.release()
             pool.close()
             status = len(pool._kept)
         finally:
             os._exit(status)
     assert os.waitpid(child, 0)[1] == 0
     assert route.open() == [True, True]
-    used.give_back()
+    used.release()
     pool.close()
     assert route.open() == [False, False]

@@ -22,8 +22,8 @@ from replay import ReplayServer
 from wire_bodies import chat_reply
 
 from openai_compat import Client
-from openai_compat.transport import visible
-from openai_compat.transport.visible import _WATCHED, untouched
+from openai_compat.transport import patching
+from openai_compat.transport.patching import _WATCHED, unpatched
 
 SPOTS = [(module, path) for module, paths in _WATCHED.items() for path in paths]
 
@@ -66,43 +66,43 @@ def replacement(value: Any) -> Any:
 @pytest.mark.parametrize(("module", "path"), SPOTS, ids=[".".join(spot) for spot in SPOTS])
 def test_a_spot_that_is_patched_and_restored(module: str, path: str) -> None:
     owner, name = owner_of(module, path)
-    assert untouched()
+    assert unpatched()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(owner, name, replacement(getattr(owner, name)))
-        assert not untouched()
-        assert not untouched()
-    assert untouched()
+        assert not unpatched()
+        assert not unpatched()
+    assert unpatched()
 
 
 @pytest.mark.parametrize("make", [wrapped, Wrapper, functools.partial])
 def test_whatever_the_wrapper_is(make: Callable[[Any], Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(requests.Session, "send", make(requests.Session.send))
-    assert not untouched()
+    assert not unpatched()
 
 
 def test_one_that_is_patched_twice_and_restored_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(requests.Session, "send", wrapped(requests.Session.send))
-    assert not untouched()
+    assert not unpatched()
     with pytest.MonkeyPatch.context() as inner:
         inner.setattr(requests.Session, "send", wrapped(requests.Session.send))
-        assert not untouched()
-    assert not untouched()
+        assert not unpatched()
+    assert not unpatched()
 
 
 def test_a_spot_that_is_taken_away_and_comes_back() -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.delattr(urllib3.response.HTTPResponse, "read1")
-        untouched()
-    assert untouched()
+        unpatched()
+    assert unpatched()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(urllib3.response.HTTPResponse, "read1", wrapped(urllib3.response.HTTPResponse.read1))
-        assert not untouched()
+        assert not unpatched()
 
 
 def test_everything_watched_is_there() -> None:
     """A spot that urllib3 or requests no longer has would be watched in vain."""
-    assert len(visible._find_spots()) == len(SPOTS)
-    assert all(name in space for space, name in visible._find_spots())
+    assert len(patching._find_spots()) == len(SPOTS)
+    assert all(name in space for space, name in patching._find_spots())
 
 
 def test_a_call_goes_where_it_is_seen_and_back(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,19 +127,19 @@ def test_a_call_goes_where_it_is_seen_and_back(monkeypatch: pytest.MonkeyPatch) 
 def test_what_is_not_loaded_is_not_patched_and_not_loaded_to_see() -> None:
     program = """
 import sys
-from openai_compat.transport.visible import untouched
-assert untouched()
+from openai_compat.transport.patching import unpatched
+assert unpatched()
 assert "requests" not in sys.modules and "urllib3" not in sys.modules, sorted(sys.modules)
 import http.client
 send = http.client.HTTPConnection.send
 http.client.HTTPConnection.send = lambda *args: send(*args)
-assert not untouched()
+assert not unpatched()
 http.client.HTTPConnection.send = send
-assert untouched()
+assert unpatched()
 import requests
-assert untouched()
+assert unpatched()
 requests.Session.send = lambda *args: None
-assert not untouched()
+assert not unpatched()
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (0, "")
@@ -147,24 +147,24 @@ assert not untouched()
 
 def test_a_debug_level_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http.client.HTTPConnection, "debuglevel", 1)
-    assert not untouched()
+    assert not unpatched()
 
 
 def test_to_look_is_cheap() -> None:
     """Where nothing has changed no spot is searched or judged: a dozen lines are executed, whatever is watched."""
-    untouched()
+    unpatched()
     lines = 0
 
     def count(frame: types.FrameType, event: str, arg: object) -> Any:
         nonlocal lines
-        lines += event == "line" and frame.f_code.co_name == "untouched"
+        lines += event == "line" and frame.f_code.co_name == "unpatched"
         assert frame.f_code.co_name not in ("_find_spots", "_original")
         return count
 
     before = sys.gettrace()
     sys.settrace(count)
     try:
-        untouched()
+        unpatched()
     finally:
         sys.settrace(before)
     # A list comprehension counts its line once for each of its items.

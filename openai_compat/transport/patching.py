@@ -58,7 +58,7 @@ _seen: list[object] = []
 _untouched = True
 
 
-def untouched() -> bool:
+def unpatched() -> bool:
     """Whether everything is as its own module defines it."""
     global _loaded, _spots, _seen, _untouched
     loaded = [name in sys.modules for name in _WATCHED]
