@@ -16,15 +16,16 @@ from ._json import encode_json
 from ._misuse import unknown_fields
 from .cancel import CancelToken
 from .credentials import EnvironmentKey, Key, check_picklable, checked_headers, key_from, secret_option
-from .errors import APIStatusError, ConfigurationError
+from .errors import APIStatusError, ConfigurationError, NotFoundError
 from .providers import PROVIDERS, azure_base_url, find_provider, provider_named
 from .redaction import Secret
 from .timeouts import Deadline, Timeout
 from .transport import Call, Endpoint, Reply, Settings, Transport
 from .transport.transport import MAX_RESPONSE_BYTES
 from .wire.dialect import GENERIC, Dialect
+from .wire.parse import decode_body
 from .wire.reasoning import InlineThink, Tag, ThinkOptions, tag_pairs
-from .wire.request import ChatRequest
+from .wire.request import NO_MODEL, ChatRequest, build_body
 from .wire.response import CallInfo
 from .wire.retry import Attempt, RetryPolicy
 from .wire.sse import MAX_EVENT_BYTES
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from typing import Self
 
     import requests
+
+    from .wire.models import Model
 
     Build = Callable[..., dict[str, Any]]
 
@@ -94,12 +97,14 @@ class BaseClient:
         self._learnt: dict[str, Dialect] = {}
         self._batch_limits: dict[str, tuple[int, float]] = {}
         self._told: set[str] = set()
+        self._first_models: dict[bool, str] = {}
         self._retry = RetryPolicy(max_retries=max_retries) if retry is None else retry
         self._on_retry = on_retry
         self._strict = truncated == "raise"
         self._think = ThinkOptions(inline_think, None if think_tags is None else tag_pairs(think_tags))
         self._max_event_bytes = max_event_bytes
         self._key = Key(api_key, self._dialect.key_header)
+        self._picks_model = endpoint.loopback and auth is None and not self._key.given
         self._transport = Transport(
             endpoint,
             provider=self.provider,
@@ -248,11 +253,51 @@ class BaseClient:
             return request
         return attrs.evolve(request, model=self.model)
 
+    def _with_model(self, request: ChatRequest, deadline: Deadline) -> ChatRequest:
+        """The request with a model: a server on this machine that asks for no key is asked for its first."""
+        if request.model or not self._picks_model:
+            return request
+        build_body(attrs.evolve(request, model="any"))  # What cannot be asked is refused before anything is sent.
+        return attrs.evolve(request, model=self._first_model(deadline))
+
+    def _first_model(self, deadline: Deadline, *, embeds: bool = False) -> str:
+        """The first model that the server lists and whose name fits; asked for once.
+
+        Raises:
+            ConfigurationError: it lists none.
+        """
+        if embeds not in self._first_models:
+            with importing:
+                from .wire.models import first_model
+            try:
+                name = first_model(self._models(deadline), embeds=embeds)
+            except NotFoundError as error:
+                raise ConfigurationError(f"{NO_MODEL}; {self.provider} lists none") from error
+            if name is None:
+                raise ConfigurationError(f"{self.provider} at {self.base_url} has no model yet: load one there")
+            self._first_models[embeds] = name
+        return self._first_models[embeds]
+
+    def _models(self, deadline: Deadline) -> tuple[Model, ...]:
+        with importing:
+            from .wire.models import parse_models
+
+        call = self._call(deadline)
+
+        def attempt() -> tuple[Model, ...]:
+            reply = self._transport.send("GET", "/models", None, call)
+            payload = decode_body(reply.read(), provider=self.provider, request_id=reply.request_id)
+            return parse_models(payload, provider=self.provider)
+
+        return call.run(attempt)
+
     def _call_info(self, request: ChatRequest) -> CallInfo:
         return CallInfo(call_id=new_id(), provider=self.provider, model=request.model or "", origin=self.base_url)
 
-    def _call(self, timeout: Timeout | float | None, cancel: CancelToken | None) -> Call:
-        deadline = Deadline(self.timeout if timeout is None else Timeout.of(timeout), cancel)
+    def _deadline(self, timeout: Timeout | float | None, cancel: CancelToken | None) -> Deadline:
+        return Deadline(self.timeout if timeout is None else Timeout.of(timeout), cancel)
+
+    def _call(self, deadline: Deadline) -> Call:
         return Call(deadline, self._retry, self._on_retry)
 
     def _body(self, build: Build, request: ChatRequest) -> dict[str, Any]:

@@ -17,10 +17,9 @@ from ._imports import importing
 from .cancel import CancelToken
 from .errors import APIStatusError, ConfigurationError, ResponseShapeError, ResponseTypeError
 from .timeouts import Deadline, Timeout
-from .transport import Call
 from .wire.accumulate import Accumulator
 from .wire.dialect import batch_limit
-from .wire.parse import decode_body, parse_response
+from .wire.parse import parse_response
 from .wire.request import ChatRequest, build_body, build_streaming_body
 from .wire.response import CallInfo, ChatResponse, ParsedResponse, ReplyInfo
 
@@ -54,7 +53,8 @@ class Client(BaseClient):
         api_key: None sends no key; a callable is asked for one at each request.
         provider: whom this is, stamped into answers, events and errors, and how it reads the format; told from the
             base URL where None. See ``providers.PROVIDERS``; any other name is taken as a label.
-        model: for calls that name none.
+        model: for calls that name none. Without one, a server on this machine that needs no key is asked once for its
+            models, and the first is taken.
         timeout: a ``Timeout``, seconds in all, or None for no limit.
         max_retries: further tries after connection errors and HTTP 408, 409, 429 and 5xx.
         retry: a ``RetryPolicy``, in place of ``max_retries``.
@@ -186,9 +186,11 @@ class Client(BaseClient):
                 from .stream import ChatStream
 
             return _drive(self._stream(ChatStream, request, cancel, timeout, think_opened, output), sink)
+        deadline = self._deadline(timeout, cancel)
+        request = self._with_model(request, deadline)
         info = self._call_info(request)
         body = self._body(build_body, request)
-        call = self._call(timeout, cancel)
+        call = self._call(deadline)
 
         def attempt() -> ChatResponse:
             reply, as_text = self._ask(build_body, body, call, request)
@@ -253,10 +255,11 @@ class Client(BaseClient):
         think_opened: bool,
         output: Output | None,
     ) -> S:
+        stop = CancelToken()
+        call = self._call(self._deadline(timeout, stop))
+        request = self._with_model(request, self._deadline(timeout, cancel))
         info = self._call_info(request)
         body = self._body(build_streaming_body, request)
-        stop = CancelToken()
-        call = self._call(timeout, stop)
         return kind(
             lambda: self._ask(build_streaming_body, body, call, request),
             lambda: Accumulator(
@@ -305,7 +308,7 @@ class Client(BaseClient):
             from .futures import CallFuture
 
         request = self._request(prompt, fields)
-        build_body(request)
+        build_body(attrs.evolve(request, model="any") if self._picks_model else request)
         if response_type is not None:
             # What cannot be asked is refused here, not on the call's thread.
             _typed(request, response_type, repair)
@@ -449,10 +452,12 @@ class Client(BaseClient):
             from .wire.embeddings_request import build_embeddings_body, embedding_inputs
 
         name = model or self.model or ""
+        picks = not name and self._picks_model
         inputs = embedding_inputs(texts)
-        build_embeddings_body(inputs, model=name, encoding_format=encoding_format)
+        build_embeddings_body(inputs, model="any" if picks else name, encoding_format=encoding_format)
+        deadline = self._deadline(timeout, cancel)
+        name = self._first_model(deadline, embeds=True) if picks else name
         info = CallInfo(call_id=new_id(), provider=self.provider, model=name, origin=self.base_url)
-        deadline = Deadline(self.timeout if timeout is None else Timeout.of(timeout), cancel)
         parts: list[EmbeddingResponse] = []
         done = 0
         size = self._batch_size(batch_size, name)
@@ -497,7 +502,7 @@ class Client(BaseClient):
             from .wire.embeddings import parse_embeddings_response
             from .wire.embeddings_request import vector_dtype
 
-        call = Call(deadline, self._retry, self._on_retry)
+        call = self._call(deadline)
 
         def attempt() -> EmbeddingResponse:
             reply, dialect, asked = self._post("/embeddings", body, call, info.model)
@@ -516,17 +521,7 @@ class Client(BaseClient):
 
     def models(self, *, cancel: CancelToken | None = None, timeout: Timeout | float | None = None) -> tuple[Model, ...]:
         """The models that the server offers, in its order."""
-        with importing:
-            from .wire.models import parse_models
-
-        call = self._call(timeout, cancel)
-
-        def attempt() -> tuple[Model, ...]:
-            reply = self._transport.send("GET", "/models", None, call)
-            payload = decode_body(reply.read(), provider=self.provider, request_id=reply.request_id)
-            return parse_models(payload, provider=self.provider)
-
-        return call.run(attempt)
+        return self._models(self._deadline(timeout, cancel))
 
 
 MAX_BATCH = 2048

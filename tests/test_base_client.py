@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import requests
 import responses
-from replay import JSON, ReplayServer, Reply
+from replay import JSON, ReplayServer, Reply, Request
+from requests.auth import HTTPBasicAuth
 from wire_bodies import chat_body, chat_reply, error_reply, stream_reply, tool_call
 
 from openai_compat import (
     APIStatusError,
     BadRequestError,
+    Cancelled,
     CancelToken,
     Client,
     ConfigurationError,
@@ -286,3 +289,91 @@ def test_a_client_that_is_closed_while_a_call_begins_keeps_none_of_its_connectio
         client = Client(server.url, model="m")
         assert client.chat("hi", cancel=Closing()).text == "ok"
         assert server.wait_closed()
+
+
+def listing(*names: str, missing: bool = False) -> Callable[[Request], Reply]:
+    """A server that lists models, and says in its answer which of them it was asked for."""
+
+    def reply(request: Request) -> Reply:
+        if request.path.endswith("/models"):
+            body = json.dumps({"data": [{"id": name} for name in names]}).encode()
+            return error_reply(404, "no such path") if missing else Reply(headers=JSON, body=body)
+        asked = request.json()
+        if request.path == "/v1/embeddings":
+            return Reply(headers=JSON, body=json.dumps({"data": [{"embedding": [1.0], "index": 0}]}).encode())
+        return stream_reply(asked["model"]) if asked["stream"] else chat_reply(asked["model"])
+
+    return reply
+
+
+def paths(server: ReplayServer) -> list[str]:
+    return [request.path.removeprefix("/v1") for request in server.requests]
+
+
+CHAT, MODELS = "/chat/completions", "/models"
+
+
+def test_a_server_on_this_machine_is_asked_once_for_its_first_model() -> None:
+    with ReplayServer(listing("nomic-embed", "qwen", "llama")) as server, Client(server.url) as client:
+        assert client.chat("hi").text == "qwen"
+        assert client.chat("hi", sink=print).text == "qwen"
+        assert client.stream("hi").until_done().text == "qwen"
+        assert client.submit("hi").result(10).text == "qwen"
+        assert client.chat("hi", model="llama").text == "llama"
+        assert client.conversation().say("hi").text == "qwen"
+        assert paths(server) == [MODELS, *[CHAT] * 6]
+        assert client.embed("hi").model == "nomic-embed"
+        client.embed("hi")
+        assert paths(server)[7:] == [MODELS, "/embeddings", "/embeddings"]
+        assert client.model is None
+
+
+@pytest.mark.parametrize(
+    ("names", "missing", "told"),
+    [((), False, "has no model yet: load one there"), ((), True, "no model: give model= .*OPENAI_MODEL.*lists none")],
+    ids=["none", "no list"],
+)
+def test_a_server_that_lists_no_model_is_not_asked_for_an_answer(
+    names: tuple[str, ...], missing: bool, told: str
+) -> None:
+    with ReplayServer(listing(*names, missing=missing)) as server, Client(server.url, max_retries=0) as client:
+        for ask in (client.chat, client.stream, client.embed, lambda text: client.submit(text).result(10)):
+            with pytest.raises(ConfigurationError, match=told):
+                ask("hi")
+        assert set(paths(server)) == {MODELS}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"api_key": "k"}, {"auth": HTTPBasicAuth("a", "b")}, {"base_url": "http://192.0.2.1:9"}],
+    ids=["a key", "a login", "another machine"],
+)
+def test_no_model_is_picked_where_it_may_cost_money(options: dict[str, Any]) -> None:
+    with ReplayServer(listing("a")) as server:
+        client = Client(**{"base_url": server.url, **options})
+        for ask in (client.chat, client.stream, client.submit, client.embed):
+            with pytest.raises(ConfigurationError, match="no model: give model= .*OPENAI_MODEL"):
+                ask("hi")
+        assert not server.requests
+
+
+def test_what_cannot_be_asked_is_told_before_a_model_is_picked() -> None:
+    with ReplayServer(listing("a")) as server, Client(server.url) as client:
+        for ask in (client.chat, client.stream, client.submit, client.embed):
+            with pytest.raises(ConfigurationError, match="nothing to ask|is empty"):
+                ask("")
+        assert not server.requests
+
+
+def test_a_token_ends_the_picking_of_a_model() -> None:
+    token = CancelToken()
+
+    def silent(request: Request) -> Reply:
+        token.cancel()
+        assert request.closed.wait(10)
+        return Reply()
+
+    with ReplayServer(silent) as server, Client(server.url) as client:
+        with pytest.raises(Cancelled):
+            client.chat("hi", cancel=token)
+        assert paths(server) == [MODELS]

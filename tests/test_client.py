@@ -138,7 +138,7 @@ def test_a_prompt_a_request_and_messages_ask_the_same() -> None:
 )
 def test_bad_input_is_told_before_anything_is_sent(call: Any, message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
-        call(Client("http://127.0.0.1:9"))
+        call(Client("http://127.0.0.1:9", "key"))
 
 
 @pytest.mark.parametrize(

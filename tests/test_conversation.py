@@ -365,7 +365,7 @@ def test_a_history_to_go_on_with() -> None:
         (lambda: Conversation(Model()).say("x", max_iterations=0), ConfigurationError, "max_iterations must be"),
         (lambda: Client("http://127.0.0.1:9").conversation(nonsense=1), TypeError, "nonsense"),  # type: ignore[call-arg]
         (lambda: Client("http://127.0.0.1:9").conversation().say("x", nonsense=1), TypeError, "nonsense"),
-        (lambda: Client("http://127.0.0.1:9").conversation().say("x"), ConfigurationError, "no model"),
+        (lambda: Client("http://127.0.0.1:9", "key").conversation().say("x"), ConfigurationError, "no model"),
     ],
 )
 def test_bad_input_is_told(make: Callable[[], Any], kind: type[Exception], message: str) -> None:

@@ -35,7 +35,7 @@ def test_the_exception_is_the_calls() -> None:
 
 def test_bad_input_is_told_at_once() -> None:
     with pytest.raises(ConfigurationError, match="no model"):
-        Client("http://127.0.0.1:9").submit("hi")
+        Client("http://127.0.0.1:9", "key").submit("hi")
 
 
 @pytest.mark.parametrize("streamed", [False, True])

@@ -170,6 +170,8 @@ class EventStream(Iterator[bytes]):
     ) -> None:
         if format not in ENCODERS:
             raise ConfigurationError(f"format must be 'sse', 'text' or 'openai', not {format!r}")
+        if isinstance(source, ChatResponse):
+            raise ConfigurationError("an answer that is there cannot be streamed: give client.stream(...)")
         for seconds in (heartbeat, first_wait):
             if seconds is not None and not 0 < seconds < math.inf:
                 raise ConfigurationError(f"heartbeat and first_wait must be positive seconds, not {seconds!r}")

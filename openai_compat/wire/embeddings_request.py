@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ..errors import ConfigurationError
+from .request import NO_MODEL
 
 Input = str | Sequence[int]
 """One thing to embed: a text, or the ids of its tokens."""
@@ -80,9 +81,7 @@ def build_embeddings_body(
         ConfigurationError: no model, nothing to embed, an empty input, or an unknown ``encoding_format``.
     """
     if not model:
-        raise ConfigurationError(
-            "no model: give model= here or to the client (Client.from_env() takes it from OPENAI_MODEL)"
-        )
+        raise ConfigurationError(NO_MODEL)
     given: Any = inputs if isinstance(inputs, str) else list(inputs)
     items = embedding_inputs(given)
     if encoding_format not in (None, *ENCODING_FORMATS):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import attrs
@@ -42,3 +42,9 @@ def parse_models(payload: Any, *, provider: str = "") -> tuple[Model, ...]:
             created = as_int(entry.get("created"))
             models.append(Model(id=name, created=created, owned_by=as_text(entry.get("owned_by")), raw=entry))
     return tuple(models)
+
+
+def first_model(models: Iterable[Model], *, embeds: bool = False) -> str | None:
+    """The name of the first model that looks as if it chats, or embeds; else the first; None where there is none."""
+    names = [model.id for model in models]
+    return next((name for name in names if ("embed" in name.lower()) == embeds), names[0] if names else None)

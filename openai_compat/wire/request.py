@@ -179,6 +179,8 @@ class ChatRequest:
     extra_query: Mapping[str, str] = attrs.field(factory=dict)
 
 
+NO_MODEL = "no model: give model= here or to the client (Client.from_env() takes it from OPENAI_MODEL)"
+
 _SENT_OTHERWISE = {
     *("prompt", "system", "images", "audio", "messages", "model", "tools", "stop"),
     *("reasoning", "response_schema", "strict", "response_format"),
@@ -242,9 +244,7 @@ def build_body(request: ChatRequest, *, origin: str | None = None, echo: Echo = 
         ConfigurationError: no model, or nothing to ask.
     """
     if not request.model:
-        raise ConfigurationError(
-            "no model: give model= here or to the client (Client.from_env() takes it from OPENAI_MODEL)"
-        )
+        raise ConfigurationError(NO_MODEL)
     messages = build_messages(request, origin=origin, echo=echo)
     body: dict[str, Any] = {"model": request.model, "messages": messages, "stream": False}
     if request.tools:

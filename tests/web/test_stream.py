@@ -27,6 +27,7 @@ from wire_bodies import chunk, error_reply, stream_pieces, stream_reply, tool_ca
 from openai_compat import (
     Cancelled,
     ChatResponse,
+    Choice,
     Client,
     ConfigurationError,
     StreamEvent,
@@ -125,6 +126,12 @@ def test_bad_arguments_are_told(options: dict[str, Any]) -> None:
         with pytest.raises(ConfigurationError):
             EventStream(client.stream("hi"), **options)
         assert not server.requests
+
+
+def test_an_answer_is_no_stream() -> None:
+    answer: Any = ChatResponse(choices=(Choice(text="hi"),))
+    with pytest.raises(ConfigurationError, match=r"give client\.stream\("):
+        EventStream(answer)
 
 
 class Pauses:

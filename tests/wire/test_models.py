@@ -11,7 +11,7 @@ from arbitrary import json_values, quick
 from hypothesis import given
 
 from openai_compat.errors import ResponseShapeError
-from openai_compat.wire.models import Model, parse_models
+from openai_compat.wire.models import Model, first_model, parse_models
 
 LISTS: dict[str, Any] = {
     "openai": {"object": "list", "data": [{"id": "a"}, {"id": "b"}]},
@@ -69,3 +69,17 @@ def test_model_survives_pickle_and_json() -> None:
     for back in (pickle.loads(pickle.dumps(model)), msgspec.json.decode(msgspec.json.encode(model), type=Model)):
         assert back == model
         assert back.raw == model.raw
+
+
+@pytest.mark.parametrize(
+    ("names", "chats", "embeds"),
+    [
+        ([], None, None),
+        (["a", "b"], "a", "a"),
+        (["text-Embedding-3", "a"], "a", "text-Embedding-3"),
+        (["bge-embed"], "bge-embed", "bge-embed"),
+    ],
+)
+def test_the_first_model_that_fits(names: list[str], chats: str | None, embeds: str | None) -> None:
+    models = [Model(id=name) for name in names]
+    assert (first_model(models), first_model(models, embeds=True)) == (chats, embeds)
