@@ -22,6 +22,8 @@ from .response import CallInfo, ReplyInfo
 from .retry import Attempt
 
 if TYPE_CHECKING:
+    from numpy.typing import DTypeLike, NDArray
+
     Vector = memoryview[float]
 else:
     Vector = memoryview
@@ -55,8 +57,9 @@ class EmbeddingResponse(RichDisplay):
     """Vectors in the order of the inputs.
 
     Each vector is a read-only ``memoryview`` of float32 numbers: ``numpy.asarray(answer.embedding)`` copies nothing,
-    ``list(answer.embedding)`` gives Python floats. Where ``dtype`` is ``"int8"`` or ``"uint8"`` they are such integers;
-    where it is ``"binary"`` (int8) or ``"ubinary"`` (uint8) each number holds eight dimensions, one a bit.
+    ``list(answer.embedding)`` is Python floats, and ``numpy.asarray(answer)`` has all vectors as its rows. Where
+    ``dtype`` is ``"int8"`` or ``"uint8"`` they are such integers; where it is ``"binary"`` (int8) or ``"ubinary"``
+    (uint8) each number holds eight dimensions, one a bit.
     """
 
     vectors: tuple[Vector, ...] = attrs.field(converter=_as_vectors, repr=_show_vectors)
@@ -94,6 +97,20 @@ class EmbeddingResponse(RichDisplay):
         if self.dtype in _PACKED:
             raise ConfigurationError(f"vectors of dtype {self.dtype!r} are compared by their bits, and have no length")
         return attrs.evolve(self, vectors=tuple(_normalized(vector) for vector in self.vectors), dtype="float32")
+
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
+        """The vectors as the rows of a NumPy array, of float32 or of what ``dtype`` says that they are: a copy.
+
+        Raises:
+            ValueError: no copy was wanted.
+        """
+        import numpy
+
+        if copy is False:
+            raise ValueError("the vectors lie apart, and an array of them is a copy; numpy.asarray(vector) is none")
+        code = _CODES.get(self.dtype, "f")
+        rows = [numpy.asarray(vector) for vector in self.vectors]
+        return numpy.stack(rows).astype(dtype or code, copy=False) if rows else numpy.empty((0, 0), dtype or code)
 
     def __len__(self) -> int:
         return len(self.vectors)

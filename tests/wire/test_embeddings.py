@@ -280,6 +280,29 @@ def test_numpy_takes_a_vector_without_a_copy() -> None:
     assert answer.embedding.format == "f"
 
 
+@pytest.mark.parametrize(
+    ("dtype", "kind", "rows"),
+    [("float32", "f", [[0.5, -2.0], [3.0, 4.0]]), ("int8", "b", [[1, -2], [3, 4]]), ("ubinary", "B", [[255], [1]])],
+)
+def test_numpy_takes_all_vectors_as_rows(dtype: str, kind: str, rows: list[list[Any]]) -> None:
+    vectors = [memoryview(array(kind, row).tobytes()).cast(kind) for row in rows]
+    answer = EmbeddingResponse(vectors=vectors, dtype=dtype)
+    made = np.asarray(answer)
+    assert (made.dtype, made.tolist()) == (np.dtype(kind), rows)
+    assert made.flags.writeable
+    assert np.array(answer, dtype="float64").dtype == np.float64
+    assert np.asarray(answer, dtype=kind).dtype == made.dtype
+    made[:] = 0
+    assert np.array(answer).tolist() == rows
+    with pytest.raises(ValueError, match="is a copy"):
+        answer.__array__(copy=False)
+
+
+def test_numpy_takes_no_vectors_too() -> None:
+    assert np.asarray(EmbeddingResponse(vectors=())).shape == (0, 0)
+    assert np.asarray(EmbeddingResponse(vectors=[[1.0, 2.0]])).shape == (1, 2)
+
+
 def test_vectors_may_be_given_as_numbers() -> None:
     answer = EmbeddingResponse(vectors=[[1.0, 2.0], array("f", [3.0, 4.0])])
     assert listed(answer) == [[1.0, 2.0], [3.0, 4.0]]
