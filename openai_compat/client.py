@@ -50,15 +50,15 @@ class Client(BaseClient):
 
     Args:
         base_url: with or without ``/v1``; a query (Azure's ``api-version``) stays on every request.
-        api_key: None sends no key; a callable is asked for one at each request.
-        provider: whom this is, stamped into answers, events and errors, and how it reads the format; told from the
-            base URL where None. See ``providers.PROVIDERS``; any other name is taken as a label.
+        api_key: sent with every request; a callable is called for each. None sends no key.
+        provider: the name of a row of ``PROVIDERS``, which also says how the server reads the format; any other name is
+            a label. It is put on answers, events and errors. None: inferred from the base URL.
         model: for calls that name none. Without one, a server on this machine that needs no key is asked once for its
             models, and the first is taken.
-        timeout: a ``Timeout``, seconds in all, or None for no limit.
+        timeout: a ``Timeout``, a number of seconds for the whole call, or None for no limit.
         max_retries: further tries after connection errors and HTTP 408, 409, 429 and 5xx.
         retry: a ``RetryPolicy``, in place of ``max_retries``.
-        on_retry: called with each ``Attempt`` that failed and is followed by another.
+        on_retry: called with each failed ``Attempt`` that is followed by another.
         headers: sent with every request.
         session: a ``requests.Session`` of your own, whose adapters, proxies, auth and plugins apply.
         auth: a requests auth object, in place of ``api_key``.
@@ -68,18 +68,18 @@ class Client(BaseClient):
         cert: the client's own certificate: the path of one file with its key, or of both.
         proxies: as for requests; None: what ``HTTPS_PROXY`` and its like say, for servers on other machines.
         trust_env: whether proxies, certificates and netrc are read from the environment.
-        pool_size: most connections that are kept for later calls.
+        pool_size: the most connections that are kept for later calls.
         keepalive_expiry: seconds after which a kept connection is not used again; None for ever.
-        max_response_bytes: most that a reply may have that is read as a whole.
+        max_response_bytes: the size limit of a reply that is read as a whole.
         api_path: appended to ``base_url``, ``""`` for nothing. None: ``/v1`` where the URL has no path, and the root
             where that is not found.
         pickle_key: whether a key or another secret may go into a pickle of the client.
         truncated: ``"return"`` flags a stream that ended cleanly but unfinished, ``"raise"`` refuses it.
-        inline_think: ``"leading"`` takes ``<think>`` spans out of the text where it begins, and none once the server
-            tells thoughts in a field of their own; ``"all"`` takes out every span, ``"keep"`` none.
-        think_tags: what stands around such spans: names of elements, or pairs of strings. By default ``think`` for
-            ``"all"``, else all that are known.
-        max_event_bytes: most that one event of a stream may have.
+        inline_think: ``"leading"`` moves ``<think>`` spans at the beginning of the text to ``reasoning``, unless the
+            server sends reasoning in a field of its own; ``"all"`` moves every span, ``"keep"`` none.
+        think_tags: the tags around such spans: names of elements, or pairs of strings. By default ``think`` for
+            ``"all"``, else all known ones.
+        max_event_bytes: the size limit of one event of a stream.
 
     Raises:
         ConfigurationError: a base URL without scheme or host, or a key that cannot be sent.
@@ -151,7 +151,7 @@ class Client(BaseClient):
         spent: ChatResponse | None = None
         for left in range(repair, -1, -1):
             try:
-                # While there is a try left, an answer that does not fit is no failure for the sink to hear of.
+                # While a try is left, an answer that does not fit is no failure to report to the sink.
                 answer = self._chat(request, output=None if left else output, **options)
                 parsed = answer if isinstance(answer, ParsedResponse) else output.read(answer)
             except ResponseTypeError as error:
@@ -520,7 +520,7 @@ class Client(BaseClient):
         return answer
 
     def models(self, *, cancel: CancelToken | None = None, timeout: Timeout | float | None = None) -> tuple[Model, ...]:
-        """The models that the server offers, in its order."""
+        """The models that the server lists, in its order."""
         return self._models(self._deadline(timeout, cancel))
 
 

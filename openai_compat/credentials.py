@@ -81,7 +81,7 @@ def checked_key(key: Any) -> Secret | None:
     if key is None or key == "":
         return None
     if not isinstance(key, str):
-        raise ConfigurationError(f"api_key must be a string or a function that gives one, not {type(key).__name__}")
+        raise ConfigurationError(f"api_key must be a string or a function that returns one, not {type(key).__name__}")
     if key != key.strip():
         raise ConfigurationError("api_key begins or ends with white space (a newline from a file?): strip it")
     if not key.isascii() or not key.isprintable() or " " in key:

@@ -150,7 +150,7 @@ class APITimeoutError(APIConnectionError):
 
 
 class APIStatusError(APIError):
-    """The server refused.
+    """The server answered with an error status.
 
     ``status_code`` is the HTTP status, or the one that an error body under HTTP 200 names. ``code``,
     ``type`` and ``param`` are the server's own words, ``body`` the redacted text, ``headers`` the

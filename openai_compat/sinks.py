@@ -39,7 +39,7 @@ log = logging.getLogger("openai_compat")
 
 
 class StopStream(Exception):  # noqa: N818 - a wish, not an error
-    """Raised by a sink that has heard enough: the stream ends, and the call returns the answer so far."""
+    """Raised by a sink that wants no more: the stream ends, and the call returns the answer so far."""
 
 
 class _Emits(Protocol):
@@ -195,7 +195,7 @@ WhenFull = Literal["wait", "drop", "stop"]
 class ThreadSink:
     """Calls its sink on a thread of its own, so that a slow sink does not slow the socket.
 
-    The call returns when the sink has heard the last event. An exception of the sink ends the stream and reaches the
+    The call returns when the sink has taken the last event. An exception of the sink ends the stream and reaches the
     caller. Used with ``with``, the thread ends with the block, also where a stream was given up.
 
     Args:
@@ -226,7 +226,7 @@ class ThreadSink:
         self.close()
 
     def emit(self, event: StreamEvent) -> None:
-        """Take an event; the last one waits until the sink has heard it."""
+        """Take an event; returns for the last one when the sink has taken it."""
         if self._thread is None:
             self._broken = False
             self._thread = spawn(self._work, name="openai_compat sink")
@@ -248,7 +248,7 @@ class ThreadSink:
             raise failure
 
     def close(self) -> None:
-        """Let the sink hear what still waits, and end the thread."""
+        """Pass on the events that still wait, and end the thread."""
         thread, self._thread = self._thread, None
         if thread is not None:
             self._queue.put(None)

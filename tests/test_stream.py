@@ -141,7 +141,7 @@ def test_a_failure_is_one_last_event_then_its_exception(reply: Reply, kind: type
         assert error.partial.text == partial  # type: ignore[attr-defined]
 
 
-def test_row_13_a_clean_end_that_says_nothing_is_flagged_and_logged(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_clean_end_that_says_nothing_is_flagged_and_logged(caplog: pytest.LogCaptureFixture) -> None:
     with ReplayServer([stream_reply("a", finish_reason=None, done=False)]) as server:
         answer = Client(server.url, model="m").stream("hi").until_done()
     assert (answer.text, answer.truncated, answer.finish_reason) == ("a", True, "unknown")

@@ -153,6 +153,8 @@ client.stream("hi", response_type=Person, repair=1)  # type: ignore[call-overloa
 
 conversation = client.conversation(system="Be brief.", tools=[add], temperature=0)
 assert_type(conversation, Conversation)
+assert_type(Conversation.load("talk.json", client), Conversation)
+assert_type(Conversation.load("talk.json", client.chat), Conversation)
 assert_type(conversation.say("x"), ChatResponse)
 assert_type(conversation.say("x", response_type=int), ParsedResponse[int])
 assert_type(conversation.messages, tuple[Message, ...])
