@@ -148,7 +148,7 @@ def test_bad_input_is_told_before_anything_is_sent(call: Any, message: str) -> N
         (lambda client: client.chat("hi", timeuot=1), "timeuot (did you mean timeout?)"),
         (lambda client: client.chat("hi", stream=True), "stream (stream() reads the answer as it comes"),
         (lambda client: client.chat("hi", max_completion_tokens=9), "max_completion_tokens (max_tokens limits"),
-        (lambda client: client.chat("hi", headers={}), "headers (extra_headers)"),
+        (lambda client: client.chat("hi", headers={}), "headers (did you mean extra_headers?)"),
         (lambda client: client.chat("hi", api_key="k"), "api_key (Client(...) takes it)"),
         (lambda client: client.chat("hi", on_round=print), "on_round (run_tools() and tool_rounds() take it)"),
         (lambda client: client.stream("hi", sink=print), "sink (chat() takes it"),
