@@ -570,7 +570,7 @@ def test_everything_that_a_turn_had_comes_back() -> None:
         answer = talk.say("1\0 + 1?", sink=lambda event: None)
     row = Conversation.objects.create()
     row.add(StoredMessage.of_turn(talk.messages, answer), answer)
-    assert [kept.message for kept in row.kept()] == list(talk.messages)
+    assert [stored.message for stored in row.stored_messages()] == list(talk.messages)
     assert [one.role for one in row.messages.all()] == ["user", "assistant", "tool", "assistant"]
     assert "\0" not in row.title + "".join(one.content for one in row.messages.all())
 
@@ -579,7 +579,7 @@ def test_a_message_with_parts_is_stored_with_its_text() -> None:
     parts = [{"type": "text", "text": "look"}, {"type": "image_url", "image_url": {"url": "data:,"}}]
     row = Conversation.objects.create()
     row.add([StoredMessage(Message(role="user", content=parts))], ChatResponse())
-    assert (row.title, row.kept()[0].message.content) == ("look", parts)
+    assert (row.title, row.stored_messages()[0].message.content) == ("look", parts)
     assert [row.role for row in row.messages.all()] == ["user"]
 
 

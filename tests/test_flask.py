@@ -445,7 +445,7 @@ def test_a_history_that_cannot_be_stored_is_an_error_that_the_visitor_sees(
 def test_an_instance_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with chat([], tmp_path / "file") as (app, _):
-        with pytest.raises(ConfigurationError, match="conversations cannot be kept in"):
+        with pytest.raises(ConfigurationError, match="conversations cannot be stored in"):
             app.test_client().get("/chat/history")
 
 

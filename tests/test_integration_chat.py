@@ -64,8 +64,8 @@ def test_a_visitor_sends_a_message_and_nothing_else(body: bytes, question: str) 
 def test_what_cannot_be_asked_is_refused_with_a_reason(body: bytes, options: dict[str, Any], status: int) -> None:
     with pytest.raises(RequestError) as refused:
         asked(body, **options)
-    assert refused.value.shown.status == status
-    assert refused.value.shown.to_wire()["error"]["message"]
+    assert refused.value.public_error.status == status
+    assert refused.value.public_error.to_wire()["error"]["message"]
 
 
 def test_a_body_that_is_too_long_is_not_read() -> None:
@@ -103,7 +103,7 @@ def talk(endpoint: ChatEndpoint, client: Client, history: list[StoredMessage], q
     """The history after a turn."""
     turn = endpoint.turn(client, history, question)
     kept: list[StoredMessage] = []
-    list(EventStream(turn.run, on_done=lambda answer: kept.extend(turn.kept(answer))))
+    list(EventStream(turn.run, on_done=lambda answer: kept.extend(turn.new_messages(answer))))
     return [*history, *kept]
 
 
@@ -145,7 +145,7 @@ def leave(endpoint: ChatEndpoint, client: Client, question: str, until: bytes) -
     """What is kept of a turn whose browser leaves as soon as ``until`` has come."""
     turn = endpoint.turn(client, [], question)
     kept: list[StoredMessage] = []
-    with EventStream(turn.run, on_disconnect=lambda answer: kept.extend(turn.kept(answer))) as body:
+    with EventStream(turn.run, on_disconnect=lambda answer: kept.extend(turn.new_messages(answer))) as body:
         while until not in next(body):
             pass
     return kept
@@ -191,7 +191,7 @@ def test_a_turn_that_is_left_while_its_tool_runs_keeps_no_call_without_its_resul
     with ReplayServer([Reply(headers=EVENT_STREAM, body=call)]) as server, Client(server.url, model="m") as client:
         turn = ChatEndpoint(tools=[slow]).turn(client, [], "1")
         kept: list[StoredMessage] = []
-        with EventStream(turn.run, on_disconnect=lambda answer: kept.extend(turn.kept(answer))) as body:
+        with EventStream(turn.run, on_disconnect=lambda answer: kept.extend(turn.new_messages(answer))) as body:
             next(body)
             assert running.wait(10)
         go_on.set()

@@ -89,5 +89,5 @@ def test_processes_that_write_at_once_lose_nothing(tmp_path: Path) -> None:
 
 def test_a_place_where_nothing_can_be_kept_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigurationError, match="conversations cannot be kept in .*h.sqlite3"):
+    with pytest.raises(ConfigurationError, match="conversations cannot be stored in .*h.sqlite3"):
         SQLiteHistory(os.path.join(tmp_path, "file", "h.sqlite3")).load("ann")

@@ -1,4 +1,4 @@
-"""A chat endpoint without its framework: what a visitor may send, the turn, and what is kept of it."""
+"""A chat endpoint without its framework: what a visitor may send, the turn, and what is stored of it."""
 
 from __future__ import annotations
 
@@ -21,32 +21,31 @@ from ..wire.response import ChatResponse
 MAX_QUESTION = 8_000
 """Characters of a visitor's message."""
 HISTORY_TOKENS = 8_000
-"""Of the history that goes with a question, as ``Conversation.trim`` counts; older turns are kept, but not sent."""
+"""Of the history that is sent with a question, as ``Conversation.trim`` counts; older turns stay stored."""
 BYTES_PER_CHARACTER = 12
-"""Most that JSON spends on one: two escapes of half a surrogate pair each."""
+"""The most that JSON needs for one: two escapes, each for half a surrogate pair."""
 
 
 class RequestError(Exception):
-    """A visitor's request that the model is not asked about; ``shown`` is what the visitor hears."""
+    """A visitor's request that is rejected without asking the model; ``public_error`` is the response."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
-        self.shown = PublicError(status=status, message=message, type="invalid_request_error", code="invalid_request")
+        self.public_error = PublicError(
+            status=status, message=message, type="invalid_request_error", code="invalid_request"
+        )
 
 
 @attrs.frozen
 class StoredMessage:
-    """A message as a store keeps it.
-
-    What is beside it is for the page: the reasoning, which no server wants back, and whether the visitor stopped it.
-    """
+    """A message with what the page shows beside it: its reasoning, and whether the visitor stopped it."""
 
     message: Message
     reasoning: str = ""
     stopped: bool = False
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """The message as plain JSON values, for ``from_json``."""
         return {**saved_message(self.message), "reasoning": self.reasoning, "stopped": self.stopped}
 
     @classmethod
@@ -57,10 +56,10 @@ class StoredMessage:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> StoredMessage:
-        """What ``to_json`` gave.
+        """The message that ``to_json`` returned.
 
         Raises:
-            ConfigurationError: something else.
+            ConfigurationError: the value is no message.
         """
         return cls(loaded_message(value), str(value.get("reasoning", "")), value.get("stopped") is True)
 
@@ -86,45 +85,45 @@ class _Question(msgspec.Struct):
 
 @attrs.frozen
 class Turn:
-    """A question that may be asked: ``run`` is for an ``EventStream``, and ``kept`` for what it hands over."""
+    """A question, ready to ask: an ``EventStream`` streams ``run``, and its answer goes to ``new_messages``."""
 
     conversation: Conversation
     question: str
-    _sent: int
+    _history_length: int
 
     @property
     def run(self) -> Run:
         """Asks, and runs the tools that the model calls."""
         return partial(self.conversation.say, self.question)
 
-    def kept(self, answer: ChatResponse) -> list[StoredMessage]:
+    def new_messages(self, answer: ChatResponse) -> list[StoredMessage]:
         """What the turn adds to the history.
 
-        Of one that the visitor stopped, the question and the text until then; nothing where no text had come.
+        If the visitor stopped it, that is the question and the text so far; nothing if no text had arrived.
         """
-        added = self.conversation.messages[self._sent :]
+        added = self.conversation.messages[self._history_length :]
         if added:
             return StoredMessage.of_turn(added, answer)
         if not answer.text:
             return []
-        # Not the calls, which have no results, nor what the server wants back with them.
-        said = Message(role="assistant", content=answer.text)
+        # Without its tool calls, which have no results, and without what the server wants back with them.
+        partial_answer = Message(role="assistant", content=answer.text)
         return [
             StoredMessage(Message(role="user", content=self.question)),
-            StoredMessage(said, answer.reasoning, stopped=True),
+            StoredMessage(partial_answer, answer.reasoning, stopped=True),
         ]
 
 
 class ChatEndpoint:
-    """What a chat for visitors asks with, and what it takes from them.
+    """A chat for visitors: checks what they send, and asks the model.
 
     Args:
-        max_question: characters of a visitor's message.
-        history_tokens: of the history that goes with a question, by the estimate of ``Conversation.trim``.
-        fields: what ``Client.conversation`` takes: ``system``, ``tools``, ``model``, ``max_tokens`` and so on.
+        max_question: the most characters of a visitor's message.
+        history_tokens: the most tokens of history sent with a question, as ``Conversation.trim`` estimates them.
+        fields: arguments of ``Client.conversation``: ``system``, ``tools``, ``model``, ``max_tokens`` and so on.
 
     Raises:
-        ConfigurationError, TypeError: what ``Client.conversation`` does not take.
+        ConfigurationError, TypeError: as for ``Client.conversation``.
     """
 
     def __init__(
@@ -135,26 +134,26 @@ class ChatEndpoint:
         self._history_tokens = history_tokens
         if "messages" in fields:
             raise TypeError("messages: each visitor has a history of their own")
-        # Made once: a schema for each of them would be made with every question.
+        # Made once, or each question would build their schemas again.
         fields["tools"] = [tool(item) if callable(item) else item for item in fields.pop("tools", ())]
         self._fields = fields
-        Conversation(_nobody, **fields)
+        Conversation(_no_client, **fields)
 
     def question(self, content_type: str, length: int | None, read: Callable[[], bytes]) -> str:
         """The visitor's message, from a JSON body ``{"message": "..."}``.
 
         Args:
-            content_type: the request's header. JSON, for a page of another site cannot send that unasked.
-            length: of the body in bytes; None where the browser does not say.
-            read: gives the body; not called where it is too long.
+            content_type: the request's header; must be JSON, which other sites' pages cannot send without permission.
+            length: of the body in bytes; None where the browser sends none.
+            read: returns the body; not called if it is too long.
 
         Raises:
-            RequestError: it cannot be asked.
+            RequestError: the request is rejected.
         """
         if content_type.partition(";")[0].strip().lower() != "application/json":
             raise RequestError(415, "The message must be sent as JSON.")
         if length is None:
-            raise RequestError(411, "The message must say how long it is.")
+            raise RequestError(411, "The request needs a Content-Length.")
         if length > self.max_body:
             raise RequestError(413, f"The message is longer than {self.max_question:,} characters.")
         try:
@@ -168,11 +167,11 @@ class ChatEndpoint:
         return question
 
     def turn(self, client: Client, history: Iterable[StoredMessage], question: str) -> Turn:
-        """The turn that a question begins."""
+        """The turn that a question starts."""
         conversation = client.conversation(messages=[kept.message for kept in history], **self._fields)
         conversation.trim(max_tokens=self._history_tokens)
         return Turn(conversation, question, len(conversation.messages))
 
 
-def _nobody(*arguments: Any, **options: Any) -> ChatResponse:
-    raise ConfigurationError("nobody is there to answer")
+def _no_client(*arguments: Any, **options: Any) -> ChatResponse:
+    raise ConfigurationError("this conversation has no client")

@@ -1,4 +1,4 @@
-"""Where the chat of an application keeps its visitors' conversations."""
+"""Where an application's chat stores its visitors' conversations."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from typing import Any, Protocol
 from ..errors import ConfigurationError
 
 DAY = 24 * 60 * 60
-WAIT_SECONDS = 30.0
-"""How long one process waits for another that is writing."""
+BUSY_TIMEOUT = 30.0
+"""Seconds that one process waits for another that is writing."""
 
 
 class History(Protocol):
-    """A store of conversations, one for each owner. Messages are plain JSON values.
+    """A store of conversations, one per owner. Messages are plain JSON values.
 
-    A conversation has an id, which changes with ``forget``, and is empty before anything was stored.
+    A conversation has an id, which ``forget`` changes, and which is the empty string until something is stored.
     """
 
     def load(self, owner: str) -> tuple[str, list[dict[str, Any]]]:
         """The id of the owner's conversation, and its messages, oldest first."""
 
     def add(self, owner: str, id: str, messages: Sequence[Mapping[str, Any]]) -> None:
-        """Add messages at the end, all or none; nothing where the owner's conversation has another id by now."""
+        """Append messages, all or none; none if the id of the owner's conversation has changed."""
 
     def forget(self, owner: str) -> None:
         """Delete the messages, and give the conversation a new id."""
@@ -38,8 +38,8 @@ class SQLiteHistory:
     """Conversations in one SQLite file, which all processes of a machine may share.
 
     Args:
-        path: of the file, made readable for its owner alone.
-        days: after which a conversation that nobody goes on with is deleted.
+        path: of the file, which only its owner may read.
+        days: after which an unused conversation is deleted.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, days: float = 30) -> None:
@@ -49,7 +49,7 @@ class SQLiteHistory:
     def load(self, owner: str) -> tuple[str, list[dict[str, Any]]]:
         with self._database() as database:
             found = database.execute(
-                "SELECT id FROM conversation WHERE owner = ? AND updated > ?", (owner, self._oldest())
+                "SELECT id FROM conversation WHERE owner = ? AND updated > ?", (owner, self._expiry())
             ).fetchone()
             if found is None:
                 return "", []
@@ -58,7 +58,7 @@ class SQLiteHistory:
 
     def add(self, owner: str, id: str, messages: Sequence[Mapping[str, Any]]) -> None:
         with self._database() as database:
-            self._begin_writing(database)
+            self._begin_write(database)
             found = database.execute("SELECT id FROM conversation WHERE owner = ?", (owner,)).fetchone()
             if (found[0] if found else "") != id:
                 return
@@ -68,32 +68,34 @@ class SQLiteHistory:
 
     def forget(self, owner: str) -> None:
         with self._database() as database:
-            self._begin_writing(database)
+            self._begin_write(database)
             database.execute("DELETE FROM message WHERE owner = ?", (owner,))
             self._touch(database, owner, secrets.token_hex(8))
 
-    def _oldest(self) -> float:
+    def _expiry(self) -> float:
         return time.time() - self._seconds
 
     def _touch(self, database: sqlite3.Connection, owner: str, id: str) -> None:
         database.execute("INSERT OR REPLACE INTO conversation VALUES (?, ?, ?)", (owner, id, time.time()))
 
-    def _begin_writing(self, database: sqlite3.Connection) -> None:
-        """From here on nobody else writes; what is old goes first."""
+    def _begin_write(self, database: sqlite3.Connection) -> None:
+        """Keep other writers out, and delete what has expired."""
         database.execute("BEGIN IMMEDIATE")
-        old = (self._oldest(),)
-        database.execute("DELETE FROM message WHERE owner IN (SELECT owner FROM conversation WHERE updated <= ?)", old)
-        database.execute("DELETE FROM conversation WHERE updated <= ?", old)
+        limit = (self._expiry(),)
+        database.execute(
+            "DELETE FROM message WHERE owner IN (SELECT owner FROM conversation WHERE updated <= ?)", limit
+        )
+        database.execute("DELETE FROM conversation WHERE updated <= ?", limit)
 
     @contextlib.contextmanager
     def _database(self) -> Iterator[sqlite3.Connection]:
-        """A connection of its own for each use, for none may pass from thread to thread or over a fork."""
+        """A new connection for each use, for none may be shared between threads or survive a fork."""
         try:
             os.makedirs(os.path.dirname(os.path.abspath(self._path)), exist_ok=True)
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
         except OSError as error:
-            raise ConfigurationError(f"conversations cannot be kept in {self._path}: {error.strerror}") from error
-        with contextlib.closing(sqlite3.connect(self._path, timeout=WAIT_SECONDS)) as database, database:
+            raise ConfigurationError(f"conversations cannot be stored in {self._path}: {error.strerror}") from error
+        with contextlib.closing(sqlite3.connect(self._path, timeout=BUSY_TIMEOUT)) as database, database:
             database.executescript(_TABLES)
             yield database
 

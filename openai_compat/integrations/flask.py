@@ -44,7 +44,7 @@ SESSION_KEY = "openai_compat_visitor"
 
 
 class OpenAICompat:
-    """The extension: a client for each application.
+    """The Flask extension: one client per application.
 
     ``app.config`` has the arguments of ``Client`` in capitals after ``OPENAI_COMPAT_``: ``BASE_URL``, ``API_KEY``,
     ``PROVIDER``, ``MODEL``, ``MAX_RETRIES``, ``TIMEOUT`` (seconds, or a dict like ``{"first_token": 60}``), and so on.
@@ -54,7 +54,7 @@ class OpenAICompat:
         app: the application; None where ``init_app`` gets it later.
 
     Raises:
-        ConfigurationError: a setting that there is not.
+        ConfigurationError: unknown setting.
     """
 
     def __init__(self, app: flask.Flask | None = None) -> None:
@@ -62,10 +62,10 @@ class OpenAICompat:
             self.init_app(app)
 
     def init_app(self, app: flask.Flask) -> None:
-        """Read an application's configuration; its client is made when it is first wanted.
+        """Read an application's configuration; its client is made on first use.
 
         Raises:
-            ConfigurationError: a setting that there is not.
+            ConfigurationError: unknown setting.
         """
         settings = app.config.get_namespace(PREFIX, lowercase=False)
         client_options(settings, prefix=PREFIX)
@@ -73,11 +73,11 @@ class OpenAICompat:
 
     @property
     def client(self) -> Client:
-        """The client of the current application, the same one for all its threads.
+        """The client of the current application, one for all its threads.
 
         Raises:
-            ConfigurationError: a setting is wrong, nothing names a server, or the application was not initialized.
-            RuntimeError: outside of an application's context.
+            ConfigurationError: a setting is wrong, nothing names a server, or ``init_app`` was not called.
+            RuntimeError: outside an application context.
         """
         return _client()
 
@@ -85,7 +85,7 @@ class OpenAICompat:
 def _client() -> Client:
     extension = flask.current_app.extensions.get(EXTENSION)
     if extension is None:
-        raise ConfigurationError("this application has no client: OpenAICompat(app), or init_app(app)")
+        raise ConfigurationError("this application has no client: call OpenAICompat(app), or init_app(app)")
     client: Client = extension.get()
     return client
 
@@ -100,23 +100,23 @@ def stream_response(
     on_disconnect: Handler | None = None,
     headers: Iterable[tuple[str, str]] = (),
 ) -> flask.Response:
-    """What a view returns to stream an answer.
+    """Returns what a view returns to stream an answer.
 
-    It ends with the response: a browser that leaves ends the call to the model. What fails before the first token is a
-    response with that status and a JSON body.
+    A browser that disconnects ends the call to the model. What fails before the first token is a response with an error
+    status and a JSON body.
 
     Args:
         source: ``client.stream(...)``, or a function that reports to a sink: ``partial(conversation.say, "hi")``.
         format: ``"sse"`` for events, ``"text"``, or ``"openai"`` for OpenAI's own chunks.
-        stream_options: of ``"openai"``, the field of that name in the client's request, which asks for the tokens used.
-        heartbeat: seconds in which nothing is sent, after which a comment is.
+        stream_options: for ``"openai"``, the field of that name in the client's request, which asks for token usage.
+        heartbeat: seconds of silence after which a comment is sent.
         on_done: called with the whole answer before the browser learns that it is complete. ``request``, ``session``
-            and ``current_app`` are there, ``g`` is a new one; a change to ``session`` comes too late for its cookie.
-        on_disconnect: likewise, with what had come when the browser left before the end.
-        headers: sent too.
+            and ``current_app`` are available, ``g`` is a new one; a change to ``session`` is too late for its cookie.
+        on_disconnect: likewise, with the partial answer when the browser disconnects before the end.
+        headers: further ones.
 
     Raises:
-        ConfigurationError: an unknown format, or a heartbeat that is not positive.
+        ConfigurationError: unknown format, or a heartbeat that is not positive.
     """
     body = EventStream(
         _in_context(source) if callable(source) else source,
@@ -135,7 +135,7 @@ def stream_response(
 
 
 def _in_context(run: Run) -> Run:
-    """The same, with an application context of its own: the request's may be torn down long before it ends."""
+    """The function in an application context of its own: the request's may be torn down long before it returns."""
     app = flask.current_app._get_current_object()  # type: ignore[attr-defined]
     within_request = flask.copy_current_request_context(run)
 
@@ -161,39 +161,39 @@ def chat_blueprint(
 
         POST ask      {"message": "..."}: the answer, as the events of ``EventStream``
         GET  history  {"messages": [{"role", "content", "reasoning", "stopped"}]}
-        POST reset    forgets the conversation
+        POST reset    deletes the conversation
 
-    Visitors send their message and nothing else. A turn is stored when it is complete, or as far as it had come when
-    the visitor stops it; one that fails leaves the history as it was. Requests from other sites are refused. Who may
-    ask is yours to decide, in the blueprint's ``before_request``.
+    Visitors send only their message. A turn is stored when it is complete, or as far as it had come when the visitor
+    stopped it; one that fails leaves the history as it was. Requests from other sites are rejected. Use the blueprint's
+    ``before_request`` to say who may ask.
 
     Args:
         name: of the blueprint: ``url_for("openai_compat.ask")``.
-        history: where conversations are kept; by default the file ``openai_compat.sqlite3`` in the application's
+        history: where conversations are stored; by default in the file ``openai_compat.sqlite3`` of the application's
             instance folder, for 30 days, which all processes of one machine share.
-        visitor: whose conversation it is, such as ``lambda: session.get("user")``; who is nobody (None) is refused with
-            401. By default the browser's, told by Flask's session, which needs a ``SECRET_KEY``.
-        max_question: characters of a message.
-        history_tokens: most of the history that goes with a question; older turns are kept, but not sent.
-        fields: what ``Client.conversation`` takes: ``system``, ``tools``, ``model``, ``max_tokens`` and so on.
+        visitor: returns whose conversation it is, such as ``lambda: session.get("user")``; None is rejected with 401.
+            By default each browser has its own, in Flask's session, which needs a ``SECRET_KEY``.
+        max_question: the most characters of a message.
+        history_tokens: the most tokens of history sent with a question; older turns stay stored, but are not sent.
+        fields: arguments of ``Client.conversation``: ``system``, ``tools``, ``model``, ``max_tokens`` and so on.
 
     Raises:
-        ConfigurationError, TypeError: what ``Client.conversation`` does not take.
+        ConfigurationError, TypeError: as for ``Client.conversation``.
     """
     endpoint = ChatEndpoint(max_question=max_question, history_tokens=history_tokens, **fields)
     blueprint = flask.Blueprint(name, __name__)
 
     @blueprint.before_request
-    def refuse_other_sites() -> None:
-        if flask.request.method == "POST" and _from_another_site():
+    def reject_other_sites() -> None:
+        if flask.request.method == "POST" and _is_cross_site():
             raise RequestError(403, "The message comes from another site.")
 
     @blueprint.errorhandler(RequestError)
-    def refused(error: RequestError) -> tuple[dict[str, Any], int]:
-        return error.shown.to_wire(), error.shown.status
+    def rejected(error: RequestError) -> tuple[dict[str, Any], int]:
+        return error.public_error.to_wire(), error.public_error.status
 
     @blueprint.after_request
-    def keep_out_of_caches(response: flask.Response) -> flask.Response:
+    def prevent_caching(response: flask.Response) -> flask.Response:
         response.headers.setdefault("Cache-Control", "no-store")
         return response
 
@@ -201,31 +201,31 @@ def chat_blueprint(
     def ask() -> flask.Response:
         request = flask.request
         question = endpoint.question(request.content_type or "", request.content_length, request.get_data)
-        store, owner = kept_in(), whose()
+        store, owner = current_history(), current_owner()
         conversation, messages = store.load(owner)
         turn = endpoint.turn(_client(), map(StoredMessage.from_json, messages), question)
 
-        def keep(answer: ChatResponse) -> None:
-            if kept := turn.kept(answer):
-                store.add(owner, conversation, [one.to_json() for one in kept])
+        def save(answer: ChatResponse) -> None:
+            if new := turn.new_messages(answer):
+                store.add(owner, conversation, [message.to_json() for message in new])
 
-        return stream_response(turn.run, on_done=keep, on_disconnect=keep)
+        return stream_response(turn.run, on_done=save, on_disconnect=save)
 
     @blueprint.get("/history", endpoint="history")
     def show() -> dict[str, Any]:
-        _, messages = kept_in().load(whose())
+        _, messages = current_history().load(current_owner())
         return page_history(map(StoredMessage.from_json, messages))
 
     @blueprint.post("/reset")
     def reset() -> tuple[str, int]:
-        kept_in().forget(whose())
+        current_history().forget(current_owner())
         return "", 204
 
-    def kept_in() -> History:
+    def current_history() -> History:
         return history or SQLiteHistory(os.path.join(flask.current_app.instance_path, "openai_compat.sqlite3"))
 
-    def whose() -> str:
-        owner = (visitor or _browser)()
+    def current_owner() -> str:
+        owner = (visitor or _browser_id)()
         if not owner:
             raise RequestError(401, "Please log in first.")
         return f"{name}:{owner}"
@@ -233,16 +233,16 @@ def chat_blueprint(
     return blueprint
 
 
-def _browser() -> str:
-    """Who this browser is, by the session's cookie."""
+def _browser_id() -> str:
+    """The id of this browser, from its session cookie."""
     if not flask.current_app.secret_key:
-        raise ConfigurationError("the chat tells visitors apart by Flask's session: set SECRET_KEY, or give visitor=")
-    known: str = flask.session.setdefault(SESSION_KEY, secrets.token_urlsafe(16))
-    return known
+        raise ConfigurationError("the chat tells visitors apart by Flask's session: set SECRET_KEY, or pass visitor=")
+    browser_id: str = flask.session.setdefault(SESSION_KEY, secrets.token_urlsafe(16))
+    return browser_id
 
 
-def _from_another_site() -> bool:
-    """Whether a page of another site makes a browser send this; what is no browser may send what it likes."""
+def _is_cross_site() -> bool:
+    """Whether a page of another site made the browser send this request; other programs send neither header."""
     site = flask.request.headers.get("Sec-Fetch-Site")
     if site is not None:
         return site not in ("same-origin", "none")

@@ -1,4 +1,4 @@
-"""Conversations in the admin: to read and to delete."""
+"""Conversations in the admin, to read and to delete."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class _ReadOnly:
 
 
 class MessageInline(_ReadOnly, admin.TabularInline):
-    """The messages below their conversation."""
+    """The messages of a conversation, below it."""
 
     model = Message
     fields = readonly_fields = ("created", "role", "content", "reasoning")
@@ -29,7 +29,7 @@ class MessageInline(_ReadOnly, admin.TabularInline):
 
 @admin.register(Conversation)
 class ConversationAdmin(_ReadOnly, admin.ModelAdmin):
-    """Latest first."""
+    """Conversations, latest first."""
 
     list_display = ("__str__", "user", "chat", "updated", "input_tokens", "output_tokens")
     list_filter = ("chat", "updated")

@@ -1,4 +1,4 @@
-"""System checks of ``settings.OPENAI_COMPAT``; no server is asked anything."""
+"""System checks of ``settings.OPENAI_COMPAT``, which ask no server."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ KEY_HINT = "Set BASE_URL or PROVIDER, and read the key from the environment, as 
 
 
 def check_settings(**options: Any) -> list[checks.CheckMessage]:
-    """What is wrong with each client's settings: errors for what never works, warnings for what is not there yet."""
+    """What is wrong with each client's settings: errors for what cannot work, warnings for what may yet be set."""
     try:
         clients = configured()
     except ConfigurationError as error:
@@ -32,9 +32,9 @@ def _check_client(alias: str, one: Mapping[str, Any]) -> list[checks.CheckMessag
     try:
         make_client(one, prefix=prefix(alias)).close()
     except ConfigurationError as error:
-        told = f"the client {alias!r} cannot be made: {error}"
+        message = f"the client {alias!r} cannot be made: {error}"
         if one.get("BASE_URL") or str(one.get("PROVIDER") or "openai").lower() not in PROVIDERS:
-            return [checks.Error(told, id="openai_compat.E003")]
-        # A key may well be missing where a container is built, and be there where it runs.
-        return [checks.Warning(told, hint=KEY_HINT, id="openai_compat.W001")]
+            return [checks.Error(message, id="openai_compat.E003")]
+        # A key may be missing where a container is built, and be set where it runs.
+        return [checks.Warning(message, hint=KEY_HINT, id="openai_compat.W001")]
     return []

@@ -20,12 +20,12 @@ DEFAULT = "default"
 
 
 def get_client(alias: str = DEFAULT) -> Client:
-    """A client of the settings, the same one for all threads.
+    """The client of this name in the settings, one for all threads.
 
     ``OPENAI_COMPAT`` has the arguments of ``Client`` in capitals: ``BASE_URL``, ``API_KEY``, ``PROVIDER``, ``MODEL``,
     ``MAX_RETRIES``, ``TIMEOUT`` (seconds, or a dict like ``{"first_token": 60}``), and so on. Without ``BASE_URL`` and
-    ``PROVIDER``, and without the setting, the environment names the server, as for ``Client.from_env``. For several
-    clients there is such a dict for each: ``{"default": {...}, "local": {...}}``.
+    ``PROVIDER``, and without the setting, the environment names the server, as for ``Client.from_env``. Several clients
+    have a dict each: ``{"default": {...}, "local": {...}}``.
 
     Raises:
         ConfigurationError: no such client, a setting is wrong, or nothing names a server.
@@ -43,7 +43,7 @@ def configured() -> dict[str, Mapping[str, Any]]:
     """The settings of each client.
 
     Raises:
-        ConfigurationError: the setting is no dict, or its clients are not.
+        ConfigurationError: the setting, or that of a client, is not a dict.
     """
     value = getattr(settings, SETTING, {})
     if not isinstance(value, Mapping):
@@ -59,7 +59,7 @@ def configured() -> dict[str, Mapping[str, Any]]:
 
 
 def prefix(alias: str) -> str:
-    """What stands before the name of a setting in an error."""
+    """What stands before the name of a client's setting in an error."""
     several = DEFAULT in getattr(settings, SETTING, {})
     return f"{SETTING}[{alias!r}]." if several else f"{SETTING}."
 
@@ -68,8 +68,8 @@ _clients: dict[str, LazyClient] = {}
 _lock = threading.Lock()
 
 
-def _forget(*, setting: str, **signal: Any) -> None:
-    """Tests change settings."""
+def _reset(*, setting: str, **signal: Any) -> None:
+    """Close the clients when a test changes their settings."""
     if setting == SETTING:
         with _lock:
             for lazy in _clients.values():
@@ -77,6 +77,6 @@ def _forget(*, setting: str, **signal: Any) -> None:
             _clients.clear()
 
 
-setting_changed.connect(_forget)
-# A tool may ask the database, in a thread that Django knows nothing of.
+setting_changed.connect(_reset)
+# A tool may query the database, on a thread that Django does not know.
 at_thread_end(connections.close_all)

@@ -31,9 +31,9 @@ class Conversation(models.Model):
     user = models.ForeignKey(
         settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.CASCADE, related_name="llm_conversations"
     )
-    chat = models.CharField(max_length=100, blank=True, db_index=True, help_text="Which chat of the site it is of.")
-    title = models.CharField(max_length=200, blank=True, help_text="How it began.")
-    system = models.TextField(blank=True, help_text="Instructions that come before everything.")
+    chat = models.CharField(max_length=100, blank=True, db_index=True, help_text="The chat that it belongs to.")
+    title = models.CharField(max_length=200, blank=True, help_text="How the first message begins.")
+    system = models.TextField(blank=True, help_text="Instructions, sent before all messages.")
     created = models.DateTimeField(auto_now_add=True)
     updated = models.DateTimeField(auto_now=True)
     input_tokens = models.PositiveBigIntegerField(default=0)
@@ -45,20 +45,21 @@ class Conversation(models.Model):
     def __str__(self) -> str:
         return self.title or str(self.pk)
 
-    def kept(self) -> list[StoredMessage]:
+    def stored_messages(self) -> list[StoredMessage]:
         """The history, oldest message first."""
-        return [row.kept() for row in self.messages.all()]
+        return [row.to_stored() for row in self.messages.all()]
 
     def resume(self, client: Client | None = None, **fields: Any) -> library.Conversation:
-        """The history as a ``Conversation`` of the library, which stores nothing.
+        """The history as the library's own ``Conversation``, which stores nothing.
 
         Args:
-            client: whom to ask; by default ``get_client()``.
-            fields: what ``Client.conversation`` takes.
+            client: ``get_client()`` by default.
+            fields: arguments of ``Client.conversation``.
         """
-        given = {"system": self.system, **fields} if self.system else fields
+        if self.system:
+            fields = {"system": self.system, **fields}
         resumed: library.Conversation = (client or get_client()).conversation(
-            messages=[kept.message for kept in self.kept()], **given
+            messages=[stored.message for stored in self.stored_messages()], **fields
         )
         return resumed
 
@@ -66,11 +67,11 @@ class Conversation(models.Model):
         """Say something, wait for the answer, and store both.
 
         Args:
-            client: whom to ask; by default ``get_client()``.
-            options: what ``Conversation.say`` of the library takes, such as ``sink`` and ``max_tokens``.
+            client: ``get_client()`` by default.
+            options: arguments of the library's ``Conversation.say``, such as ``sink`` and ``max_tokens``.
 
         Raises:
-            OpenAICompatError: as for that; nothing is stored.
+            OpenAICompatError: the turn failed; nothing is stored.
         """
         resumed = self.resume(client)
         before = len(resumed.messages)
@@ -79,14 +80,14 @@ class Conversation(models.Model):
         return answer
 
     def add(self, turn: Sequence[StoredMessage], answer: ChatResponse) -> None:
-        """Store a turn: all of it, or nothing. One whose conversation was deleted meanwhile is deleted as well."""
+        """Store a turn, all of it or nothing; nothing if its conversation has been deleted meanwhile."""
         if self._state.adding:
             fields = ("user", "chat", "system")
-            # Its first turns may come from two windows at once.
+            # Two windows may store its first turns at the same time.
             Conversation.objects.get_or_create(pk=self.pk, defaults={name: getattr(self, name) for name in fields})
-        title = next((_text(kept.message.content) for kept in turn if kept.message.role == "user"), "")
+        title = next((_text(stored.message.content) for stored in turn if stored.message.role == "user"), "")
         with transaction.atomic(using=router.db_for_write(Conversation, instance=self)):
-            # First, for it takes the lock: SQLite refuses one to a transaction that has read what another changed.
+            # First, for it takes the lock, which SQLite denies a transaction that has read what another one changed.
             found = Conversation.objects.filter(pk=self.pk).update(
                 updated=timezone.now(),
                 input_tokens=models.F("input_tokens") + answer.input_tokens,
@@ -96,22 +97,22 @@ class Conversation(models.Model):
                 return
             Conversation.objects.filter(pk=self.pk, title="").update(title=title[:200])
             if self.user_id is not None:
-                # Begun before the login.
+                # A conversation that started before the login becomes the user's.
                 Conversation.objects.filter(pk=self.pk, user=None).update(user=self.user_id)
-            Message.objects.bulk_create([Message.of(self, kept) for kept in turn])
+            Message.objects.bulk_create([Message.from_stored(self, stored) for stored in turn])
         self.refresh_from_db()
 
 
 class Message(models.Model):
-    """A message of a conversation: of the user, the model or a tool."""
+    """A message of the user, the model or a tool."""
 
     id = models.BigAutoField(primary_key=True)
     conversation = models.ForeignKey(Conversation, on_delete=models.CASCADE, related_name="messages")
     role = models.CharField(max_length=20)
     content = models.TextField(blank=True)
     reasoning = models.TextField(blank=True)
-    # Text, for the JSON type of some databases takes no NUL.
-    saved = models.TextField(help_text="The message as JSON, with what only its server wants back.")
+    # Text, for some databases reject NUL in their JSON type.
+    saved = models.TextField(help_text="The whole message as JSON.")
     created = models.DateTimeField(auto_now_add=True)
 
     class Meta:
@@ -121,18 +122,18 @@ class Message(models.Model):
         return f"{self.role}: {self.content[:50]}"
 
     @classmethod
-    def of(cls, conversation: Conversation, kept: StoredMessage) -> Message:
-        """The row for a message, not yet in the database."""
+    def from_stored(cls, conversation: Conversation, stored: StoredMessage) -> Message:
+        """The row of a message, not yet in the database."""
         return cls(
             conversation=conversation,
-            role=kept.message.role,
-            content=_text(kept.message.content),
-            reasoning=_storable(kept.reasoning),
-            saved=json.dumps(kept.to_json()),
+            role=stored.message.role,
+            content=_text(stored.message.content),
+            reasoning=_storable(stored.reasoning),
+            saved=json.dumps(stored.to_json()),
         )
 
-    def kept(self) -> StoredMessage:
-        """What was stored."""
+    def to_stored(self) -> StoredMessage:
+        """The message that the row holds."""
         return StoredMessage.from_json(json.loads(self.saved))
 
 
@@ -144,5 +145,5 @@ def _text(content: str | Iterable[Mapping[str, Any]] | None) -> str:
 
 
 def _storable(text: str) -> str:
-    """Without what some databases refuse: NUL, and halves of surrogate pairs."""
+    """Text without what some databases reject: NUL, and halves of surrogate pairs."""
     return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()

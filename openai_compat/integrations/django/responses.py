@@ -25,25 +25,25 @@ def stream_response(
     on_disconnect: Handler | None = None,
     headers: Iterable[tuple[str, str]] = (),
 ) -> HttpResponseBase:
-    """What a view returns to stream an answer.
+    """Returns what a view returns to stream an answer.
 
-    It ends with the response: a browser that leaves ends the call to the model. What fails before the first token is a
-    response with that status and a JSON body.
+    A browser that disconnects ends the call to the model. What fails before the first token is a response with an error
+    status and a JSON body.
 
     Args:
         request: the view's, under WSGI.
         source: ``client.stream(...)``, or a function that reports to a sink: ``partial(conversation.say, "hi")``.
         format: ``"sse"`` for events, ``"text"``, or ``"openai"`` for OpenAI's own chunks.
-        stream_options: of ``"openai"``, the field of that name in the client's request, which asks for the tokens used.
-        heartbeat: seconds in which nothing is sent, after which a comment is.
+        stream_options: for ``"openai"``, the field of that name in the client's request, which asks for token usage.
+        heartbeat: seconds of silence after which a comment is sent.
         on_done: called with the whole answer before the browser learns that it is complete, on the thread of the
-            request and after its view: a transaction of ``ATOMIC_REQUESTS`` has ended, and a change to the session has
-            to be saved by ``request.session.save()``.
-        on_disconnect: likewise, with what had come when the browser left before the end.
-        headers: sent too.
+            request and after its view: a transaction of ``ATOMIC_REQUESTS`` has ended, and a change to the session
+            needs ``request.session.save()``.
+        on_disconnect: likewise, with the partial answer when the browser disconnects before the end.
+        headers: further ones.
 
     Raises:
-        ConfigurationError: an unknown format, or a heartbeat that is not positive.
+        ConfigurationError: unknown format, or a heartbeat that is not positive.
     """
     body = EventStream(
         source,
@@ -58,7 +58,7 @@ def stream_response(
         sent = dict([*body.headers, *headers])
         if body.status_code != 200:
             return HttpResponse(b"".join(body), status=body.status_code, headers=sent)
-        # GZipMiddleware would hold all of it back, heartbeats included.
+        # GZipMiddleware would buffer it all, heartbeats included.
         return StreamingHttpResponse(body, headers={"Content-Encoding": "identity", **sent})
     except BaseException:
         body.close()

@@ -45,24 +45,24 @@ def chat_urls(
         GET  history  {"messages": [{"role", "content", "reasoning", "stopped"}]}
         POST reset    deletes the conversation
 
-    Visitors send their message and nothing else, and Django's CSRF token as everywhere. A turn is stored when it is
-    complete, or as far as it had come when the visitor stops it; one that fails leaves the history as it was. The
-    visitor's session knows the conversation; who logs in elsewhere goes on with their latest one.
+    Visitors send only their message, with Django's CSRF token as usual. A turn is stored when it is complete, or as far
+    as it had come when the visitor stopped it; one that fails leaves the history as it was. The visitor's session holds
+    the key of the conversation; a user who logs in elsewhere goes on with their latest one.
 
     Args:
         name: of the chat, and the namespace of its URLs: ``reverse("openai_compat:ask")``.
-        client: which one of ``settings.OPENAI_COMPAT`` answers.
-        max_question: characters of a message.
-        history_tokens: most of the history that goes with a question; older turns are kept, but not sent.
-        decorator: for each view, such as ``login_required``: who may ask.
-        fields: what ``Client.conversation`` takes: ``system``, ``tools``, ``model``, ``max_tokens`` and so on.
+        client: the alias in ``settings.OPENAI_COMPAT`` of the client that answers.
+        max_question: the most characters of a message.
+        history_tokens: the most tokens of history sent with a question; older turns stay stored, but are not sent.
+        decorator: applied to each view, such as ``login_required``, to say who may ask.
+        fields: arguments of ``Client.conversation``: ``system``, ``tools``, ``model``, ``max_tokens`` and so on.
 
     Raises:
         ConfigurationError: the app is not installed.
-        ConfigurationError, TypeError: what ``Client.conversation`` does not take.
+        ConfigurationError, TypeError: as for ``Client.conversation``.
     """
     if not apps.is_installed(APP):
-        raise ConfigurationError(f"chat_urls keeps conversations in the database: add {APP!r} to INSTALLED_APPS")
+        raise ConfigurationError(f"chat_urls stores conversations in the database: add {APP!r} to INSTALLED_APPS")
     endpoint = ChatEndpoint(max_question=max_question, history_tokens=history_tokens, **fields)
 
     @require_POST
@@ -70,36 +70,36 @@ def chat_urls(
         try:
             question = endpoint.question(request.content_type, _length(request), lambda: request.body)
         except RequestError as error:
-            return JsonResponse(error.shown.to_wire(), status=error.shown.status)
-        row = _current(request, name)
-        _remember(request, name, row.pk)
-        turn = endpoint.turn(get_client(client), row.kept(), question)
+            return JsonResponse(error.public_error.to_wire(), status=error.public_error.status)
+        row = _current_conversation(request, name)
+        _set_current(request, name, row.pk)
+        turn = endpoint.turn(get_client(client), row.stored_messages(), question)
 
-        def keep(answer: ChatResponse) -> None:
-            kept = turn.kept(answer)
-            if kept and not _left_behind(request, name, row):
-                row.add(kept, answer)
+        def store(answer: ChatResponse) -> None:
+            messages = turn.new_messages(answer)
+            if messages and not _was_replaced(request, name, row):
+                row.add(messages, answer)
 
-        return stream_response(request, turn.run, on_done=keep, on_disconnect=keep)
+        return stream_response(request, turn.run, on_done=store, on_disconnect=store)
 
     @require_GET
     def history(request: HttpRequest) -> HttpResponse:
-        return JsonResponse(page_history(_current(request, name).kept()))
+        return JsonResponse(page_history(_current_conversation(request, name).stored_messages()))
 
     @require_POST
     def reset(request: HttpRequest) -> HttpResponse:
-        row = _current(request, name)
+        row = _current_conversation(request, name)
         if not row._state.adding:
             row.delete()
-        _remember(request, name, uuid.uuid4())
+        _set_current(request, name, uuid.uuid4())
         return HttpResponse(status=204)
 
-    def guarded(view: View) -> View:
+    def decorated(view: View) -> View:
         view = never_cache(view if decorator is None else decorator(view))
-        # Else a transaction would be open while the first word is awaited.
+        # Otherwise a transaction would stay open until the model's first word.
         return transaction.non_atomic_requests(view) if view.__name__ == "ask" else view
 
-    return [path(view.__name__, guarded(view), name=view.__name__) for view in (ask, history, reset)], name
+    return [path(view.__name__, decorated(view), name=view.__name__) for view in (ask, history, reset)], name
 
 
 def _length(request: HttpRequest) -> int | None:
@@ -107,8 +107,8 @@ def _length(request: HttpRequest) -> int | None:
     return int(length) if length.isdecimal() else None
 
 
-def _current(request: HttpRequest, chat: str) -> Conversation:
-    """The visitor's conversation; a new one is in the database only when its first turn is."""
+def _current_conversation(request: HttpRequest, chat: str) -> Conversation:
+    """The visitor's conversation; a new one is stored with its first turn."""
     from .models import Conversation
 
     if not hasattr(request, "session"):
@@ -129,15 +129,15 @@ def _current(request: HttpRequest, chat: str) -> Conversation:
     return row
 
 
-def _left_behind(request: HttpRequest, chat: str, row: Conversation) -> bool:
-    """Whether the visitor began another conversation while the first turn of this one was under way."""
+def _was_replaced(request: HttpRequest, chat: str, row: Conversation) -> bool:
+    """Whether the visitor started another conversation during the first turn of this one."""
     if not row._state.adding:
         return False
-    now = type(request.session)(request.session.session_key).get(_session_key(chat))
-    return now is not None and now != str(row.pk)
+    current = type(request.session)(request.session.session_key).get(_session_key(chat))
+    return current is not None and current != str(row.pk)
 
 
-def _remember(request: HttpRequest, chat: str, key: uuid.UUID) -> None:
+def _set_current(request: HttpRequest, chat: str, key: uuid.UUID) -> None:
     if request.session.get(_session_key(chat)) != str(key):
         request.session[_session_key(chat)] = str(key)
 

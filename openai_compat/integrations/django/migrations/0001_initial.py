@@ -22,11 +22,14 @@ class Migration(migrations.Migration):
                 (
                     "chat",
                     models.CharField(
-                        blank=True, db_index=True, help_text="Which chat of the site it is of.", max_length=100
+                        blank=True, db_index=True, help_text="The chat that it belongs to.", max_length=100
                     ),
                 ),
-                ("title", models.CharField(blank=True, help_text="How it began.", max_length=200)),
-                ("system", models.TextField(blank=True, help_text="Instructions that come before everything.")),
+                (
+                    "title",
+                    models.CharField(blank=True, help_text="How the first message begins.", max_length=200),
+                ),
+                ("system", models.TextField(blank=True, help_text="Instructions, sent before all messages.")),
                 ("created", models.DateTimeField(auto_now_add=True)),
                 ("updated", models.DateTimeField(auto_now=True)),
                 ("input_tokens", models.PositiveBigIntegerField(default=0)),
@@ -53,7 +56,7 @@ class Migration(migrations.Migration):
                 ("role", models.CharField(max_length=20)),
                 ("content", models.TextField(blank=True)),
                 ("reasoning", models.TextField(blank=True)),
-                ("saved", models.TextField(help_text="The message as JSON, with what only its server wants back.")),
+                ("saved", models.TextField(help_text="The whole message as JSON.")),
                 ("created", models.DateTimeField(auto_now_add=True)),
                 (
                     "conversation",
