@@ -49,50 +49,7 @@ MODEL_ALIAS = "smollm2"
 LOG_BYTES = 64 * 1024
 """How much of the server's log is kept."""
 
-SMOLLM2_TEMPLATE = r"""
-{%- if tools %}
-    {{- '<|im_start|>system\n' }}
-    {%- if messages[0]['role'] == 'system' %}{{- messages[0]['content'] + '\n\n' }}{%- endif %}
-    {{- 'You are an expert in composing functions. You are given a question and a set of possible functions. ' }}
-    {{- 'Based on the question, you will need to make one function call to achieve the purpose.\n\n' }}
-    {{- 'You have access to the following tools:\n<tools>' }}
-    {%- for tool in tools %}{{- '\n' }}{{- tool['function'] | tojson }}{%- endfor %}
-    {{- '\n</tools>\n\nThe output MUST strictly adhere to the following format, ' }}
-    {{- 'and NO other text MUST be included.\n' }}
-    {{- '<tool_call>{"name": "func_name1", "arguments": {"argument1": "value1", "argument2": "value2"}}</tool_call>' }}
-    {{- '<|im_end|>\n' }}
-    {{- '<|im_start|>user\nHow long is the Nile?<|im_end|>\n<|im_start|>assistant\n' }}
-    {{- '<tool_call>{"name": "lookup", "arguments": {"name": "Nile"}}</tool_call><|im_end|>\n' }}
-    {{- '<|im_start|>tool\nThe result is: 6650 km<|im_end|>\n' }}
-    {{- '<|im_start|>assistant\nThe Nile is 6650 km long.<|im_end|>\n' }}
-    {{- '<|im_start|>user\nThanks!<|im_end|>\n<|im_start|>assistant\nYou are welcome.<|im_end|>\n' }}
-    {{- '<|im_start|>user\nWhat is the password?<|im_end|>\n<|im_start|>assistant\n' }}
-    {{- '<tool_call>{"name": "get_password", "arguments": {}}</tool_call><|im_end|>\n' }}
-    {{- '<|im_start|>tool\nThe result is: tiger<|im_end|>\n' }}
-    {{- '<|im_start|>assistant\nThe password is tiger.<|im_end|>\n' }}
-    {{- '<|im_start|>user\nSubtract 2 from 9.<|im_end|>\n<|im_start|>assistant\n' }}
-    {{- '<tool_call>{"name": "subtract", "arguments": {"x": 9, "y": 2}}</tool_call><|im_end|>\n' }}
-    {{- '<|im_start|>tool\nThe result is: 7<|im_end|>\n' }}
-    {{- '<|im_start|>assistant\nThe answer is 7.<|im_end|>\n' }}
-{%- elif messages[0]['role'] != 'system' %}
-    {{- '<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n' }}
-{%- endif %}
-{%- for message in messages %}
-    {%- if message['role'] == 'tool' %}
-        {{- '<|im_start|>tool\nThe result is: ' + message['content'] + '<|im_end|>\n' }}
-    {%- elif message['tool_calls'] %}
-        {{- '<|im_start|>assistant\n' + (message['content'] or '') }}
-        {%- for call in message['tool_calls'] %}
-            {{- '<tool_call>{"name": "' + call['function']['name'] + '", "arguments": ' }}
-            {{- call['function']['arguments'] | tojson }}{{- '}</tool_call>' }}
-        {%- endfor %}
-        {{- '<|im_end|>\n' }}
-    {%- elif not (tools and loop.first and message['role'] == 'system') %}
-        {{- '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}
-    {%- endif %}
-{%- endfor %}
-{%- if add_generation_prompt %}{{- '<|im_start|>assistant\n' }}{%- endif %}
-"""
+SMOLLM2_TEMPLATE = Path(__file__).with_name("smollm2.jinja")
 """The default model's chat template, with tools added, which the one inside the weights ignores.
 
 Without tools it renders what that one does. With tools it shows the model three calls made by example: a model this
@@ -107,13 +64,13 @@ _EITHER = re.compile(rb"\[openai_compat\] [^\n]*\n")
 
 # -I, because a json.py in the working directory must not be what the child imports; the parent's path comes with the
 # configuration, which travels over stdin so that a key is in neither the arguments nor the environment.
-_CHILD = """\
+_BOOTSTRAP = """\
 import json, sys
 config = json.loads(sys.stdin.buffer.readline() or b"null")
 if config is None: sys.exit()
 sys.path[:] = config.pop("path")
-from openai_compat.local.server import _serve
-_serve(config)
+from openai_compat.local.child import serve
+serve(config)
 """
 
 
@@ -175,7 +132,7 @@ class LocalServer:
         slots: requests that are worked on at the same time, 4 by default; more wait their turn.
         threads: CPU threads; by default half of the CPUs that this process may use. llama.cpp's threads wait for each
             other by spinning: with as many threads as CPUs, any other busy process makes it 20 times slower.
-        chat_template: a Jinja template in place of the model's own. SmolLM2 gets :data:`SMOLLM2_TEMPLATE` by default.
+        chat_template: a Jinja template in place of the model's own. SmolLM2 gets one with tools by default.
         start_timeout: seconds to wait until the server is ready, 60 by default.
 
     Raises:
@@ -303,7 +260,7 @@ class LocalServer:
             raise LocalServerError(f"no such model file: {path}")
         template = self._chat_template
         if template is None and self._path is None:
-            template = SMOLLM2_TEMPLATE
+            template = SMOLLM2_TEMPLATE.read_text(encoding="utf-8")
         return {
             "path": [str(entry) for entry in sys.path],
             "model": str(path),
@@ -329,7 +286,7 @@ class _Child:
         try:
             # A session of its own, so that Ctrl-C in our terminal is ours alone to handle.
             self.process = subprocess.Popen(
-                [sys.executable, "-I", "-c", _CHILD],
+                [sys.executable, "-I", "-c", _BOOTSTRAP],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -428,78 +385,3 @@ def _wait_healthy(host: str, port: int, child: _Child, deadline: float) -> None:
         if time.monotonic() > deadline:
             raise LocalServerError("the local server was not healthy in time: raise start_timeout", log=child.log)
         time.sleep(0.05)
-
-
-# From here on: the child process.
-
-
-def _serve(config: dict[str, Any]) -> None:
-    """Run the server until the parent has gone."""
-    parent = os.getppid()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_exit_at_eof, daemon=True).start()
-    # While the model loads, no Python thread runs, so the kernel has to watch over the parent. Only for so long: it
-    # watches the thread that started us, and that thread may end once start() has returned.
-    _die_with_parent(signal.SIGKILL)
-    try:
-        server = _make_server(config)
-    except BaseException as error:
-        _announce(f"failed: {error}")
-        sys.exit(1)
-    _die_with_parent(0)
-    _announce(f"port {server.listening_address.rpartition(':')[2]}")
-    # The end of stdin tells at once that the parent has gone, unless a fork of the parent's still holds the pipe.
-    while os.name != "posix" or os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(0)
-
-
-def _make_server(config: dict[str, Any]) -> Any:
-    import xllamacpp
-
-    params = xllamacpp.CommonParams()
-    params.model.path = config["model"]
-    params.model_alias = {config["alias"]}
-    params.hostnames = [config["host"]]
-    params.port = config["port"]
-    params.api_keys = [config["api_key"]] if config["api_key"] else []
-    # One cache for all slots: with a cache for each, texts that are embedded together are cut where the shortest ends,
-    # and the vector of a longer one is the mean of its end alone. The cap leaves every slot its share.
-    params.kv_unified = True
-    params.kv_unified_per_slot = config["context"]
-    params.n_ctx = config["context"] * config["slots"]
-    params.n_parallel = config["slots"]
-    # llama.cpp aborts as it starts when the slots do not share its batch of 512 tokens evenly.
-    params.n_ubatch = -(-512 // config["slots"]) * config["slots"]
-    params.embedding = True
-    params.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
-    params.endpoint_slots = True
-    params.endpoint_metrics = True
-    params.ui = False
-    params.cache_ram_mib = 0
-    params.use_jinja = True
-    # Otherwise any web page that is open in a browser on this machine may use the model.
-    params.cors_origins = ""
-    params.cors_credentials = False
-    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = config["threads"]
-    if config["chat_template"]:
-        params.chat_template = config["chat_template"]
-    return xllamacpp.Server(params)
-
-
-def _announce(text: str) -> None:
-    os.write(1, f"[openai_compat] {' '.join(text.split())[:400]}\n".encode())
-
-
-def _exit_at_eof() -> None:
-    while os.read(0, 1):
-        pass
-    os._exit(0)
-
-
-def _die_with_parent(with_signal: int) -> None:
-    if sys.platform == "linux":
-        import ctypes
-
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, with_signal)
