@@ -39,7 +39,7 @@ from openai_compat import (
 )
 from openai_compat.display.sanitize import markdown_parser
 from openai_compat.integrations.jupyter import NotebookSink
-from openai_compat.integrations.jupyter import sink as jupyter
+from openai_compat.integrations.jupyter.sink import REDRAW_BYTES_PER_SECOND, REDRAW_SECONDS
 from openai_compat.wire.response import CallInfo, Choice, ParsedResponse
 
 ROOT = Path(__file__).parent.parent
@@ -175,9 +175,9 @@ def test_a_long_answer_costs_little(kernel: Kernel, tokens: int) -> None:
         cell = kernel.run(WITH_SINK)
     assert len(cell.outputs) == 1
     assert cell.outputs[0]["text/plain"] == "".join(words)
-    assert cell.updates <= 2 + cell.seconds / jupyter.REDRAW_SECONDS
+    assert cell.updates <= 2 + cell.seconds / REDRAW_SECONDS
     # On a machine that is busy with something else there is more time for redraws.
-    assert cell.sent <= 0.1 * MIB + max(0.0, cell.seconds - 1) * jupyter.REDRAW_BYTES_PER_SECOND
+    assert cell.sent <= 0.1 * MIB + max(0.0, cell.seconds - 1) * REDRAW_BYTES_PER_SECOND
 
 
 def test_each_word_of_a_slow_model_is_shown_before_the_next_comes(kernel: Kernel) -> None:
@@ -396,7 +396,7 @@ def test_what_is_sent_to_the_browser_is_all_text(kernel: Kernel) -> None:
 
 def test_importing_it_loads_neither_ipython_nor_markdown() -> None:
     code = (
-        "import sys, openai_compat.integrations.jupyter.sink as jupyter\n"
+        "import sys, openai_compat.integrations.jupyter as jupyter\n"
         "jupyter.NotebookSink()\n"
         "assert not {'IPython', 'markdown_it', 'requests'} & set(sys.modules)"
     )

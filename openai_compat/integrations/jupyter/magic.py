@@ -1,0 +1,191 @@
+"""The extension for IPython: the cell magic ``%%chat``, and short tracebacks."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import sys
+from typing import TYPE_CHECKING, Any
+
+from ...display.escape import encodable
+from ...errors import OpenAICompatError
+from ...wire.response import ChatResponse
+from .shell import redraws
+from .sink import NotebookSink
+from .tracebacks import restore_tracebacks, shorten_tracebacks, show_one_line
+
+if TYPE_CHECKING:
+    from ...client import Client
+    from ...conversation import Conversation
+
+
+def load_ipython_extension(shell: Any) -> None:
+    """``%load_ext openai_compat.integrations.jupyter``: the cell magic ``%%chat``, and short tracebacks."""
+    from IPython.core.magic import no_var_expand
+
+    parser = _options()
+    help_ = parser.format_help() + _MAGIC_HELP
+
+    def chat(line: str, cell: str) -> None:
+        _Chat(shell, parser, help_).run(line, cell)
+
+    chat.__doc__ = help_
+    shell.register_magic_function(no_var_expand(chat), "cell", "chat")
+    shorten_tracebacks(shell)
+
+
+def unload_ipython_extension(shell: Any) -> None:
+    """``%unload_ext openai_compat.integrations.jupyter``."""
+    shell.magics_manager.magics["cell"].pop("chat", None)
+    restore_tracebacks(shell)
+
+
+def _options() -> Any:
+    """The parser of the options of ``%%chat``."""
+    from IPython.core.magic_arguments import MagicArgumentParser
+
+    parser: Any = MagicArgumentParser(  # type: ignore[no-untyped-call]
+        "%%chat", description="Ask a model what the rest of the cell says."
+    )
+    parser.add_argument("-m", "--model", help="the model's name")
+    parser.add_argument("-s", "--system", metavar="TEXT", help="instructions that come before everything")
+    parser.add_argument("--max-tokens", type=int, metavar="N", help="most tokens of the answer")
+    parser.add_argument("-t", "--temperature", type=float, metavar="NUMBER", help="0 is nearly always the same")
+    parser.add_argument("--base-url", metavar="URL", help="where the server is")
+    parser.add_argument("--provider", metavar="NAME", help="a known provider: openai, ollama, groq, ...")
+    parser.add_argument("--to", metavar="NAME", help="the variable that gets the answer, a ChatResponse")
+    parser.add_argument("-c", "--conversation", metavar="NAME", help="the Conversation to go on with, or to begin")
+    parser.add_argument("--plain", action="store_true", help="print the text as it comes, where nothing can be redrawn")
+    parser.add_argument("--no-stream", action="store_true", help="show the answer in one piece")
+    parser.add_argument("-h", "--help", action="store_true", help="say this, and ask nothing")
+    return parser
+
+
+class _Chat:
+    """One cell with ``%%chat``."""
+
+    def __init__(self, shell: Any, parser: Any, help_: str) -> None:
+        self._shell = shell
+        self._parser = parser
+        self._help = help_
+
+    def run(self, line: str, cell: str) -> None:
+        try:
+            options = self._parse(line)
+            if options.help:
+                sys.stdout.write(self._help)
+            else:
+                self._chat(options, cell)
+        except OpenAICompatError as error:
+            # Nothing of the traceback is the user's own code.
+            show_one_line(error, f"{type(error).__name__}: {error}")
+            raise
+
+    def _parse(self, line: str) -> Any:
+        from IPython.core.error import UsageError
+
+        try:
+            words = shlex.split(line)
+        except ValueError as error:
+            raise UsageError(f"%%chat {line}: {error}") from None
+        options = self._parser.parse_args([_expanded(word, self._shell) for word in words])
+        for name in (options.to, options.conversation):
+            if name is not None and not name.isidentifier():
+                raise UsageError(f"%%chat: {name!r} is no name of a variable")
+        return options
+
+    def _chat(self, options: Any, cell: str) -> None:
+        namespace = self._shell.user_ns
+        prompt = _expanded(cell.strip(), self._shell)
+        fields = {
+            name: value
+            for name in ("model", "system", "max_tokens", "temperature")
+            if (value := getattr(options, name)) is not None
+        }
+        if not options.no_stream:
+            fields["sink"] = NotebookSink(plain=options.plain)
+        if options.conversation:
+            conversation = self._conversation(options, fields)
+            answer = conversation.say(prompt, **fields)
+            namespace[options.conversation] = conversation
+        else:
+            answer = self._client(options).chat(prompt, **fields)
+        if options.to:
+            namespace[options.to] = answer
+        if options.no_stream:
+            _show(answer, self._shell)
+
+    def _conversation(self, options: Any, fields: dict[str, Any]) -> Conversation:
+        """The one that the notebook has under this name, or a new one with the model and system message given."""
+        from IPython.core.error import UsageError
+
+        from ...conversation import Conversation
+
+        found = self._shell.user_ns.get(options.conversation)
+        if found is None:
+            kept = {name: fields.pop(name) for name in ("model", "system") if name in fields}
+            return Conversation(self._client(options).chat, **kept)
+        if not isinstance(found, Conversation):
+            raise UsageError(f"%%chat: {options.conversation} is a {type(found).__name__}, not a Conversation")
+        if options.base_url or options.provider:
+            raise UsageError(f"%%chat: {options.conversation} goes on with its own server")
+        return found
+
+    def _client(self, options: Any) -> Client:
+        """For what the options name, else the notebook's own ``client``, else the one of the environment."""
+        from ...client import Client
+
+        if options.provider:
+            return Client.for_provider(options.provider, base_url=options.base_url)
+        if options.base_url:
+            return Client(options.base_url, _key_for(options.base_url))
+        own = self._shell.user_ns.get("client")
+        return own if isinstance(own, Client) else Client.from_env()
+
+
+_MAGIC_HELP = """
+$name and $name.attribute, in the text and in options, are values of the notebook, ${expression} that of an expression,
+$$ a dollar sign.
+The client is the notebook's own `client`, if there is one, else what the environment names (Client.from_env).
+"""
+_VARIABLE = re.compile(r"\$(?:(\$)|([^\W\d]\w*(?:\.[^\W\d]\w*)*)|\{([^{}]+)\})")
+
+
+def _expanded(text: str, shell: Any) -> str:
+    """The text with the notebook's variables filled in. IPython's own way stumbles over braces and apostrophes."""
+    from IPython.core.error import UsageError
+
+    def value(found: re.Match[str]) -> str:
+        dollar, name, expression = found.groups()
+        if dollar:
+            return "$"
+        try:
+            value = shell.ev(name or expression)
+        except Exception as error:
+            raise UsageError(f"%%chat: {found[0]}: {error} (write $$ for a dollar sign)") from None
+        return value.text if isinstance(value, ChatResponse) else str(value)
+
+    return _VARIABLE.sub(value, text)
+
+
+def _key_for(base_url: str) -> str | None:
+    """The key of the provider who is known to be there; for all others OPENAI_API_KEY, as is the custom."""
+    from ...providers import provider_for_url
+    from ...transport import Endpoint
+
+    endpoint = Endpoint.parse(base_url)
+    known = provider_for_url(endpoint.host, endpoint.port)
+    return os.environ.get((known and known.key_variable) or "OPENAI_API_KEY")
+
+
+def _show(answer: ChatResponse, shell: Any) -> None:
+    if not redraws(shell):
+        sys.stdout.write(answer.text + "\n")
+        return
+    from IPython.display import display
+
+    from ...display.html import to_html
+
+    page = {"text/html": to_html(answer), "text/plain": encodable(answer.text)}
+    display(page, raw=True)  # type: ignore[no-untyped-call]
