@@ -22,7 +22,10 @@ import psutil
 import pytest
 from replay import EVENT_STREAM, JSON, ReplayServer, Reply, Request
 
-from openai_compat.cli import main as cli
+from openai_compat import __version__
+from openai_compat.cli import commands, connect
+from openai_compat.cli.commands import program as command_line
+from openai_compat.cli.main import main
 from openai_compat.local import server as local
 from openai_compat.providers import Provider
 
@@ -46,7 +49,7 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in set(os.environ) - set(clean_environment()):
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setattr(cli, "_local_providers", list)
+    monkeypatch.setattr(connect, "_local_providers", list)
 
 
 # What servers say.
@@ -267,9 +270,21 @@ def test_rich_is_not_loaded_for_a_plain_answer() -> None:
     assert (done.returncode, done.stdout) == (0, b"Hello\n")
 
 
+@pytest.mark.parametrize("args", [["--version"], ["chat", "--help"]])
+def test_to_say_what_there_is_loads_no_library(args: list[str]) -> None:
+    code = (
+        "import sys; from openai_compat.cli.main import main; status = main(); "
+        "loaded = {'attrs', 'logging', 'msgspec', 'requests', 'rich', 'socket', 'ssl'} & set(sys.modules); "
+        "sys.exit(status or ' '.join(loaded) or None)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *args], capture_output=True, encoding="utf-8", check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "openai-compat" in done.stdout
+
+
 def test_the_installed_program_is_the_same() -> None:
     done = subprocess.run([str(Path(sys.executable).with_name("openai-compat")), "--version"], capture_output=True)
-    assert done.stdout == program("--version").stdout.encode() == f"openai-compat {cli.__version__}\n".encode()
+    assert done.stdout == program("--version").stdout.encode() == f"openai-compat {__version__}\n".encode()
 
 
 # A person at a terminal.
@@ -429,7 +444,7 @@ def _run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
     def run(*args: str, stdin: str = "", typed: str | None = None) -> tuple[int, str, str]:
         """The exit status, stdout and stderr."""
         monkeypatch.setattr(sys, "stdin", io.StringIO(stdin, newline=None) if typed is None else TypedInput(typed))
-        status = cli.main(args)
+        status = main(args)
         return status, *capsys.readouterr()
 
     return run
@@ -665,7 +680,7 @@ def test_a_server_that_is_not_there(run: Run) -> None:
 
 
 def test_a_bug_shows_no_traceback_unless_asked(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli, "_piped_text", lambda screen: {}["oops"])
+    monkeypatch.setattr(commands, "_piped_text", lambda screen: {}["oops"])
     status, _, err = run("chat", "Hi")
     assert status == 1
     assert "unexpected KeyError: 'oops'" in one_error(err)
@@ -702,8 +717,8 @@ def test_a_provider_at_another_address_gets_its_own_key(run: Run, monkeypatch: p
 
 def test_a_known_address_gets_its_own_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "the-key-of-openai")
-    assert cli._key_for_url("https://api.groq.com/openai/v1") is None
-    assert cli._key_for_url("http://127.0.0.1:11434/v1") == "the-key-of-openai"
+    assert connect._key_for_url("https://api.groq.com/openai/v1") is None
+    assert connect._key_for_url("http://127.0.0.1:11434/v1") == "the-key-of-openai"
 
 
 def test_a_server_on_a_well_known_port_is_found_and_its_fit_model_taken(
@@ -724,7 +739,7 @@ def test_a_server_on_a_well_known_port_is_found_and_its_fit_model_taken(
         gone.close()
         all_ = {"gone": gone, "website": website, "empty": empty, "locked": locked, "ours": server}
         rows = [Provider(name, f"{there.url}/v1") for name, there in all_.items()]
-        monkeypatch.setattr(cli, "_local_providers", lambda: rows)
+        monkeypatch.setattr(connect, "_local_providers", lambda: rows)
         status, out, err = run("chat", "Hi")
         assert (status, out) == (0, "Hello\n")
         asks, using, _ = err.splitlines()
@@ -744,7 +759,7 @@ def test_a_server_on_this_machine_without_a_model(run: Run) -> None:
 
 def test_the_well_known_ports(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
-    names = [known.name for known in cli._local_providers()]
+    names = [known.name for known in connect._local_providers()]
     assert names[:4] == ["ollama", "lmstudio", "llamacpp", "vllm"]
     assert names[4:] == ["sglang", "jan", "koboldcpp", "litellm", "tgi", "localai"]
 
@@ -865,11 +880,11 @@ def test_ctrl_c_ends_serve_and_its_server() -> None:
     with running("serve", "--port", "0") as process:
         assert process.stdout is not None
         base_url = process.stdout.readline().decode().strip()
-        assert cli._listens(base_url)
+        assert connect._listens(base_url)
         wait_until_it_waits(process.pid)
         os.killpg(process.pid, signal.SIGINT)
         assert process.wait(10) == 130
-    assert not cli._listens(base_url)
+    assert not connect._listens(base_url)
 
 
 def test_serve_warns_when_all_may_come(run: Run, no_model: list[str]) -> None:
@@ -882,7 +897,7 @@ def test_serve_warns_when_all_may_come(run: Run, no_model: list[str]) -> None:
 
 
 def options() -> list[tuple[str, str]]:
-    commands = cli.command_line().commands
+    commands = command_line.commands
     return [
         (name, flag)
         for name, command in sorted(commands.items())
@@ -892,7 +907,7 @@ def options() -> list[tuple[str, str]]:
     ]
 
 
-@pytest.mark.parametrize("name", sorted(cli.command_line().commands))
+@pytest.mark.parametrize("name", sorted(command_line.commands))
 def test_the_manual_has_every_option(name: str) -> None:
     manual = DOC.read_text(encoding="utf-8")
     section = manual.partition(f"## `{name}`")[2].partition("\n## `")[0]
@@ -903,7 +918,7 @@ def test_the_manual_has_every_option(name: str) -> None:
 
 
 def test_the_help_of_every_command_is_there(run: Run) -> None:
-    for name in cli.command_line().commands:
+    for name in command_line.commands:
         status, out, _ = run(name, "--help")
         assert status == 0
         assert out.startswith(f"Usage: openai-compat {name}")

@@ -1,0 +1,452 @@
+"""The commands: chat, embed, models, serve. What they need beside click is imported as they run."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .. import __version__
+from ..errors import APIError, ConfigurationError, LocalServerError, OpenAICompatError
+from .connect import EMBEDDED, Given, connected, ensure_installed
+from .screen import PROG, Screen, print_json, say_error
+
+if TYPE_CHECKING:
+    from ..client import Client
+    from ..wire.request import ChatRequest
+    from ..wire.response import ChatResponse, StreamEvent
+
+TERMINATED = 143
+
+Decorator = Callable[[Callable[..., None]], Callable[..., None]]
+
+
+def _show_version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        print(f"{PROG} {__version__}")
+        context.exit()
+
+
+@click.group(PROG, no_args_is_help=False, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_show_version, help="Show the version."
+)
+def program() -> None:
+    """Chat with any server that speaks the OpenAI format, or with a small model on this machine."""
+
+
+def _together(*options: Decorator) -> Decorator:
+    """Several options as one decorator."""
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+_as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout, for scripts.")
+_unattended = _together(
+    click.option("-q", "--quiet", is_flag=True, help="Only errors on stderr."),
+    click.option("--yes", is_flag=True, help="Install the embedded server's model, if missing, without asking."),
+)
+_server = _together(
+    click.option("-m", "--model", envvar="OPENAI_MODEL", show_envvar=True,
+                 help="The model's name, or the path of a .gguf file for the embedded server. "
+                 "For a server on this machine, the default is the first suitable one that it lists."),
+    click.option("--base-url", metavar="URL", help="The server's address, such as http://localhost:11434/v1."),
+    click.option("--provider", metavar="NAME",
+                 help=f"A known provider (openai, ollama, groq, ...), or '{EMBEDDED}' for the server in this package."),
+    click.option("--api-key", metavar="KEY",
+                 help="Better in the environment (OPENAI_API_KEY, or the provider's own variable): "
+                 "other users of this machine can see a command line."),
+    click.option("--timeout", type=float, metavar="SECONDS", help="Limit for the whole call."),
+    click.option("--max-retries", type=click.IntRange(min=0), default=2, show_default=True,
+                 help="Retries after temporary failures."),
+    _unattended,
+)  # fmt: skip
+
+
+# chat
+
+
+@program.command()
+@click.argument("prompt", required=False)
+@click.option("-s", "--system", metavar="TEXT", help="Instructions that come before everything.")
+@click.option("-i", "--image", "images", multiple=True, metavar="PATH|URL", help="An image to ask about. Repeatable.")
+@click.option("--schema", metavar="PATH|JSON", help="A JSON Schema for the answer to follow: a file, or the JSON.")
+@click.option("-t", "--temperature", type=float, help="0 is nearly always the same answer, higher is more varied.")
+@click.option("--max-tokens", type=int, help="Most tokens of the answer, reasoning included.")
+@click.option("--top-p", type=float, help="Sample from the likeliest tokens that together have this probability.")
+@click.option("--top-k", type=int, help="Sample from this many of the likeliest tokens.")
+@click.option("--seed", type=int, help="The same seed returns the same answer, if the server supports it.")
+@click.option("--stop", multiple=True, metavar="TEXT", help="End the answer before this text. Repeatable.")
+@click.option("--reasoning/--no-reasoning", default=None, help="Turn the model's reasoning on or off, if it can be.")
+@click.option("--reasoning-effort", metavar="LEVEL", help="How much to think: low, medium, high, ...")
+@click.option("--think-opened", is_flag=True, help="The model's template opens <think>: the answer begins inside it.")
+@click.option("--extra", metavar="PATH|JSON", help="A JSON object, or a file of one, merged into the request's body.")
+@click.option("--stream/--no-stream", default=True, help="Print the answer as it comes (the default), or in one piece.")
+@_as_json
+@_server
+def chat(prompt: str | None, **given: Any) -> None:
+    """Ask a model, and print its answer as it arrives.
+
+    PROMPT may also be piped in; with both, the piped text follows. On a terminal without a prompt, it is a
+    conversation.
+    """
+    from ..wire.request import ChatRequest
+
+    screen = Screen(quiet=given["quiet"])
+    piped = _piped_text(screen)
+    request = ChatRequest(
+        "\n\n".join(part for part in (prompt, piped) if part),
+        system=given["system"],
+        images=[_image(image) for image in given["images"]],
+        response_schema=_json_object("--schema", given["schema"]),
+        extra_body=_json_object("--extra", given["extra"]) or {},
+        **{name: given[name] for name in _SAMPLING},
+    )
+    talking = prompt is None and piped is None
+    if not request.prompt and not talking:
+        raise ConfigurationError("nothing to ask: give a prompt, or pipe one in")
+    if talking and given["as_json"]:
+        raise ConfigurationError("--json needs a prompt")
+    with connected(given, screen, purpose="chat") as client:
+        if talking:
+            _talk(client, request, screen, given)
+        elif given["as_json"]:
+            _answer_as_json(client, request, given)
+        else:
+            _show_answer(client, request, screen, given)
+
+
+_SAMPLING = ("temperature", "max_tokens", "top_p", "top_k", "seed", "stop", "reasoning", "reasoning_effort")
+"""The options that go into the request as they are."""
+
+
+def _show_answer(
+    client: Client, request: ChatRequest, screen: Screen, given: Given, said: list[str] | None = None
+) -> ChatResponse:
+    """Show the answer while it comes; what had come is on the screen, and in ``said``, however this ends."""
+    said = [] if said is None else said
+    try:
+        with _events(client, request, given) as events:
+            for event in events:
+                said.append(event.delta)
+                screen.show(event)
+                answer = event.response
+    finally:
+        screen.finish()
+    assert answer is not None  # What does not end with an answer raises.
+    screen.summarize(answer)
+    _check_refusal(answer)
+    return answer
+
+
+def _check_refusal(answer: ChatResponse) -> None:
+    if answer.refusal and not answer.text:
+        raise APIError(f"the model refuses: {answer.refusal}")
+
+
+@contextlib.contextmanager
+def _events(client: Client, request: ChatRequest, given: Given) -> Iterator[Iterator[StreamEvent]]:
+    """What the server says, piece by piece; with ``--no-stream`` in one piece each."""
+    if given["stream"]:
+        with client.stream(request, think_opened=given["think_opened"]) as stream:
+            yield stream
+    else:
+        yield _whole(client, request, given)
+
+
+def _whole(client: Client, request: ChatRequest, given: Given) -> Iterator[StreamEvent]:
+    from ..wire.response import StreamEvent
+
+    try:
+        answer = client.chat(request, think_opened=given["think_opened"])
+    except APIError as error:
+        if error.partial is not None:
+            yield StreamEvent("reasoning", error.partial.reasoning)
+            yield StreamEvent("text", error.partial.text)
+        raise
+    yield StreamEvent("reasoning", answer.reasoning)
+    yield StreamEvent("text", answer.text)
+    for call in answer.tool_calls:
+        yield StreamEvent("tool_call_done", call)
+    yield StreamEvent("done", answer)
+
+
+def _answer_as_json(client: Client, request: ChatRequest, given: Given) -> None:
+    """Print one object; of a call that failed halfway too, with ``error`` in it."""
+    try:
+        with _events(client, request, given) as events:
+            for event in events:
+                answer = event.response
+    except APIError as error:
+        if error.partial is not None:
+            failure = {"type": type(error).__name__, "message": str(error)}
+            print_json({**_answer_fields(error.partial), "error": failure})
+        raise
+    assert answer is not None  # What does not end with an answer raises.
+    print_json(_answer_fields(answer))
+    _check_refusal(answer)
+
+
+def _answer_fields(answer: ChatResponse) -> dict[str, Any]:
+    return {
+        "text": answer.text,
+        "reasoning": answer.reasoning,
+        "refusal": answer.refusal,
+        "tool_calls": [
+            {"id": call.id, "name": call.name, "arguments": call.arguments, "arguments_json": call.arguments_json}
+            for call in answer.tool_calls
+        ],
+        "finish_reason": answer.finish_reason,
+        "truncated": answer.truncated,
+        "model": answer.model,
+        "provider": answer.provider,
+        "usage": _usage_fields(answer.usage),
+        "latency_ms": round(answer.latency_ms, 1),
+        "first_token_ms": answer.first_token_ms and round(answer.first_token_ms, 1),
+        "tokens_per_second": answer.tokens_per_second and round(answer.tokens_per_second, 1),
+        "request_id": answer.request_id,
+    }
+
+
+def _usage_fields(usage: Any) -> dict[str, int | None] | None:
+    names = ("input_tokens", "output_tokens", "total_tokens", "cached_tokens", "reasoning_tokens")
+    return None if usage is None else {name: getattr(usage, name) for name in names}
+
+
+def _image(given: str) -> Any:
+    """A URL as it is; all else is a path, since it was typed by the person whose files they are."""
+    is_url = given.partition(":")[0].lower() in ("http", "https", "data")
+    return given if is_url else Path(given)
+
+
+def _json_object(option: str, given: str | None) -> dict[str, Any] | None:
+    """A JSON object that was given as such, or as the path of a file."""
+    import json
+
+    if given is None:
+        return None
+    try:
+        text = given if given.lstrip().startswith("{") else Path(given).read_text(encoding="utf-8")
+        value = json.loads(text)
+    except OSError as error:
+        raise ConfigurationError(f"{option}: cannot read {given!r}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise ConfigurationError(f"{option}: not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise ConfigurationError(f"{option}: a JSON object is wanted, not {type(value).__name__}")
+    return value
+
+
+def _piped_text(screen: Screen) -> str | None:
+    """What is piped in, without line breaks at its end; None where stdin is a terminal."""
+    if sys.stdin is None or sys.stdin.isatty():
+        return None
+    _say_if_waiting(screen)
+    return sys.stdin.read().rstrip("\r\n")
+
+
+def _say_if_waiting(screen: Screen) -> None:
+    """Whoever inherits a pipe that nobody closes would else wonder what is awaited."""
+    import io
+    import select
+
+    with contextlib.suppress(OSError, io.UnsupportedOperation, ValueError):
+        if not select.select([sys.stdin.fileno()], [], [], 1.0)[0]:
+            screen.note("reading standard input; if there is none to read, add: < /dev/null")
+
+
+# The conversation.
+
+_HELP = "/clear forgets what was said, /exit or Ctrl-D ends; Ctrl-C stops an answer"
+
+
+def _talk(client: Client, options: ChatRequest, screen: Screen, given: Given) -> None:
+    """Question and answer until the person leaves; each question is asked with all that was said before."""
+    with contextlib.suppress(ImportError):
+        import readline  # noqa: F401 - gives input() a line to edit, and its history
+    screen.note(f"chat with {client.model}; {_HELP}")
+    history: list[Any] = []
+    images = options.images
+    while (line := _typed_line()) is not None:
+        word = line.strip()
+        if word == "/exit":
+            return
+        if word == "/clear":
+            history, images = [], options.images
+            screen.note("forgotten")
+        elif word == "/help":
+            screen.note(_HELP)
+        elif word.startswith("/") and word[1:].isalpha():
+            screen.note(f"there is no {word}; {_HELP}")
+        elif word:
+            turn = _turn(client, options, history, line, images, screen, given)
+            history += turn
+            images = () if turn else images
+
+
+def _typed_line() -> str | None:
+    """The next line; empty after Ctrl-C, None at the end of input."""
+    prompt = "> "
+    if not sys.stdout.isatty():
+        # The prompt is not part of the answer that stdout is to receive.
+        print(prompt, end="", file=sys.stderr, flush=True)
+        prompt = ""
+    try:
+        return input(prompt)
+    except KeyboardInterrupt:
+        print(file=sys.stderr)
+        return ""
+    except EOFError:
+        print(file=sys.stderr)
+        return None
+
+
+def _turn(
+    client: Client, options: ChatRequest, history: list[Any], line: str, images: Any, screen: Screen, given: Given
+) -> list[Any]:
+    """Ask one question; the messages that it adds to the history: none where nothing was answered."""
+    import attrs
+
+    from ..wire.request import ChatRequest, build_messages
+
+    said: list[str] = []
+    request = attrs.evolve(options, prompt=line, images=images, messages=history)
+    question = build_messages(ChatRequest(line, images=images))
+    try:
+        answer = _show_answer(client, request, screen, given, said)
+        return [*question, answer.to_message()]
+    except KeyboardInterrupt:
+        screen.note("stopped")
+    except OpenAICompatError as error:
+        say_error(str(error) or type(error).__name__)
+    partial = "".join(said)
+    return [*question, {"role": "assistant", "content": partial}] if partial else []
+
+
+# embed, models, serve
+
+
+@program.command()
+@click.argument("texts", nargs=-1, metavar="[TEXT]...")
+@click.option("--dimensions", type=int, help="Numbers in a vector, where the model can shorten them.")
+@click.option(
+    "--encoding-format",
+    type=click.Choice(["base64", "float"]),
+    default="base64",
+    show_default=True,
+    help="How the server sends them.",
+)
+@click.option("--normalize", is_flag=True, help="Scale every vector to length 1.")
+@click.option("--batch-size", type=int, help="Most texts in one request.")
+@_as_json
+@_server
+def embed(texts: tuple[str, ...], **given: Any) -> None:
+    """Turn texts into vectors, one JSON list a line.
+
+    The texts are the arguments, or without any the lines of a pipe.
+    """
+    screen = Screen(quiet=given["quiet"])
+    inputs = list(texts)
+    if not inputs:
+        inputs = [line for line in (_piped_text(screen) or "").split("\n") if line.strip()]
+    if not inputs:
+        raise ConfigurationError("nothing to embed: give texts, or pipe lines in")
+    with connected(given, screen, purpose="embed") as client:
+        names = ("dimensions", "encoding_format", "normalize", "batch_size")
+        answer = client.embed(inputs, **{name: given[name] for name in names})
+    # Nine digits are all that a float32 has.
+    vectors = ([float(f"{number:.9g}") for number in vector] for vector in answer)
+    if not given["as_json"]:
+        for vector in vectors:
+            print_json(vector)
+        return
+    print_json({
+        "model": answer.model,
+        "provider": answer.provider,
+        "dims": answer.dims,
+        "usage": _usage_fields(answer.usage),
+        "latency_ms": round(answer.latency_ms, 1),
+        "request_id": answer.request_id,
+        "vectors": list(vectors),
+    })  # fmt: skip
+
+
+@program.command()
+@_as_json
+@_server
+def models(**given: Any) -> None:
+    """List a server's models, one name a line."""
+    screen = Screen(quiet=given["quiet"])
+    with connected(given, screen, purpose="models") as client:
+        listed = client.models()
+        if given["as_json"]:
+            fields = [{"id": model.id, "created": model.created, "owned_by": model.owned_by} for model in listed]
+            print_json({"provider": client.provider, "base_url": client.base_url, "models": fields})
+            return
+    for model in listed:
+        screen.answer(f"{model.id}\n")
+
+
+@program.command()
+@click.option(
+    "-m",
+    "--model",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="PATH",
+    help="A GGUF file; by default the small model SmolLM2.",
+)
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0 picks a free one.")
+@click.option(
+    "--api-key",
+    metavar="KEY",
+    envvar="LLAMA_API_KEY",
+    show_envvar=True,
+    help="Require this key from clients. Better in the environment.",
+)
+@click.option(
+    "--context", type=click.IntRange(min=1), default=4096, show_default=True, help="Tokens in one conversation."
+)
+@_unattended
+def serve(**given: Any) -> None:
+    """Run the embedded server in the foreground.
+
+    It prints its base URL once it is ready; Ctrl-C stops it.
+    """
+    import signal
+
+    from click.exceptions import Exit
+
+    from ..local.server import LocalServer
+
+    def terminated(*_: object) -> None:
+        raise Exit(TERMINATED)
+
+    screen = Screen(quiet=given["quiet"])
+    if given["host"] not in ("127.0.0.1", "localhost", "::1") and not given["api_key"]:
+        screen.note(f"anyone who reaches {given['host']} can use this server: --api-key asks for a key")
+    ensure_installed(given["model"], screen, given)
+    settings = {name: given[name] for name in ("host", "port", "api_key", "context")}
+    before = signal.signal(signal.SIGTERM, terminated)
+    try:
+        with screen.waiting("starting the server"):
+            server = LocalServer(given["model"], **settings).start()
+        with server:
+            print(server.base_url, flush=True)
+            screen.note(f"serving {server.model}; Ctrl-C stops it")
+            status = server.wait()
+    except KeyboardInterrupt:
+        screen.note("stopped")
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    raise LocalServerError(f"the server ended by itself, with status {status}")
