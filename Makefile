@@ -80,6 +80,12 @@ screenshots: $(VENV)/test.stamp browser
 	@$(PIP) install 'nbconvert>=7'
 	@$(BIN)/python tests/screenshots.py
 
+# Which reads the chat page's Markdown; needs npm. VERSION: by default the newest
+.PHONY: markdown-it
+markdown-it: $(VENV)/venv.stamp
+	@echo "==> vendoring markdown-it"
+	@$(BIN)/python scripts/update_markdown_it.py $(VERSION)
+
 $(VENV)/venv.stamp:
 	@echo "==> making $(VENV) with $$($(PYTHON) --version)"
 	@$(PYTHON) -m venv $(VENV)

@@ -32,8 +32,9 @@ FILLED = {
     "csrf_token": "s3cret",
     "static_url": "/static/",
 }
+SCRIPTS = ("chat.js", "markdown.js", "markdown-it.js")
 STATIC = {
-    "chat.js": "text/javascript; charset=utf-8",
+    **dict.fromkeys(SCRIPTS, "text/javascript; charset=utf-8"),
     "chat.css": "text/css; charset=utf-8",
 }
 SECONDS = 10.0
@@ -1022,8 +1023,23 @@ def test_the_page_loads_nothing_from_elsewhere_and_holds_no_inline_script_or_sty
     assert set(re.findall(r"https?://[^'\"\s]*", text)) == {"http://www.w3.org/2000/svg"}
     assert "url(" not in (FOLDER / "chat.css").read_text()
     assert "@import" not in (FOLDER / "chat.css").read_text()
-    script = (FOLDER / "chat.js").read_text()
-    assert not re.search(r"innerHTML|outerHTML|insertAdjacent|document\.write|eval\(|new Function|DOMParser", script)
+    for name in SCRIPTS:
+        script = (FOLDER / name).read_text()
+        assert not re.search(
+            r"innerHTML|outerHTML|insertAdjacent|document\.write|eval\(|new Function|DOMParser", script
+        )
+        assert set(re.findall(r"""^import .* from "(.*)";$""", script, re.MULTILINE)) <= {
+            f"./{each}" for each in SCRIPTS
+        }
+
+
+def test_the_vendored_parser_is_there_with_its_licence_and_version() -> None:
+    version = re.match(r"/\*! markdown-it ([\d.]+) ", (FOLDER / "markdown-it.js").read_text())
+    licences = (FOLDER / "markdown-it.LICENSE.txt").read_text()
+    assert version is not None
+    assert licences.startswith(f"markdown-it {version[1]} (MIT)")
+    for part in ("entities", "linkify-it", "mdurl", "punycode.js", "uc.micro"):
+        assert re.search(rf"^{part} [\d.]+ \([\w-]+\)$", licences, re.MULTILINE), part
 
 
 def test_without_a_csrf_token_no_header_is_sent(browser: Browser, server: ChatServer) -> None:
@@ -1177,7 +1193,18 @@ MARKDOWN = [
     ("a\n\n---\n***\n_ _ _\nb", "<p>a</p><hr><hr><hr><p>b</p>"),
     ("--", "<p>--</p>"),
     ("A *b*\nc\n===\nD\n---\ne", "<h3>A <em>b</em>\nc</h3><h4>D</h4><p>e</p>"),
-    ("a\n-\n\n===\n- b\n---", "<p>a\n-</p><p>===</p><ul><li>b</li></ul><hr>"),
+    ("a\n-\n\n===\n- b\n---", "<h4>a</h4><p>===</p><ul><li>b</li></ul><hr>"),
+    # a list that begins is no heading for a moment
+    ("a\n-", "<p>a\n-</p>"),
+    ("a *b*\n -- ", "<p>a <em>b</em>\n--</p>"),
+    ("a\n=", "<p>a\n=</p>"),
+    ("1. a\n   -", "<ol><li>a\n-</li></ol>"),
+    ("1. a\n   - b", "<ol><li>a<ul><li>b</li></ul></li></ol>"),
+    ("> a\n> -", "<blockquote><p>a\n-</p></blockquote>"),
+    ("a\n-\n", "<h4>a</h4>"),
+    ("a\n---", "<h4>a</h4>"),
+    ("# a -", "<h3>a -</h3>"),
+    ("A\n-\nb\n-", "<h4>A</h4><p>b\n-</p>"),
     # emphasis
     (
         "*a* _b_ **c** __d__ ~~e~~ ***f***",
@@ -1215,7 +1242,7 @@ MARKDOWN = [
     ("```js\n", code("", "js")),
     ("```js\nlet a;\n", code("let a;", "js")),
     ("a\n    b\n\n    # c\n\n\td\n      *e*\n\nf", "<p>a\nb</p>" + code("# c\n\nd\n  *e*") + "<p>f</p>"),
-    ("    - a\n\n    ```\n    b\n    ```", f"<ul><li>a</li></ul>{code('b')}"),
+    ("    - a\n\n    ```\n    b\n    ```", code("- a\n\n```\nb\n```")),
     ("- a\n\n      b\n- c", f"<ul><li>a{code('b')}</li><li>c</li></ul>"),
     # formulas
     (
@@ -1269,7 +1296,7 @@ MARKDOWN = [
         "- a\n  - b\n    1. c\n  - d\n- e",
         "<ul><li>a<ul><li>b<ol><li>c</li></ol></li><li>d</li></ul></li><li>e</li></ul>",
     ),
-    ("1. a\n  - b\n2. c", "<ol><li>a<ul><li>b</li></ul></li><li>c</li></ol>"),
+    ("1. a\n  - b\n2. c", '<ol><li>a</li></ol><ul><li>b</li></ul><ol start="2"><li>c</li></ol>'),
     ("- a\n\n  b\n- c", "<ul><li><p>a</p><p>b</p></li><li>c</li></ul>"),
     ("1. a\n   ```py\n   x\n     y\n   ```\n2. b", f"<ol><li>a{code('x' + chr(10) + '  y', 'py')}</li><li>b</li></ol>"),
     ("1. a\n```\nx\n```\n2. b", f'<ol><li>a</li></ol>{code("x")}<ol start="2"><li>b</li></ol>'),
@@ -1278,7 +1305,7 @@ MARKDOWN = [
     ("- a\n  - *b\nc*\n- d\n# e", "<ul><li>a<ul><li><em>b\nc</em></li></ul></li><li>d</li></ul><h3>e</h3>"),
     ("- a\n\n  b\nc\n\nd", "<ul><li><p>a</p><p>b\nc</p></li></ul><p>d</p>"),
     ("- a\n7. b", '<ul><li>a</li></ul><ol start="7"><li>b</li></ol>'),
-    ("- # a\nb\n-\nc", "<ul><li><h3>a</h3></li></ul><p>b\n-\nc</p>"),
+    ("- # a\nb\n-\nc", "<ul><li><h3>a</h3></li></ul><h4>b</h4><p>c</p>"),
     ("- ```\n  x\ny", f"<ul><li>{code('x')}</li></ul><p>y</p>"),
     ("- ```\n  x\n  ```\ny", f"<ul><li>{code('x')}</li></ul><p>y</p>"),
     ("- $$\n  x\ny", "<ul><li>" + formula("$$\nx") + "</li></ul><p>y</p>"),
@@ -1287,8 +1314,8 @@ MARKDOWN = [
         "- |a|\n  |-|\n  |b|\nc",
         f"<ul><li>{table('<thead><tr><th>a</th></tr></thead><tbody><tr><td>b</td></tr></tbody>')}</li></ul><p>c</p>",
     ),
-    ("- a\n===\n> b\n===", "<ul><li>a</li></ul><p>===</p><blockquote><p>b</p></blockquote><p>===</p>"),
-    ("In\n1984. was\n-\nend", "<p>In\n1984. was\n-\nend</p>"),
+    ("- a\n===\n> b\n===", "<ul><li>a\n===</li></ul><blockquote><p>b\n===</p></blockquote>"),
+    ("In\n1984. was\n-\nend", "<h4>In\n1984. was</h4><p>end</p>"),
     ("-\ta\n\t- b", "<ul><li>a<ul><li>b</li></ul></li></ul>"),
     ("- \n- a", "<ul><li></li><li>a</li></ul>"),
     (
@@ -1318,14 +1345,18 @@ MARKDOWN = [
             '<thead><tr><th>a</th><th class="right">b</th><th class="centre">c</th></tr></thead>'
             '<tbody><tr><td>1</td><td class="right"><code>x|y</code></td>'
             '<td class="centre"><strong>z</strong></td></tr>'
-            '<tr><td>2</td></tr><tr><td>1</td><td class="right">2</td><td class="centre">3</td></tr></tbody>'
+            '<tr><td>2</td><td class="right"></td><td class="centre"></td></tr>'
+            '<tr><td>1</td><td class="right">2</td><td class="centre">3</td></tr></tbody>'
         )
         + "<p>after</p>",
     ),
     (
-        "intro\na | b\n--- | ---\n1<br>2 | 3\nafter",
+        "intro\na | b\n--- | ---\n1<br>2 | 3\n4\n\nafter",
         "<p>intro</p>"
-        + table("<thead><tr><th>a</th><th>b</th></tr></thead><tbody><tr><td>1<br>2</td><td>3</td></tr></tbody>")
+        + table(
+            "<thead><tr><th>a</th><th>b</th></tr></thead>"
+            "<tbody><tr><td>1<br>2</td><td>3</td></tr><tr><td>4</td><td></td></tr></tbody>"
+        )
         + "<p>after</p>",
     ),
     ("| a | b |\n|---|\nx", "<p>| a | b |\n|---|\nx</p>"),
@@ -1338,8 +1369,12 @@ MARKDOWN = [
     ("[a](http://x.test/a_(b)_c)", f"<p>{link('http://x.test/a_(b)_c', 'a')}</p>"),
     ("[a](mailto:a@b.test)", f"<p>{link('mailto:a@b.test', 'a')}</p>"),
     ("[a](<http://x.test/a>)", f"<p>{link('http://x.test/a', 'a')}</p>"),
-    ("[a](ftp://x) [b](/c) [c]() [d] [e][1]", "<p>[a](ftp://x) [b](/c) [c]() [d] [e][1]</p>"),
+    ("[a](ftp://x) [b](/c) [c]() [d] [e][1]", "<p>[a](ftp://x) [b](/c) c [d] [e][1]</p>"),
     ("![b *x*](https://x.test/i)", "<p>" + link("https://x.test/i", "b <em>x</em>", ' class="image"') + "</p>"),
+    (
+        "![a]() ![]() ![](/b) [1]: https://x.test/",
+        f"<p>a image ![](/b) [1]: {link('https://x.test/', 'https://x.test/')}</p>",
+    ),
     ("![](https://x.test/j)", "<p>" + link("https://x.test/j", "image", ' class="image"') + "</p>"),
     ("[![badge](https://x.test/b)](https://x.test/)", f"<p>{link('https://x.test/', 'badge')}</p>"),
     ("[a [b](https://b.test/) c](ftp://c)", f"<p>[a {link('https://b.test/', 'b')} c](ftp://c)</p>"),
@@ -1363,7 +1398,7 @@ MARKDOWN = [
 ]
 
 RENDER = """async sources => {
-    const { Markdown } = await import("/static/chat.js");
+    const { Markdown } = await import("/static/markdown.js");
     return sources.map(source => {
         const root = document.createElement("div");
         const markdown = new Markdown(root);
@@ -1373,7 +1408,7 @@ RENDER = """async sources => {
     });
 }"""
 STREAM = """async sources => {
-    const { Markdown } = await import("/static/chat.js");
+    const { Markdown } = await import("/static/markdown.js");
     return sources.map(pieces => {
         const root = document.createElement("div");
         const markdown = new Markdown(root);
@@ -1437,7 +1472,7 @@ def test_any_markdown_streams_to_the_same_and_stays_harmless(page: Page) -> None
 
 
 MARKED = """async pieces => {
-    const { Markdown } = await import("/static/chat.js");
+    const { Markdown } = await import("/static/markdown.js");
     const root = document.createElement("div");
     const markdown = new Markdown(root);
     const marked = new Set();
@@ -1461,7 +1496,7 @@ def test_closed_blocks_are_left_alone(page: Page) -> None:
 
 def test_a_node_that_stays_the_same_is_the_same_node(page: Page) -> None:
     same = """async () => {
-        const { Markdown } = await import("/static/chat.js");
+        const { Markdown } = await import("/static/markdown.js");
         const root = document.createElement("div");
         const markdown = new Markdown(root);
         markdown.append("- one **bold**\\n- two\\n  ```py\\n  x");
@@ -1476,48 +1511,56 @@ def test_a_node_that_stays_the_same_is_the_same_node(page: Page) -> None:
 
 
 HOSTILE = [
-    "*a " * 20_000,
-    "a* " * 20_000,
-    "**a _b " * 10_000,
-    "*a _b* c_ " * 5_000,
-    "[" * 50_000,
-    "![" * 30_000 + "]" * 30_000,
-    "[a](" * 20_000,
-    "[a](<" * 20_000,
-    '[a](https://x "' * 10_000,
-    "[a](" + " " * 50_000,
-    "`" + "`a``" * 10_000,
+    "*a " * 80_000,
+    "a* " * 80_000,
+    "**a _b " * 40_000,
+    "*a _b* c_ " * 20_000,
+    "[" * 200_000,
+    "![" * 120_000 + "]" * 120_000,
+    "[a](" * 80_000,
+    "[a](<" * 80_000,
+    '[a](https://x "' * 40_000,
+    "[a](" + " " * 200_000,
+    "`" + "`a``" * 40_000,
     " ".join("`" * n for n in range(1, 400)),
-    "> " * 20_000 + "a",
-    "- " * 20_000 + "a",
+    "> " * 80_000 + "a",
+    "- " * 80_000 + "a",
     "\n".join(" " * (2 * n) + "- a" for n in range(500)),
-    "|" * 50_000 + "\n" + "|-" * 50_000,
+    "|" * 200_000 + "\n" + "|-" * 200_000,
     "| " * 2000 + "\n" + "|-" * 2000 + "\n" + "|\n" * 5000,
-    "- a\nb\n  c\n" * 10_000,
-    "> " * 12 + "a" + "\nb\n> c" * 10_000,
-    "# " + " #" * 20_000 + "x",
-    "-" * 50_000 + "x",
-    "- " * 3 + " " * 50_000 + "x",
-    "a" + " " * 50_000 + "b",
-    "http://" * 20_000,
-    "http://a" + "(" * 50_000,
-    "https://" + "." * 50_000,
-    "&#" * 30_000,
-    "<" * 50_000,
-    "\\" * 50_000,
-    "~~a" * 20_000,
-    "$a" * 25_000,
-    "$$a " * 12_000,
-    "\\(a" * 15_000,
-    "\\[\n" * 15_000,
-    "***a" * 5_000 + "a***" * 5_000,
+    "- a\nb\n  c\n" * 40_000,
+    "> " * 12 + "a" + "\nb\n> c" * 40_000,
+    "# " + " #" * 80_000 + "x",
+    "-" * 200_000 + "x",
+    "- " * 3 + " " * 200_000 + "x",
+    "a" + " " * 200_000 + "b",
+    "http://" * 80_000,
+    "http://a" + "(" * 200_000,
+    "https://" + "." * 200_000,
+    "&#" * 120_000,
+    "<" * 200_000,
+    "\\" * 200_000,
+    "~~a" * 80_000,
+    "$a" * 100_000,
+    "$$a " * 48_000,
+    "\\(a" * 60_000,
+    "\\[\n" * 60_000,
+    "***a" * 20_000 + "a***" * 20_000,
+    "- " + "-" * 400_000 + "x",
+    "- " * 200_000 + "x",
+    "- a\n  -\n" * 20_000,
+    "a|\n" + "-" * 400_000 + "x",
+    "a\n-\n" * 20_000,
+    "[a]() " * 20_000,
+    "a  \n" * 40_000,
 ]
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(180)
 def test_no_text_makes_rendering_slow(page: Page) -> None:
+    """Each takes less than a second, and minutes where the time grows with the square of the length."""
     timed = """async source => {
-        const { Markdown } = await import("/static/chat.js");
+        const { Markdown } = await import("/static/markdown.js");
         const root = document.createElement("div");
         const began = performance.now();
         const markdown = new Markdown(root);
@@ -1528,7 +1571,7 @@ def test_no_text_makes_rendering_slow(page: Page) -> None:
     }"""
     for source in HOSTILE:
         milliseconds, depth = page.evaluate(timed, source)
-        assert milliseconds < 3000, source[:40]
+        assert milliseconds < 10_000, source[:40]
         assert depth < 80, source[:40]
 
 
