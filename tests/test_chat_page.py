@@ -106,10 +106,15 @@ class Threaded(ThreadingMixIn, WSGIServer):
 
 
 class ChatServer:
-    """Serves the page as a framework would. ``next_turn`` is the next question, ``history`` what a reload shows."""
+    """Serves the page as a framework would. ``next_turn`` is the next question, ``history`` what a reload shows.
+
+    The history comes once ``may_load`` is set.
+    """
 
     def __init__(self) -> None:
         self.history: list[dict[str, object]] = []
+        self.may_load = threading.Event()
+        self.may_load.set()
         self.turns: Queue[Turn] = Queue()
         self.all_turns: list[Turn] = []
         self.resets: list[str | None] = []
@@ -147,6 +152,7 @@ class ChatServer:
             start_response("200 OK", [("Content-Type", STATIC[name])])
             return [(FOLDER / name).read_bytes()]
         if (method, path) == ("GET", "/history"):
+            self.may_load.wait(SECONDS)
             start_response("200 OK", [("Content-Type", "application/json")])
             return [json.dumps({"messages": self.history}).encode()]
         if (method, path) == ("POST", "/reset"):
@@ -544,6 +550,52 @@ def test_a_reload_shows_the_history(page: Page, server: ChatServer) -> None:
     expect(page.locator("#welcome")).to_be_hidden()
     expect(log(page)).to_have_attribute("aria-live", "polite")
     expect(page.get_by_role("status")).to_have_text("")
+
+
+def test_a_reload_shows_tool_calls_within_their_answer(page: Page, server: ChatServer) -> None:
+    turn = ask(page, server, "one").stream().text("Let me look.")
+    turn.send("tool_call", name="weather", arguments={"city": "<b>Rome</b>"}).text("It rains.").done()
+    idle(page)
+    live = answer(page).locator(":scope > :not(.foot)").evaluate_all("nodes => nodes.map(node => node.outerHTML)")
+    calls = [{"name": "weather", "arguments": {"city": "<b>Rome</b>"}}]
+    server.history = [
+        {"role": "user", "content": "one", "reasoning": "", "tool_calls": []},
+        {"role": "assistant", "content": "Let me look.", "reasoning": "", "tool_calls": calls},
+        {"role": "assistant", "content": "It rains.", "reasoning": "", "tool_calls": []},
+        {"role": "user", "content": "two", "reasoning": "", "tool_calls": []},
+        {"role": "assistant", "content": "", "reasoning": "", "tool_calls": [{"name": "clock", "arguments": None}]},
+        {"role": "user", "content": "three", "reasoning": "", "tool_calls": []},
+        {"role": "assistant", "content": "3", "reasoning": "", "tool_calls": []},
+        {"role": "assistant", "content": "4", "reasoning": "", "tool_calls": []},
+    ]
+    page.reload()
+    expect(page.locator("article.user p")).to_have_text(["one", "two", "three"])
+    answers = page.locator("article.assistant")
+    expect(answers).to_have_count(4)
+    loaded = answers.first.locator(":scope > :not(.foot)").evaluate_all("nodes => nodes.map(node => node.outerHTML)")
+    assert loaded == live
+    assert answers.nth(1).locator("details.tool").all_inner_texts() == ["Used clock"]
+    assert answers.locator(".markdown").all_inner_texts() == ["Let me look.", "It rains.", "3", "4"]
+    expect(page.get_by_role("button", name="Copy answer")).to_have_count(3)
+
+
+@pytest.mark.parametrize("turns", [0, 1, 40])
+def test_the_message_box_stays_where_it_is_while_the_history_loads(
+    browser: Browser, server: ChatServer, turns: int
+) -> None:
+    server.history = [{"role": role, "content": "line"} for _ in range(turns) for role in ("user", "assistant")]
+    where = "node => Object.values(node.getBoundingClientRect().toJSON())"
+    with watched_page(browser) as page:
+        server.may_load.clear()
+        page.goto(server.url)
+        expect(page.locator("#composer")).to_be_in_viewport()
+        before = page.locator("#composer").evaluate(where)
+        server.may_load.set()
+        expect(page.locator("article")).to_have_count(2 * turns)
+        expect(page.locator("#welcome")).to_be_visible(visible=turns == 0)
+        assert page.locator("#composer").evaluate(where) == pytest.approx(
+            before, abs=1
+        )  # a scrolled page has no halves
 
 
 def test_a_reload_shows_what_was_stopped(page: Page, server: ChatServer) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -120,30 +120,64 @@ def test_a_turn_asks_with_its_history_and_adds_to_it() -> None:
     assert [body["max_tokens"] for body in sent] == [5, 5]
     assert page_history(history) == {
         "messages": [
-            {"role": "user", "content": "1", "reasoning": "", "stopped": False},
-            {"role": "assistant", "content": "a", "reasoning": "", "stopped": False},
-            {"role": "user", "content": "2", "reasoning": "", "stopped": False},
-            {"role": "assistant", "content": "b", "reasoning": "hm", "stopped": False},
+            {"role": "user", "content": "1", "reasoning": "", "tool_calls": [], "stopped": False},
+            {"role": "assistant", "content": "a", "reasoning": "", "tool_calls": [], "stopped": False},
+            {"role": "user", "content": "2", "reasoning": "", "tool_calls": [], "stopped": False},
+            {"role": "assistant", "content": "b", "reasoning": "hm", "tool_calls": [], "stopped": False},
         ]
     }
     assert [StoredMessage.from_json(json.loads(json.dumps(kept.to_json()))) for kept in history] == history
 
 
-def test_tools_run_and_the_page_shows_only_what_was_said() -> None:
-    def add(a: int, b: int) -> int:
-        return a + b
+def add(a: int, b: int) -> int:
+    return a + b
 
-    call = [chunk({"tool_calls": [{"index": 0, **tool_call("add", '{"a": 1, "b": 2}')}]}), *stream_pieces()]
-    replies = [Reply(headers=EVENT_STREAM, body=call), stream_reply("three")]
-    with ReplayServer(replies) as server, Client(server.url, model="m") as client:
+
+def call_of_add(arguments: str = '{"a": 1, "b": 2}') -> Reply:
+    call = chunk({"tool_calls": [{"index": 0, **tool_call("add", arguments)}]})
+    return Reply(headers=EVENT_STREAM, body=[call, *stream_pieces()])
+
+
+def shown(history: list[StoredMessage]) -> list[tuple[str, list[dict[str, Any]], bool]]:
+    """What a page shows once the history has been stored and read again."""
+    stored = [StoredMessage.from_json(json.loads(json.dumps(kept.to_json()))) for kept in history]
+    messages = page_history(stored)["messages"]
+    return [(message["content"], message["tool_calls"], message["stopped"]) for message in messages]
+
+
+ADDED = [{"name": "add", "arguments": {"a": 1, "b": 2}}]
+
+
+def test_tools_run_and_the_page_shows_their_calls_and_not_their_results() -> None:
+    with ReplayServer([call_of_add(), stream_reply("three")]) as server, Client(server.url, model="m") as client:
         history = talk(ChatEndpoint(tools=[add]), client, [], "1 + 2?")
     assert [kept.message.role for kept in history] == ["user", "assistant", "tool", "assistant"]
-    assert [message["content"] for message in page_history(history)["messages"]] == ["1 + 2?", "three"]
+    assert shown(history) == [("1 + 2?", [], False), ("", ADDED, False), ("three", [], False)]
 
 
-def leave(endpoint: ChatEndpoint, client: Client, question: str, until: bytes) -> list[StoredMessage]:
+def test_a_call_without_arguments_that_can_be_read_is_shown_with_none() -> None:
+    with ReplayServer([call_of_add("[1"), stream_reply("?")]) as server, Client(server.url, model="m") as client:
+        history = talk(ChatEndpoint(tools=[add]), client, [], "1 + 2?")
+    assert shown(history)[1] == ("", [{"name": "add", "arguments": None}], False)
+
+
+@pytest.mark.parametrize(
+    ("saved", "calls"),
+    [
+        ({"message": {"role": "assistant", "content": "a"}, "reasoning": "", "stopped": False}, []),
+        ({"message": {"role": "assistant", "tool_calls": [tool_call("add", '{"a": 1, "b": 2}')]}}, ADDED),
+    ],
+)
+def test_the_calls_of_what_was_stored_before_are_shown(saved: dict[str, Any], calls: list[Any]) -> None:
+    (message,) = page_history([StoredMessage.from_json(saved)])["messages"]
+    assert message["tool_calls"] == calls
+
+
+def leave(
+    endpoint: ChatEndpoint, client: Client, question: str, until: bytes, history: Sequence[StoredMessage] = ()
+) -> list[StoredMessage]:
     """What is kept of a turn whose browser leaves as soon as ``until`` has come."""
-    turn = endpoint.turn(client, [], question)
+    turn = endpoint.turn(client, history, question)
     kept: list[StoredMessage] = []
     with EventStream(turn.run, on_disconnect=lambda answer: kept.extend(turn.new_messages(answer))) as body:
         while until not in next(body):
@@ -173,6 +207,21 @@ def test_a_turn_that_is_left_is_kept_as_far_as_its_text_came() -> None:
     assert StoredMessage.from_json(json.loads(json.dumps(answer.to_json()))) == answer
     with ReplayServer(then_silence(thought)) as server, Client(server.url, model="m") as client:
         assert leave(ChatEndpoint(), client, "1", b'"hm"') == []
+
+
+@pytest.mark.parametrize("system", [None, "Be brief."])
+def test_a_turn_that_is_left_after_its_tools_keeps_them_with_their_results(system: str | None) -> None:
+    earlier = [StoredMessage(Message(role="user", content="0")), StoredMessage(Message(role="assistant", content="z"))]
+    endpoint = ChatEndpoint(tools=[add], system=system)
+    replies = [call_of_add(), then_silence(chunk({"content": "thr"})), stream_reply("3")]
+    with ReplayServer(replies) as server, Client(server.url, model="m") as client:
+        kept = leave(endpoint, client, "1 + 2?", b'"thr"', earlier)
+        assert [one.message.role for one in kept] == ["user", "assistant", "tool", "assistant"]
+        assert shown(kept) == [("1 + 2?", [], False), ("", ADDED, False), ("thr", [], True)]
+        talk(endpoint, client, [*earlier, *kept], "And?")
+        sent = json.loads(server.requests[2].body)["messages"]
+    roles = ["user", "assistant", "user", "assistant", "tool", "assistant", "user"]
+    assert [message["role"] for message in sent] == (["system"] if system else []) + roles
 
 
 def test_a_turn_that_is_left_while_its_tool_runs_keeps_no_call_without_its_result() -> None:

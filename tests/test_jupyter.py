@@ -681,7 +681,7 @@ def test_the_stream_does_not_wait_for_a_drawing(shell: Any, monkeypatch: pytest.
 
     with capture_output():
         sink.emit(StreamEvent("text", "one"))
-        monkeypatch.setattr(jupyter, "answer_html", slow)
+        monkeypatch.setattr("openai_compat.integrations.jupyter.sink.answer_html", slow)
         sink.emit(StreamEvent("text", "two"))
         assert drawing.wait(10)
         reader = threading.Thread(target=sink.emit, args=(StreamEvent("text", "three"),))
@@ -695,7 +695,7 @@ def test_the_stream_does_not_wait_for_a_drawing(shell: Any, monkeypatch: pytest.
 
 
 def test_a_long_answer_is_redrawn_every_second(shell: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jupyter, "answer_html", lambda *args, **options: "x" * 80_000)
+    monkeypatch.setattr("openai_compat.integrations.jupyter.sink.answer_html", lambda *args, **options: "x" * 80_000)
     sink = NotebookSink()
     with capture_output():
         sink.emit(StreamEvent("text", "one"))

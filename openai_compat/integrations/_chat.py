@@ -12,6 +12,7 @@ import msgspec
 from ..client import Client
 from ..conversation import Conversation, loaded_message, saved_message
 from ..errors import ConfigurationError
+from ..tools.loop import ToolRound
 from ..tools.tool import tool
 from ..web.public_error import PublicError
 from ..web.stream import Run
@@ -65,18 +66,23 @@ class StoredMessage:
 
 
 def page_history(kept: Iterable[StoredMessage]) -> dict[str, Any]:
-    """What a page shows after a reload: what was said and answered, and not what passed between model and tools."""
+    """What a page shows after a reload: what was said and answered, and which tools were called with what.
+
+    An answer that calls tools goes on in the messages after it. What the tools returned is for the model alone.
+    """
     shown = [
         {
             "role": one.message.role,
             "content": one.message.content or "",
             "reasoning": one.reasoning,
+            "tool_calls": [{"name": call.name, "arguments": call.arguments} for call in one.message.tool_calls],
             "stopped": one.stopped,
         }
         for one in kept
         if one.message.role in ("user", "assistant") and isinstance(one.message.content, (str, type(None)))
     ]
-    return {"messages": [message for message in shown if message["content"] or message["reasoning"]]}
+    said = ("content", "reasoning", "tool_calls")
+    return {"messages": [message for message in shown if any(message[key] for key in said)]}
 
 
 class _Question(msgspec.Struct):
@@ -90,28 +96,34 @@ class Turn:
     conversation: Conversation
     question: str
     _history_length: int
+    _rounds: list[ToolRound] = attrs.field(factory=list, init=False)
 
     @property
     def run(self) -> Run:
         """Asks, and runs the tools that the model calls."""
-        return partial(self.conversation.say, self.question)
+        return partial(self.conversation.say, self.question, on_round=self._rounds.append)
 
     def new_messages(self, answer: ChatResponse) -> list[StoredMessage]:
         """What the turn adds to the history.
 
-        If the visitor stopped it, that is the question and the text so far; nothing if no text had arrived.
+        If the visitor stopped it, that is the question, the calls that were answered, and the text after them; nothing
+        if no such text had arrived.
         """
         added = self.conversation.messages[self._history_length :]
         if added:
             return StoredMessage.of_turn(added, answer)
         if not answer.text:
             return []
-        # Without its tool calls, which have no results, and without what the server wants back with them.
+        # Not the last calls, which have no results, nor what the server wants back with them.
         partial_answer = Message(role="assistant", content=answer.text)
-        return [
-            StoredMessage(Message(role="user", content=self.question)),
-            StoredMessage(partial_answer, answer.reasoning, stopped=True),
-        ]
+        return [*map(StoredMessage, self._complete()), StoredMessage(partial_answer, answer.reasoning, stopped=True)]
+
+    def _complete(self) -> tuple[Message, ...]:
+        """The question, and the rounds that are complete where the model is answering again."""
+        if not self._rounds:
+            return (Message(role="user", content=self.question),)
+        begins = self._history_length + bool(self.conversation.request.system)
+        return self._rounds[-1].messages[begins:]
 
 
 class ChatEndpoint:

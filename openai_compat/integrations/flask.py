@@ -160,7 +160,7 @@ def chat_blueprint(
     ::
 
         POST ask      {"message": "..."}: the answer, as the events of ``EventStream``
-        GET  history  {"messages": [{"role", "content", "reasoning", "stopped"}]}
+        GET  history  {"messages": [{"role", "content", "reasoning", "tool_calls", "stopped"}]}
         POST reset    deletes the conversation
 
     Visitors send only their message. A turn is stored when it is complete, or as far as it had come when the visitor

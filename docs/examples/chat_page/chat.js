@@ -288,7 +288,7 @@ class Chat {
         await new Promise((done) => setTimeout(done, 500));
         messages = await this.history();
       }
-      for (const message of messages) this.show(message);
+      this.show(messages);
       if (unknown(messages) && !this.question.value) this.draft(asked);
       this.asked.text = "";
     } catch (error) {
@@ -346,7 +346,7 @@ class Chat {
     this.refresh();
     await this.loaded;
     this.asked.text = question;
-    const bubble = this.show({ role: "user", content: question });
+    const bubble = this.showQuestion(question);
     const answer = new Answer(this.log);
     answer.streaming();
     this.log.setAttribute("aria-busy", "true");
@@ -443,19 +443,33 @@ class Chat {
 
   // --- what the reader sees
 
-  show({ role, content = "", reasoning = "", stopped = false }) {
-    if (role === "user") {
-      const bubble = message("user", "You");
-      bubble.append(element("p", { dir: "auto" }, content));
-      this.log.append(bubble);
-      return bubble;
+  /** Shows what was said before; an answer that calls tools goes on in the messages after it. */
+  show(messages) {
+    let answer = null;
+    for (const { role, content = "", reasoning = "", tool_calls: calls = [], stopped = false } of messages) {
+      if (role === "user") {
+        answer?.finish();
+        answer = null;
+        this.showQuestion(content);
+        continue;
+      }
+      answer ??= new Answer(this.log);
+      if (reasoning) answer.think(reasoning);
+      if (content) answer.write(content);
+      for (const call of calls) answer.call(call);
+      if (stopped) answer.note("Stopped.");
+      if (calls.length) continue;
+      answer.finish();
+      answer = null;
     }
-    const answer = new Answer(this.log);
-    if (reasoning) answer.think(reasoning);
-    if (content) answer.write(content);
-    if (stopped) answer.note("Stopped.");
-    answer.finish();
-    return answer.article;
+    answer?.finish();
+  }
+
+  showQuestion(content) {
+    const bubble = message("user", "You");
+    bubble.append(element("p", { dir: "auto" }, content));
+    this.log.append(bubble);
+    return bubble;
   }
 
   /** Shows the buttons that can be used now. */

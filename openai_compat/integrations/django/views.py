@@ -42,7 +42,7 @@ def chat_urls(
     ::
 
         POST ask      {"message": "..."}: the answer, as the events of ``EventStream``
-        GET  history  {"messages": [{"role", "content", "reasoning", "stopped"}]}
+        GET  history  {"messages": [{"role", "content", "reasoning", "tool_calls", "stopped"}]}
         POST reset    deletes the conversation
 
     Visitors send only their message, with Django's CSRF token as usual. A turn is stored when it is complete, or as far
