@@ -15,11 +15,11 @@ from typing import Any
 import requests
 from requests.adapters import HTTPAdapter
 
-from ..errors import APIConnectionError, ResponseParseError
+from ..errors import APIConnectionError
 from . import failures
 from .clock import Clock
 from .endpoint import Endpoint
-from .exchange import INFLATION_FROM, MAX_INFLATION, READ_SIZE
+from .exchange import INFLATION_FROM, MAX_INFLATION, READ_SIZE, inflated_too_far, of_the_parent, read_end
 from .lease import BorrowedLease, Opening, close_sockets
 from .patching import original, unpatched
 from .route import SYSTEM, Route
@@ -239,13 +239,11 @@ class RequestsBody:
         total = 0
         for piece in self._read() if self._lease.sock is not None else self._response.iter_content(READ_SIZE):
             if self._process != os.getpid():
-                raise APIConnectionError("this reply belongs to the parent process; a forked child has to ask anew")
+                raise of_the_parent()
             total += len(piece)
             received = self._response.raw.tell() if total > INFLATION_FROM else 0
             if received and total > received * MAX_INFLATION:
-                raise ResponseParseError(
-                    f"the reply grew to {total:,} bytes from {received:,}: a decompression bomb, or a broken server"
-                )
+                raise inflated_too_far(total, received)
             yield piece
 
     def _read(self) -> Iterator[bytes]:
@@ -267,11 +265,8 @@ class RequestsBody:
         """
         intact = True
         # Whatever follows the answer must not cost the answer.
-        self.clock.enter("idle", 0.05)
         try:
-            for _ in range(4):
-                if next(self.pieces, None) is None:
-                    break
+            read_end(self.pieces, self.clock)
         except Exception as error:
             names = {type(item).__name__ for item in failures.chain_of(error)}
             intact = bool(names & {"APITimeoutError", "ReadTimeoutError", "TimeoutError"})

@@ -26,6 +26,26 @@ _READ = {400, 422}
 """Statuses of refusals that say that the request was read."""
 
 
+def read_end(pieces: Iterator[bytes], clock: Clock) -> None:
+    """Read the end of a body whose answer is complete; what else may follow is not waited for."""
+    clock.enter("idle", 0.05)
+    for _ in range(4):
+        if next(pieces, None) is None:
+            return
+
+
+def of_the_parent() -> APIConnectionError:
+    """The error of a forked child that reads on."""
+    return APIConnectionError("this reply belongs to the parent process; a forked child has to ask anew")
+
+
+def inflated_too_far(total: int, received: int) -> ResponseParseError:
+    """The error of a body that grows beyond reason."""
+    return ResponseParseError(
+        f"the reply grew to {total:,} bytes from {received:,}: a decompression bomb, or a broken server"
+    )
+
+
 class NoReplyError(ConnectionError):
     """The server closed the connection instead of answering."""
 
@@ -144,10 +164,7 @@ class Exchange:
             for piece in inflater.feed(data):
                 total += len(piece)
                 if total > INFLATION_FROM and total > self.received * MAX_INFLATION:
-                    raise ResponseParseError(
-                        f"the reply grew to {total:,} bytes from {self.received:,}: a decompression bomb, or a broken "
-                        "server"
-                    )
+                    raise inflated_too_far(total, self.received)
                 yield piece
 
     def _read(self) -> bytes | None:
@@ -168,7 +185,7 @@ class Exchange:
 
     def _set_timeout(self) -> None:
         if self._process != os.getpid():
-            raise APIConnectionError("this reply belongs to the parent process; a forked child has to ask anew")
+            raise of_the_parent()
         limit, armed = self.clock.wait(), self._socket_timeout
         # A system call for each read only where the limit has moved by more than a fiftieth.
         if limit != armed and not (limit and armed and limit <= armed <= limit * 1.02):
@@ -188,10 +205,7 @@ class Exchange:
         intact = True
         try:
             if not self._ended:
-                self.clock.enter("idle", 0.05)
-                for _ in range(4):
-                    if next(self.pieces, None) is None:
-                        break
+                read_end(self.pieces, self.clock)
         except (OSError, BadReplyError, OpenAICompatError) as error:
             # Whatever follows the answer must not cost the answer.
             intact = isinstance(error, APITimeoutError)

@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._imports import importing
 from ..errors import APIConnectionError, APIError, APIStatusError, NotFoundError
@@ -29,6 +29,16 @@ if TYPE_CHECKING:
 
 MAX_RESPONSE_BYTES = 256 * 1024 * 1024
 """Default for the largest body that is read as a whole: 2,048 long vectors as decimal numbers pass."""
+
+
+class _Request(NamedTuple):
+    """What is sent; ``path`` is below the endpoint's base."""
+
+    method: str
+    path: str
+    body: bytes | None
+    headers: Mapping[str, str]
+    query: Mapping[str, str] | None
 
 
 class Transport:
@@ -99,24 +109,25 @@ class Transport:
             all_headers = merged_headers(all_headers, headers)
         if call.idempotency_key and method == "POST" and not _among(all_headers, "idempotency-key"):
             all_headers["Idempotency-Key"] = call.idempotency_key
+        request = _Request(method, path, body, all_headers, query)
         endpoint = self.endpoint
         try:
-            reply = self._send(endpoint, method, path, body, call, all_headers, query)
+            reply = self._send(endpoint, request, call)
         except NotFoundError as error:
             if not endpoint.guessed:
                 raise
-            reply = self._at_the_root(error, endpoint, method, path, body, call, all_headers, query)
+            reply = self._at_the_root(error, endpoint, request, call)
         else:
             if endpoint.guessed:
                 self.endpoint = endpoint._replace(guessed=False)
         return reply
 
-    def _at_the_root(self, error: NotFoundError, endpoint: Endpoint, *args: Any) -> Reply:
+    def _at_the_root(self, error: NotFoundError, endpoint: Endpoint, request: _Request, call: Call) -> Reply:
         """Where the guessed ``/v1`` is not found, the root is tried, once for a client; what works is remembered."""
         self.endpoint = endpoint._replace(guessed=False)
         root = endpoint.at_root()
         try:
-            reply = self._send(root, *args)
+            reply = self._send(root, request, call)
         except APIStatusError as other:
             if other.status_code not in (404, 405):
                 self.endpoint = root
@@ -129,46 +140,28 @@ class Transport:
         self.endpoint = root
         return reply
 
-    def _send(
-        self,
-        endpoint: Endpoint,
-        method: str,
-        path: str,
-        body: bytes | None,
-        call: Call,
-        headers: Mapping[str, str],
-        query: Mapping[str, str] | None,
-    ) -> Reply:
+    def _send(self, endpoint: Endpoint, request: _Request, call: Call) -> Reply:
         own_way = self._given is None and self._requests_auth is None and unpatched()
-        ask = self._ask if own_way else self._send_by_requests
-        reply = ask(endpoint, method, path, body, call, headers, query)
+        send = self._send_over_lease if own_way else self._send_by_requests
+        reply = send(endpoint, request, call)
         if reply.status >= 300:
             raise self._status_error(reply)
         return reply
 
-    def _ask(
-        self,
-        endpoint: Endpoint,
-        method: str,
-        path: str,
-        body: bytes | None,
-        call: Call,
-        headers: Mapping[str, str],
-        query: Mapping[str, str] | None,
-    ) -> Reply:
+    def _send_over_lease(self, endpoint: Endpoint, request: _Request, call: Call) -> Reply:
         """Over a lease of our own."""
         pool = self._pool_of(endpoint)
         route = pool.route
-        url = endpoint.url(path, query)
+        url = endpoint.url(request.path, request.query)
         target = url if route.absolute else type(url)(url[url.index("/", 8) :])
-        head = dict(headers)
+        headers = dict(request.headers)
         if route.absolute:
-            head.update(route.proxy_headers)
-        if (login := endpoint.userinfo or route.login) and not _authorized(head):
-            head.update(basic(*login))
-        if body is not None:
-            head["Content-Length"] = str(len(body))
-        opening = request_head(method, target, head)
+            headers.update(route.proxy_headers)
+        if (login := endpoint.userinfo or route.login) and not _authorized(headers):
+            headers.update(basic(*login))
+        if request.body is not None:
+            headers["Content-Length"] = str(len(request.body))
+        head = request_head(request.method, target, headers)
         fresh = False
         while True:
             clock = Clock(call.deadline, where=endpoint.base, provider=self.provider)
@@ -176,7 +169,7 @@ class Transport:
             try:
                 lease = pool.lease(call.deadline, fresh=fresh)
                 exchange = Exchange(lease, clock)
-                answer = exchange.ask(opening, body or b"")
+                answer = exchange.ask(head, request.body or b"")
                 call.sent = True
                 break
             except BaseException as error:
@@ -191,18 +184,9 @@ class Transport:
                 if explained is error:
                     raise
                 raise explained from failures.root_cause(error)
-        return self._reply(answer.status, answer.headers, exchange, endpoint, path, route.proxied)
+        return self._reply(answer.status, answer.headers, exchange, endpoint, request.path, route.proxied)
 
-    def _send_by_requests(
-        self,
-        endpoint: Endpoint,
-        method: str,
-        path: str,
-        body: bytes | None,
-        call: Call,
-        headers: Mapping[str, str],
-        query: Mapping[str, str] | None,
-    ) -> Reply:
+    def _send_by_requests(self, endpoint: Endpoint, request: _Request, call: Call) -> Reply:
         """Through ``requests.Session.send``, where others look on."""
         with importing:
             from . import by_requests
@@ -225,6 +209,7 @@ class Transport:
                 "verify": route.verify if isinstance(route.verify, (bool, str)) and route.verify != "system" else True,
                 "cert": self._settings.cert,
             }
+        headers = request.headers
         if login and not _authorized(headers):
             headers = {**headers, **basic(*login)}
         auth = self._requests_auth
@@ -234,7 +219,14 @@ class Transport:
         call.sent = not call.deadline.cancelled  # as far as can be seen from here
         try:
             response, content = by_requests.send(
-                session, method, endpoint.url(path, query), body, headers, clock, auth=auth, settings=settings
+                session,
+                request.method,
+                endpoint.url(request.path, request.query),
+                request.body,
+                headers,
+                clock,
+                auth=auth,
+                settings=settings,
             )
         except BaseException as error:
             explained = failures.translated(error, clock, endpoint, self.provider, proxied)
@@ -242,7 +234,7 @@ class Transport:
                 raise
             raise explained from failures.root_cause(error)
         lower = {name.lower(): value for name, value in response.headers.items()}
-        return self._reply(response.status_code, lower, content, endpoint, path, proxied)
+        return self._reply(response.status_code, lower, content, endpoint, request.path, proxied)
 
     def _own_settings(self) -> dict[str, Any]:
         """What the caller said beside a session of their own."""
