@@ -22,12 +22,13 @@ import psutil
 import pytest
 from replay import EVENT_STREAM, JSON, ReplayServer, Reply, Request
 
-from openai_compat import __version__
-from openai_compat.cli import commands, connect
+from openai_compat import __version__, server_options
+from openai_compat.cli import commands
 from openai_compat.cli.commands import program as command_line
 from openai_compat.cli.main import main
 from openai_compat.local import server as local
 from openai_compat.providers import Provider
+from openai_compat.server_options import listens
 
 PROGRAM = [sys.executable, "-m", "openai_compat"]
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(8)
@@ -49,7 +50,7 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in set(os.environ) - set(clean_environment()):
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setattr(connect, "_local_providers", list)
+    monkeypatch.setattr(server_options, "local_providers", list)
 
 
 # What servers say.
@@ -715,12 +716,6 @@ def test_a_provider_at_another_address_gets_its_own_key(run: Run, monkeypatch: p
     assert server.requests[0].headers["Authorization"] == "Bearer the-key-of-groq"
 
 
-def test_a_known_address_gets_its_own_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OPENAI_API_KEY", "the-key-of-openai")
-    assert connect._key_for_url("https://api.groq.com/openai/v1") is None
-    assert connect._key_for_url("http://127.0.0.1:11434/v1") == "the-key-of-openai"
-
-
 def test_a_server_on_a_well_known_port_is_found_and_its_fit_model_taken(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -739,7 +734,7 @@ def test_a_server_on_a_well_known_port_is_found_and_its_fit_model_taken(
         gone.close()
         all_ = {"gone": gone, "website": website, "empty": empty, "locked": locked, "ours": server}
         rows = [Provider(name, f"{there.url}/v1") for name, there in all_.items()]
-        monkeypatch.setattr(connect, "_local_providers", lambda: rows)
+        monkeypatch.setattr(server_options, "local_providers", lambda: rows)
         status, out, err = run("chat", "Hi")
         assert (status, out) == (0, "Hello\n")
         asks, using, _ = err.splitlines()
@@ -755,13 +750,6 @@ def test_a_server_on_this_machine_without_a_model(run: Run) -> None:
         status, _, err = run("chat", "Hi", "--base-url", server.url)
     assert status == 2
     assert "has no model yet" in one_error(err)
-
-
-def test_the_well_known_ports(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.undo()
-    names = [known.name for known in connect._local_providers()]
-    assert names[:4] == ["ollama", "lmstudio", "llamacpp", "vllm"]
-    assert names[4:] == ["sglang", "jan", "koboldcpp", "litellm", "tgi", "localai"]
 
 
 @pytest.fixture(name="no_model")
@@ -880,11 +868,11 @@ def test_ctrl_c_ends_serve_and_its_server() -> None:
     with running("serve", "--port", "0") as process:
         assert process.stdout is not None
         base_url = process.stdout.readline().decode().strip()
-        assert connect._listens(base_url)
+        assert listens(base_url)
         wait_until_it_waits(process.pid)
         os.killpg(process.pid, signal.SIGINT)
         assert process.wait(10) == 130
-    assert not connect._listens(base_url)
+    assert not listens(base_url)
 
 
 def test_serve_warns_when_all_may_come(run: Run, no_model: list[str]) -> None:

@@ -25,7 +25,7 @@ from IPython.utils.capture import CapturedIO, capture_output
 from jupyter_client.manager import KernelManager
 from jupyter_core.utils import ensure_event_loop
 from nbclient import NotebookClient
-from replay import EVENT_STREAM, ReplayServer, Reply, Request
+from replay import EVENT_STREAM, JSON, ReplayServer, Reply, Request
 from traitlets.config import Config
 from wire_bodies import chat_reply, chunk, error_reply, stream_pieces, stream_reply, tool_call
 
@@ -36,10 +36,12 @@ from openai_compat import (
     Conversation,
     EmbeddingResponse,
     StreamEvent,
+    server_options,
 )
 from openai_compat.display.sanitize import markdown_parser
 from openai_compat.integrations.jupyter import NotebookSink
 from openai_compat.integrations.jupyter.sink import REDRAW_BYTES_PER_SECOND, REDRAW_SECONDS
+from openai_compat.providers import Provider
 from openai_compat.wire.response import CallInfo, Choice, ParsedResponse
 
 ROOT = Path(__file__).parent.parent
@@ -497,6 +499,22 @@ def test_chat_finds_its_server(shell: Any, options: str, monkeypatch: pytest.Mon
         key = server.requests[0].headers.get("Authorization")
     assert "found" in last_page(captured)
     assert key == (None if "ollama" in options else "Bearer sk-env")
+
+
+def test_chat_finds_a_server_on_this_machine_if_asked(shell: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    listing = Reply(headers=JSON, body=b'{"data": [{"id": "llama"}]}')
+    with ReplayServer([listing, stream_reply("found")]) as server:
+        monkeypatch.setattr(server_options, "local_providers", lambda: [Provider("ours", f"{server.url}/v1")])
+        assert "--local looks for one on this machine" in run(shell, "%%chat\nhi").stdout
+        captured = run(shell, "%%chat --local\nhi")
+    assert "found" in last_page(captured)
+    assert [request.path for request in server.requests] == ["/v1/models", "/v1/chat/completions"]
+    assert server.requests[1].json()["model"] == "llama"
+
+
+def test_chat_says_how_a_key_is_given_to_it(shell: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GROQ_API_KEY", raising=False)
+    assert run(shell, "%%chat --provider groq\nhi").stdout.strip().endswith("groq needs a key: set GROQ_API_KEY")
 
 
 @pytest.mark.parametrize(

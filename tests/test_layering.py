@@ -18,6 +18,7 @@ PACKAGE = Path(openai_compat.__file__).parent
 ORDER = (
     {"cli", "integrations"},
     {"web"},
+    {"server_options"},
     {"client"},
     {"_base_client"},
     {"conversation", "stream"},
@@ -54,6 +55,7 @@ ALSO = {
     "sinks": {"_threads"},
     "transport": {"cancel", "timeouts", "_imports"},
     "web": {"_threads", "_json", "cancel"},
+    "server_options": {"providers"},
     "cli": {"", "providers", "local"},
     "conversation": {"_json", "_misuse", "_rich_display"},
     "wire": {"_json", "_rich_display"},

@@ -386,7 +386,7 @@ def embed(texts: tuple[str, ...], **given: Any) -> None:
 def models(**given: Any) -> None:
     """List a server's models, one name a line."""
     screen = Screen(quiet=given["quiet"])
-    with connected(given, screen, purpose="models") as client:
+    with connected(given, screen, purpose=None) as client:
         listed = client.models()
         if given["as_json"]:
             fields = [{"id": model.id, "created": model.created, "owned_by": model.owned_by} for model in listed]

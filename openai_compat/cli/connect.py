@@ -9,12 +9,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import APIError, AuthenticationError, ConfigurationError, LocalServerError
+from ..errors import ConfigurationError, LocalServerError
 from .screen import Screen, warnings_shown
 
 if TYPE_CHECKING:
     from ..client import Client
-    from ..providers import Provider
+    from ..server_options import Purpose
 
 EMBEDDED = "embedded"
 """The ``--provider`` that is the server inside this package."""
@@ -22,32 +22,34 @@ EMBEDDED = "embedded"
 Given = Mapping[str, Any]
 """A command's options, by name."""
 
-
-# How a server is found.
+OPTIONS = {"base_url": "--base-url"}
+"""How errors spell what would help. A key is better in the environment, and is not mentioned."""
 
 
 @contextlib.contextmanager
-def connected(given: Given, screen: Screen, *, purpose: str) -> Iterator[Client]:
+def connected(given: Given, screen: Screen, *, purpose: Purpose | None) -> Iterator[Client]:
     """The client for the server that the options name, or else the environment, or else this machine.
 
     Args:
-        purpose: ``chat`` and ``embed`` need a model, which the client has then; ``models`` does not.
+        purpose: what a model is needed for, which the client has then; None needs none.
     """
-    client = None
-    if not _means_embedded(given):
-        client = _named_client(given) or _environment_client(given) or _client_on_a_local_port(given, screen)
-    if client is None:
-        with _embedded_client(given, screen) as client, warnings_shown(screen):
+    with warnings_shown(screen):
+        options = None if _means_embedded(given) else _server(given, purpose)
+        if options is None:
+            with _embedded_client(given, screen) as client:
+                yield client
+            return
+        from ..client import Client
+
+        with Client(**options) as client:
+            told = given["base_url"] or given["provider"]
+            if purpose and not client.model:
+                client.model = _first_model(client, purpose)
+                told = None
+            if not told:
+                model = f", model {client.model}" if client.model else ""
+                screen.note(f"using {client.provider} at {client.base_url}{model}")
             yield client
-        return
-    with client, warnings_shown(screen):
-        picked = purpose != "models" and not client.model
-        if picked:
-            client.model = _picked_model(client, purpose)
-        if picked or not (given["base_url"] or given["provider"]):
-            model = f", model {client.model}" if client.model else ""
-            screen.note(f"using {client.provider} at {client.base_url}{model}")
-        yield client
 
 
 def _means_embedded(given: Given) -> bool:
@@ -60,99 +62,32 @@ def _means_embedded(given: Given) -> bool:
     return bool(not named and model and model.endswith(".gguf") and os.path.isfile(model))
 
 
-def _settings(given: Given) -> dict[str, Any]:
-    """What every client is made with."""
-    settings: dict[str, Any] = {"model": given["model"], "max_retries": given["max_retries"]}
-    if given["timeout"] is not None:
-        settings["timeout"] = given["timeout"]
-    return settings
+def _client_options(given: Given) -> dict[str, Any]:
+    """The options that are a client's."""
+    names = ("base_url", "provider", "api_key", "model", "timeout", "max_retries")
+    # An empty one is as good as none, as in a script whose variable is not set.
+    return {name: given[name] for name in names if given[name] not in (None, "")}
 
 
-def _named_client(given: Given) -> Client | None:
-    """For ``--base-url`` and ``--provider``."""
+def _server(given: Given, purpose: Purpose | None) -> dict[str, Any] | None:
+    """The options of the client for it; None where only the embedded server is left."""
     from ..client import Client
-    from ..providers import PROVIDERS, provider_named
+    from ..server_options import environment_server, local_server, named_server
 
-    base_url, name = given["base_url"], given["provider"]
-    if given["api_key"] and not (base_url or name):
-        base_url = os.environ.get("OPENAI_BASE_URL")
-        if not base_url:
-            raise ConfigurationError("--api-key needs to know for whom: give --base-url or --provider")
-    if name and (not base_url or name.lower() in PROVIDERS):
-        known = provider_named(name)
-        key = given["api_key"] or os.environ.get(known.key_variable)
-        if known.key_variable and not key:
-            raise ConfigurationError(f"{known.name} needs a key: set {known.key_variable}")
-        if not (base_url or known.base_url or os.environ.get("AZURE_OPENAI_ENDPOINT")):
-            raise ConfigurationError(f"{known.name} has no common address: give --base-url")
-        return Client.for_provider(name, key, base_url=base_url, **_settings(given))
-    if base_url:
-        key = given["api_key"] or _key_for_url(base_url)
-        return Client(base_url, key, provider=name, **_settings(given))
-    return None
+    options = _client_options(given)
+    if given["api_key"] and not (given["base_url"] or given["provider"] or os.environ.get("OPENAI_BASE_URL")):
+        raise ConfigurationError("--api-key needs to know for whom: give --base-url or --provider")
+    return (
+        named_server(options, spelling=OPTIONS)
+        or environment_server(options, spelling=OPTIONS)
+        or local_server(options, Client, purpose=purpose, spelling=OPTIONS)
+    )
 
 
-def _key_for_url(base_url: str) -> str | None:
-    """The key of the provider who is known to be there; for all others OPENAI_API_KEY, as is the custom."""
-    from ..providers import provider_for_url
-    from ..transport import Endpoint
-
-    endpoint = Endpoint.parse(base_url)
-    known = provider_for_url(endpoint.host, endpoint.port)
-    return os.environ.get((known and known.key_variable) or "OPENAI_API_KEY")
-
-
-def _environment_client(given: Given) -> Client | None:
-    from ..client import Client
+def _first_model(client: Client, purpose: Purpose) -> str:
+    """The model of a server on this machine that fits the purpose, or else its first."""
     from ..providers import PROVIDERS
-
-    keys = [known.key_variable for known in PROVIDERS.values() if known.key_variable]
-    if not any(os.environ.get(name) for name in ("OPENAI_BASE_URL", "OLLAMA_HOST", *keys)):
-        return None
-    return Client.from_env(**_settings(given))
-
-
-def _local_providers() -> list[Provider]:
-    """Who may listen on a well-known port of this machine."""
-    from ..providers import PROVIDERS
-
-    return [known for known in PROVIDERS.values() if known.local]
-
-
-def _client_on_a_local_port(given: Given, screen: Screen) -> Client | None:
-    """For the first server on a well-known port that lists a model: other programs listen on these ports too."""
-    from ..client import Client
-
-    for known in _local_providers():
-        if not _listens(known.base_url):
-            continue
-        client = Client(known.base_url, provider=known.name, **_settings(given))
-        try:
-            with Client(known.base_url, provider=known.name, max_retries=0) as probe:
-                if probe.models(timeout=1.0):
-                    return client
-        except AuthenticationError:
-            screen.note(f"{known.name} at {known.base_url} asks for a key; to use it, name it with --base-url")
-        except APIError:
-            pass
-    return None
-
-
-def _listens(base_url: str) -> bool:
-    import socket
-    from urllib.parse import urlsplit
-
-    parts = urlsplit(base_url)
-    try:
-        socket.create_connection((parts.hostname or "", parts.port or 80), timeout=0.2).close()
-    except OSError:
-        return False
-    return True
-
-
-def _picked_model(client: Client, purpose: str) -> str:
-    """The first model that a server on this machine lists and whose name fits the purpose; else the first."""
-    from ..providers import PROVIDERS
+    from ..server_options import suitable_model
     from ..transport import Endpoint
 
     known = PROVIDERS.get(client.provider)
@@ -161,8 +96,7 @@ def _picked_model(client: Client, purpose: str) -> str:
     names = [model.id for model in client.models()]
     if not names:
         raise ConfigurationError(f"{client.provider} at {client.base_url} has no model yet: load one there")
-    embeds = purpose == "embed"
-    return next((name for name in names if ("embed" in name.lower()) == embeds), names[0])
+    return suitable_model(names, purpose)
 
 
 @contextlib.contextmanager
@@ -177,8 +111,8 @@ def _embedded_client(given: Given, screen: Screen) -> Iterator[Client]:
     with screen.waiting("starting it"):
         server.start()
     with server:
-        settings = {**_settings(given), "model": server.model}
-        with Client(server.base_url, provider=EMBEDDED, **settings) as client:
+        here = {"base_url": server.base_url, "provider": EMBEDDED, "model": server.model, "api_key": None}
+        with Client(**{**_client_options(given), **here}) as client:
             yield client
 
 

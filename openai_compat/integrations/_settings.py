@@ -1,4 +1,4 @@
-"""Clients from the settings of a web framework: the arguments of ``Client``, named in capitals."""
+"""Clients from the settings of a web framework: the arguments of ``Client``, named in capitals, and ``LOCAL``."""
 
 from __future__ import annotations
 
@@ -10,52 +10,55 @@ from typing import Any
 
 from ..client import Client
 from ..errors import ConfigurationError
+from ..server_options import server_options
 from ..timeouts import Timeout
 
-NAMES = {name.upper(): name for name in inspect.signature(Client).parameters}
+NAMES = {name.upper(): name for name in (*inspect.signature(Client).parameters, "local")}
 
 
 def client_options(settings: Mapping[str, Any], *, prefix: str = "") -> dict[str, Any]:
-    """The arguments of ``Client`` that settings stand for.
+    """The arguments of ``Client`` that settings stand for, and ``local``.
 
     Args:
         settings: such as ``{"BASE_URL": "http://localhost:8080/v1", "TIMEOUT": {"first_token": 60}}``.
         prefix: what the framework has in front of each name, for the errors.
 
     Raises:
-        ConfigurationError: an unknown name, a name that is no string, or a time limit that makes no sense.
+        ConfigurationError: an unknown name, a value of the wrong type, or an impossible time limit.
     """
     options = {}
     for name, value in settings.items():
         if name not in NAMES:
             alike = difflib.get_close_matches(str(name).upper(), NAMES, 1)
-            known = f"did you mean {prefix}{alike[0]}?" if alike else f"there are {', '.join(NAMES)}"
-            raise ConfigurationError(f"there is no setting {prefix}{name}; {known}")
+            known = f"did you mean {prefix}{alike[0]}?" if alike else f"known are {', '.join(NAMES)}"
+            raise ConfigurationError(f"unknown setting {prefix}{name}; {known}")
         if name in ("BASE_URL", "MODEL", "PROVIDER") and not isinstance(value, (str, type(None))):
-            raise ConfigurationError(f"{prefix}{name} is a string, not {value!r}")
+            raise ConfigurationError(f"{prefix}{name} must be a string, not {value!r}")
+        if name == "LOCAL" and not isinstance(value, bool):
+            raise ConfigurationError(f"{prefix}{name} must be True or False, not {value!r}")
         options[NAMES[name]] = value
     if isinstance(limits := options.get("timeout"), Mapping):
         try:
             options["timeout"] = Timeout(**limits)
         except TypeError:
             raise ConfigurationError(
-                f"{prefix}TIMEOUT is a number of seconds, or has connect, first_token, idle and total, not {limits!r}"
+                f"{prefix}TIMEOUT must be a number of seconds, or have connect, first_token, idle or total: {limits!r}"
             ) from None
     return options
 
 
 def make_client(settings: Mapping[str, Any], *, prefix: str = "") -> Client:
-    """The client for some settings: ``BASE_URL``'s, else ``PROVIDER``'s, else the one that the environment names.
+    """The client for ``BASE_URL``, else ``PROVIDER``, else the environment, else with ``LOCAL`` this machine.
+
+    A base URL gets the key in ``API_KEY``, and none from the environment.
 
     Raises:
         ConfigurationError: a setting is wrong, or nothing names a server.
     """
     options = client_options(settings, prefix=prefix)
-    if base_url := options.pop("base_url", None):
-        return Client(base_url, **options)
-    if provider := options.pop("provider", None):
-        return Client.for_provider(provider, **options)
-    return Client.from_env(**options)
+    local = Client if options.pop("local", False) else None
+    spelling = {"base_url": f"{prefix}BASE_URL", "api_key": f"{prefix}API_KEY", "local": f"{prefix}LOCAL = True"}
+    return Client(**server_options(options, keys_for_urls=False, local=local, spelling=spelling))
 
 
 class LazyClient:

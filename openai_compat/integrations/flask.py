@@ -48,13 +48,14 @@ class OpenAICompat:
 
     ``app.config`` has the arguments of ``Client`` in capitals after ``OPENAI_COMPAT_``: ``BASE_URL``, ``API_KEY``,
     ``PROVIDER``, ``MODEL``, ``MAX_RETRIES``, ``TIMEOUT`` (seconds, or a dict like ``{"first_token": 60}``), and so on.
-    Without ``BASE_URL`` and ``PROVIDER`` the environment names the server, as for ``Client.from_env``.
+    Without ``BASE_URL`` and ``PROVIDER`` the environment names the server, as for ``Client.from_env``, and with
+    ``LOCAL = True`` one on a well-known port of this machine will do.
 
     Args:
         app: the application; None where ``init_app`` gets it later.
 
     Raises:
-        ConfigurationError: unknown setting.
+        ConfigurationError: an unknown setting, or one of the wrong type.
     """
 
     def __init__(self, app: flask.Flask | None = None) -> None:
@@ -65,7 +66,7 @@ class OpenAICompat:
         """Read an application's configuration; its client is made on first use.
 
         Raises:
-            ConfigurationError: unknown setting.
+            ConfigurationError: an unknown setting, or one of the wrong type.
         """
         settings = app.config.get_namespace(PREFIX, lowercase=False)
         client_options(settings, prefix=PREFIX)

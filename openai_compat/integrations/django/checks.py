@@ -29,6 +29,9 @@ def _check_client(alias: str, one: Mapping[str, Any]) -> list[checks.CheckMessag
         client_options(one, prefix=prefix(alias))
     except ConfigurationError as error:
         return [checks.Error(str(error), id="openai_compat.E002")]
+    if one.get("LOCAL") and not (one.get("BASE_URL") or one.get("PROVIDER")):
+        # No port is looked at here: the other settings are checked with an address that nobody asks.
+        one = {**one, "BASE_URL": "http://localhost"}
     try:
         make_client(one, prefix=prefix(alias)).close()
     except ConfigurationError as error:

@@ -24,8 +24,9 @@ def get_client(alias: str = DEFAULT) -> Client:
 
     ``OPENAI_COMPAT`` has the arguments of ``Client`` in capitals: ``BASE_URL``, ``API_KEY``, ``PROVIDER``, ``MODEL``,
     ``MAX_RETRIES``, ``TIMEOUT`` (seconds, or a dict like ``{"first_token": 60}``), and so on. Without ``BASE_URL`` and
-    ``PROVIDER``, and without the setting, the environment names the server, as for ``Client.from_env``. Several clients
-    have a dict each: ``{"default": {...}, "local": {...}}``.
+    ``PROVIDER``, and without the setting, the environment names the server, as for ``Client.from_env``, and with
+    ``LOCAL: True`` one on a well-known port of this machine will do. For several clients there is such a dict for each:
+    ``{"default": {...}, "local": {...}}``.
 
     Raises:
         ConfigurationError: no such client, a setting is wrong, or nothing names a server.
@@ -47,14 +48,14 @@ def configured() -> dict[str, Mapping[str, Any]]:
     """
     value = getattr(settings, SETTING, {})
     if not isinstance(value, Mapping):
-        raise ConfigurationError(f"settings.{SETTING} is a dict, not {type(value).__name__}")
+        raise ConfigurationError(f"settings.{SETTING} must be a dict, not {type(value).__name__}")
     if DEFAULT not in value:
         if value and not NAMES.keys() & value.keys() and all(isinstance(one, Mapping) for one in value.values()):
             raise ConfigurationError(f"settings.{SETTING} has several clients, and none of them is {DEFAULT!r}")
         return {DEFAULT: value}
     for name, one in value.items():
         if not isinstance(one, Mapping):
-            raise ConfigurationError(f"settings.{SETTING}[{name!r}] is a dict, not {type(one).__name__}")
+            raise ConfigurationError(f"settings.{SETTING}[{name!r}] must be a dict, not {type(one).__name__}")
     return dict(value)
 
 

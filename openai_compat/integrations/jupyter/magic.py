@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import sys
@@ -54,6 +53,7 @@ def _options() -> Any:
     parser.add_argument("-t", "--temperature", type=float, metavar="NUMBER", help="0 is nearly always the same")
     parser.add_argument("--base-url", metavar="URL", help="where the server is")
     parser.add_argument("--provider", metavar="NAME", help="a known provider: openai, ollama, groq, ...")
+    parser.add_argument("--local", action="store_true", help="without a server, look for one on this machine's ports")
     parser.add_argument("--to", metavar="NAME", help="the variable that gets the answer, a ChatResponse")
     parser.add_argument("-c", "--conversation", metavar="NAME", help="the Conversation to go on with, or to begin")
     parser.add_argument("--plain", action="store_true", help="print the text as it comes, where nothing can be redrawn")
@@ -133,21 +133,24 @@ class _Chat:
         return found
 
     def _client(self, options: Any) -> Client:
-        """For what the options name, else the notebook's own ``client``, else the one of the environment."""
+        """For what the options name, else the notebook's own ``client``, else the environment, else this machine."""
         from ...client import Client
+        from ...server_options import server_options
 
-        if options.provider:
-            return Client.for_provider(options.provider, base_url=options.base_url)
-        if options.base_url:
-            return Client(options.base_url, _key_for(options.base_url))
+        named = {name: value for name in ("base_url", "provider") if (value := getattr(options, name))}
         own = self._shell.user_ns.get("client")
-        return own if isinstance(own, Client) else Client.from_env()
+        if not named and isinstance(own, Client):
+            return own
+        return Client(**server_options(named, local=Client if options.local else None, spelling=_SPELLING))
 
 
+_SPELLING = {"base_url": "--base-url", "local": "--local"}
+"""How errors spell what would help. A key does not belong in a notebook."""
 _MAGIC_HELP = """
 $name and $name.attribute, in the text and in options, are values of the notebook, ${expression} that of an expression,
 $$ a dollar sign.
-The client is the notebook's own `client`, if there is one, else what the environment names (Client.from_env).
+The server is the one that --base-url or --provider names, else that of the notebook's own `client`, else the one that
+the environment names (Client.from_env), else with --local the first on a well-known port of this machine.
 """
 _VARIABLE = re.compile(r"\$(?:(\$)|([^\W\d]\w*(?:\.[^\W\d]\w*)*)|\{([^{}]+)\})")
 
@@ -167,16 +170,6 @@ def _expanded(text: str, shell: Any) -> str:
         return value.text if isinstance(value, ChatResponse) else str(value)
 
     return _VARIABLE.sub(value, text)
-
-
-def _key_for(base_url: str) -> str | None:
-    """The key of the provider who is known to be there; for all others OPENAI_API_KEY, as is the custom."""
-    from ...providers import provider_for_url
-    from ...transport import Endpoint
-
-    endpoint = Endpoint.parse(base_url)
-    known = provider_for_url(endpoint.host, endpoint.port)
-    return os.environ.get((known and known.key_variable) or "OPENAI_API_KEY")
 
 
 def _show(answer: ChatResponse, shell: Any) -> None:
