@@ -570,10 +570,24 @@ def test_chat_has_help(shell: Any) -> None:
     assert run(shell, "%%chat --help\nhi").stdout == text
 
 
+@pytest.mark.parametrize("cell", ["%%chat --help", "%%chat -h\n", "%%chat -m x --help", "%%chat --help\n\n"])
+def test_the_help_needs_no_text_below(shell: Any, cell: str) -> None:
+    assert run(shell, cell).stdout == shell.find_cell_magic("chat").__doc__
+
+
+def test_without_a_text_nothing_is_asked(shell: Any) -> None:
+    with ReplayServer([]) as server, Client(server.url, model="m") as client:
+        shell.user_ns["client"] = client
+        told = run(shell, "%%chat -t 0")
+    assert "the cell body is empty" in told.stdout + told.stderr
+    assert not server.requests
+
+
 def test_the_extension_can_be_unloaded(shell: Any) -> None:
     shell.run_line_magic("unload_ext", "openai_compat.integrations.jupyter")
     assert shell.find_cell_magic("chat") is None
     assert shell.custom_exceptions == ()
+    assert shell.transform_cell("%%chat --help") == "get_ipython().run_cell_magic('chat', '--help', '')\n"
     shell.run_line_magic("load_ext", "openai_compat.integrations.jupyter")
 
 

@@ -31,13 +31,23 @@ def load_ipython_extension(shell: Any) -> None:
 
     chat.__doc__ = help_
     shell.register_magic_function(no_var_expand(chat), "cell", "chat")
+    if _with_body not in shell.input_transformers_cleanup:
+        shell.input_transformers_cleanup.append(_with_body)
     shorten_tracebacks(shell)
 
 
 def unload_ipython_extension(shell: Any) -> None:
     """``%unload_ext openai_compat.integrations.jupyter``."""
     shell.magics_manager.magics["cell"].pop("chat", None)
+    if _with_body in shell.input_transformers_cleanup:
+        shell.input_transformers_cleanup.remove(_with_body)
     restore_tracebacks(shell)
+
+
+def _with_body(lines: list[str]) -> list[str]:
+    """A cell that is only ``%%chat --help``, with an empty line below: IPython runs no cell magic without a body."""
+    words = lines[0].split() if len(lines) == 1 else []
+    return [*lines, "\n"] if words[:1] == ["%%chat"] and {"-h", "--help"} & {*words} else lines
 
 
 def _options() -> Any:
@@ -58,7 +68,7 @@ def _options() -> Any:
     parser.add_argument("-c", "--conversation", metavar="NAME", help="the Conversation to go on with, or to begin")
     parser.add_argument("--plain", action="store_true", help="print the text as it comes, where nothing can be redrawn")
     parser.add_argument("--no-stream", action="store_true", help="show the answer in one piece")
-    parser.add_argument("-h", "--help", action="store_true", help="say this, and ask nothing")
+    parser.add_argument("-h", "--help", action="store_true", help="show this help")
     return parser
 
 
