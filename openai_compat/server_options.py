@@ -13,16 +13,12 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
+from typing import Any, Literal
 
-from .client import _address as address_of
-from .client import _key_from as key_from
+from .credentials import key_from
 from .errors import APIError, AuthenticationError, ConfigurationError
 from .providers import PROVIDERS, Provider, provider_for_url, provider_named
 from .transport import Endpoint
-
-if TYPE_CHECKING:
-    from .wire.models import Model
 
 log = logging.getLogger("openai_compat")
 
@@ -34,19 +30,11 @@ IN_PYTHON = {"base_url": "base_url=", "api_key": "api_key=", "local": "local=Tru
 """How an error spells the options that would help."""
 
 
-class ListsModels(Protocol):
-    """A client, as far as it is needed here."""
-
-    def __enter__(self) -> Self: ...
-    def __exit__(self, *exc_info: Any) -> None: ...
-    def models(self, *, timeout: float) -> Sequence[Model]: ...
-
-
 def server_options(
     options: Mapping[str, Any],
     *,
     keys_for_urls: bool = True,
-    local: Callable[..., ListsModels] | None = None,
+    local: Callable[..., Any] | None = None,
     spelling: Mapping[str, str] = IN_PYTHON,
 ) -> Options:
     """The options of a client for the server that they name, or else the environment, or else this machine.
@@ -111,7 +99,7 @@ def provider_server(name: str, options: Mapping[str, Any], *, spelling: Mapping[
         ConfigurationError: an unknown provider, or one without a key or an address.
     """
     known = provider_named(name)
-    base_url = options.get("base_url") or address_of(known)
+    base_url = options.get("base_url") or known.address(os.environ)
     if not base_url:
         raise ConfigurationError(f"{known.name} has no common address: give {spelling['base_url']}")
     if known.name == "azure" and "?" not in base_url and (version := os.environ.get("OPENAI_API_VERSION")):
@@ -154,7 +142,7 @@ def environment_server(options: Mapping[str, Any], *, spelling: Mapping[str, str
 
 def local_server(
     options: Mapping[str, Any],
-    client: Callable[..., ListsModels],
+    client: Callable[..., Any],
     *,
     purpose: Purpose | None = "chat",
     spelling: Mapping[str, str] = IN_PYTHON,
