@@ -18,9 +18,10 @@ from requests.adapters import HTTPAdapter
 from ..errors import APIConnectionError
 from . import failures
 from .clock import Clock
+from .connecting import Connecting, close_sockets
 from .endpoint import Endpoint
 from .exchange import INFLATION_FROM, MAX_INFLATION, READ_SIZE, inflated_too_far, of_the_parent, read_end
-from .lease import BorrowedLease, Opening, close_sockets
+from .lease import BorrowedLease
 from .patching import original, unpatched
 from .route import SYSTEM, Route
 
@@ -106,18 +107,18 @@ def send(
     # When the connection is there cannot be seen from here.
     clock.enter("first_token", deadline.timeout.first_token)
     options = {"stream": True, "allow_redirects": False, "timeout": (connect, first_token), **settings}
-    opening = Opening(deadline.cancel)
+    connecting = Connecting(deadline.cancel)
     try:
-        with opening:
-            opening.end_in(limit)
-            response = _sent(session, request, options, opening)
+        with connecting:
+            connecting.end_in(limit)
+            response = _sent(session, request, options, connecting)
         reading = RequestsBody(response, clock)
     except BaseException as error:
         # A signal, or a hook of the session's, may end it between urllib3 and here.
-        opening.close_held()
+        connecting.close_held()
         close_sockets(error)
         raise
-    if opening.late:
+    if connecting.late:
         # http.client takes a head that ends early for a whole one.
         reading.close()
         raise TimeoutError
@@ -131,14 +132,14 @@ def send(
     return response, reading
 
 
-_opening: contextvars.ContextVar[Opening | None] = contextvars.ContextVar("openai_compat opening", default=None)
+_connecting: contextvars.ContextVar[Connecting | None] = contextvars.ContextVar("openai_compat", default=None)
 
 
 def _sent(
-    session: requests.Session, request: requests.Request, options: dict[str, Any], opening: Opening
+    session: requests.Session, request: requests.Request, options: dict[str, Any], connecting: Connecting
 ) -> requests.Response:
     prepared = session.prepare_request(request)
-    with _watched(session, prepared, opening, options):
+    with _watched(session, prepared, connecting, options):
         if original(type(session).request):
             return session.send(prepared, **options)
         # A session that logs in there, or a trace. What the environment says of proxies has been read.
@@ -149,19 +150,19 @@ def _sent(
 
 @contextlib.contextmanager
 def _watched(
-    session: requests.Session, prepared: requests.PreparedRequest, opening: Opening, settings: Mapping[str, Any]
+    session: requests.Session, prepared: requests.PreparedRequest, connecting: Connecting, settings: Mapping[str, Any]
 ) -> Iterator[None]:
-    """While a request is sent, the opening knows which connection of urllib3's it is sent over, so as to end it."""
+    """While a request is sent, ``Connecting`` knows which connection of urllib3's it is sent over, so as to end it."""
     _watch_pool(session, prepared, settings)
-    watching = _opening.set(opening)
+    watching = _connecting.set(connecting)
     try:
         yield
     finally:
-        _opening.reset(watching)
+        _connecting.reset(watching)
 
 
 def _watch_pool(session: requests.Session, prepared: requests.PreparedRequest, settings: Mapping[str, Any]) -> None:
-    """Have the pool that a request will use tell the opening of its thread what it hands out and takes back."""
+    """Have the pool that a request will use tell the ``Connecting`` of its thread what it hands out and takes back."""
     try:
         adapter = session.get_adapter(str(prepared.url))
         if not isinstance(adapter, HTTPAdapter):
@@ -177,29 +178,29 @@ def _watch_pool(session: requests.Session, prepared: requests.PreparedRequest, s
     def get_conn(*args: Any, **kwargs: Any) -> Any:
         # Looked up late: recorders replace the methods of the class.
         connection = type(reference())._get_conn(reference(), *args, **kwargs)  # type: ignore[union-attr]
-        if (opening := _opening.get()) is not None:
-            opening.hold(connection)
+        if (connecting := _connecting.get()) is not None:
+            connecting.hold(connection)
             _watch_connection(connection)
         return connection
 
     def put_conn(connection: Any) -> Any:
-        if (opening := _opening.get()) is not None:
-            opening.let_go(connection)
+        if (connecting := _connecting.get()) is not None:
+            connecting.let_go(connection)
         return type(reference())._put_conn(reference(), connection)  # type: ignore[union-attr]
 
     pool._get_conn, pool._put_conn = get_conn, put_conn
 
 
 def _watch_connection(connection: Any) -> None:
-    """Have a connection tell the opening of its thread which socket it gives to TLS, which takes it out of sight."""
+    """Have a connection tell the ``Connecting`` of its thread which socket TLS is about to take out of sight."""
     if "_new_conn" in vars(connection) or not hasattr(type(connection), "_new_conn"):
         return
     reference = weakref.ref(connection)
 
     def new_conn() -> Any:
         sock = type(reference())._new_conn(reference())  # type: ignore[union-attr]
-        if (opening := _opening.get()) is not None:
-            opening.use_spare(sock)
+        if (connecting := _connecting.get()) is not None:
+            connecting.watch_copy(sock)
         return sock
 
     connection._new_conn = new_conn

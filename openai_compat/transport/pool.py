@@ -11,7 +11,9 @@ from collections.abc import Iterable
 from itertools import chain
 
 from ..timeouts import Deadline
-from .lease import Connection, Lease, Opening
+from .connecting import Connecting
+from .connection import Connection
+from .lease import Lease
 from .route import Route
 
 
@@ -44,8 +46,8 @@ class Pool:
             connection.close()
             connection = self._next()
         if connection is None:
-            with Opening(deadline.cancel) as opening:
-                connection = self.route.connect(deadline, opening)
+            with Connecting(deadline.cancel) as connecting:
+                connection = self.route.connect(deadline, connecting)
         self._leased.add(connection)
         return Lease(connection, self._end, deadline.cancel)
 

@@ -19,8 +19,9 @@ from .._imports import importing
 from ..errors import ConfigurationError
 from ..redaction import Secret
 from ..timeouts import Deadline
+from .connecting import Connecting, close_sockets, dial
+from .connection import Connection
 from .endpoint import Endpoint
-from .lease import Connection, Opening, close_sockets, dial
 
 if TYPE_CHECKING:
     import ssl
@@ -102,12 +103,12 @@ class Route:
             return {}
         return basic(unquote(parts.username), unquote(parts.password or ""), header="Proxy-Authorization")
 
-    def connect(self, deadline: Deadline, opening: Opening) -> Connection:
+    def connect(self, deadline: Deadline, connecting: Connecting) -> Connection:
         """Open a connection.
 
         Args:
             deadline: of the call.
-            opening: is told which socket is waited on.
+            connecting: is told which socket is waited on.
 
         Raises:
             ConfigurationError: what is set cannot be used, for want of a package too.
@@ -119,7 +120,7 @@ class Route:
         if self.proxy is None and not self.endpoint.secure:
             with importing:
                 import encodings.idna  # noqa: F401 - to look a host up would load it, without the lock
-            return Connection(dial((self.endpoint.host, self.endpoint.port or 80), timeout, opening))
+            return Connection(dial((self.endpoint.host, self.endpoint.port or 80), timeout, connecting))
         with importing:
             manager = self._manager = self._manager or self._new_manager()
         pool = manager.connection_from_host(
@@ -127,9 +128,9 @@ class Route:
         )
         opened = pool._new_conn()
         opened.timeout = timeout
-        opened._new_conn = partial(self._dial, opened, timeout, opening)
+        opened._new_conn = partial(self._dial, opened, timeout, connecting)
         if self.proxy:
-            opening.end_in(timeout)  # it answers in several steps, each of which could take as long
+            connecting.end_in(timeout)  # it answers in several steps, each of which could take as long
         try:
             if self.proxy and self.endpoint.secure and not self.proxy.startswith("socks"):
                 pool._prepare_proxy(opened)
@@ -140,16 +141,16 @@ class Route:
             close_sockets(error)
             raise
         connection = Connection(opened.sock, opened)
-        if opening.late:
+        if connecting.late:
             connection.close()  # what was shut down before its handshake passes for connected
             raise TimeoutError
         return connection
 
-    def _dial(self, opened: Any, timeout: float | None, opening: Opening) -> socket.socket:
+    def _dial(self, opened: Any, timeout: float | None, connecting: Connecting) -> socket.socket:
         """The socket of a connection of urllib3's, before any TLS."""
         options = getattr(opened, "_socks_options", None)
         if options is None:
-            sock = dial((opened._dns_host.strip("[]"), opened.port), timeout, opening)
+            sock = dial((opened._dns_host.strip("[]"), opened.port), timeout, connecting)
         else:
             import socks
 
@@ -157,14 +158,14 @@ class Route:
             names = ("socks_version", "proxy_host", "proxy_port", "rdns", "username", "password")
             sock.set_proxy(*(options[name] for name in names))
             sock.settimeout(timeout)
-            opening.use(sock)
+            connecting.watch(sock)
             try:
                 sock.connect((opened.host, opened.port))
             except BaseException:
                 sock.close()
                 raise
         if self.endpoint.secure:
-            opening.use_spare(sock)
+            connecting.watch_copy(sock)
         return sock
 
     def context(self) -> ssl.SSLContext:

@@ -14,7 +14,7 @@ from replay import ReplayServer
 from wire_bodies import chat_body
 
 from openai_compat import Client
-from openai_compat.transport.lease import shut_down
+from openai_compat.transport.connection import shut_down
 from openai_compat.transport.pool import _close_all
 
 

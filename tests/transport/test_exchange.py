@@ -21,9 +21,10 @@ from hypothesis import strategies as st
 from openai_compat import APIConnectionError, APITimeoutError, Cancelled, CancelToken, ResponseParseError, Timeout
 from openai_compat.timeouts import Deadline
 from openai_compat.transport.clock import Clock
+from openai_compat.transport.connection import Connection
 from openai_compat.transport.exchange import INFLATION_FROM, READ_SIZE, Exchange, NoReplyError, _Inflater
 from openai_compat.transport.http1 import BadReplyError
-from openai_compat.transport.lease import Connection, Lease
+from openai_compat.transport.lease import Lease
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 

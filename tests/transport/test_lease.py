@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import select
 import signal
 import socket
 import ssl
@@ -23,8 +24,9 @@ from replay import ReplayServer, Reply
 from openai_compat import Cancelled, CancelToken, Timeout
 from openai_compat.timeouts import Deadline
 from openai_compat.transport import Endpoint, Settings
-from openai_compat.transport import lease as module
-from openai_compat.transport.lease import BorrowedLease, Connection, Lease, Opening
+from openai_compat.transport.connecting import Connecting
+from openai_compat.transport.connection import Connection
+from openai_compat.transport.lease import BorrowedLease, Lease
 from openai_compat.transport.route import Route
 
 Pair = tuple[socket.socket, socket.socket]
@@ -214,7 +216,7 @@ class TestConnection:
         assert not connection.usable()
 
     def test_where_there_is_no_poll(self, pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.delattr(module.select, "poll")
+        monkeypatch.delattr(select, "poll")
         connection = Connection(pair[0])
         assert connection.usable()
         pair[1].send(b"x")
@@ -372,7 +374,7 @@ def silent_listener() -> Iterator[tuple[str, int]]:
         yield listener.getsockname()
 
 
-class TestOpening:
+class TestConnecting:
     @pytest.fixture(params=["connect", "handshake", "proxy", "tunnel", "socks", "socks with tls"])
     def stuck(self, request: pytest.FixtureRequest) -> Iterator[Route]:
         """A route on which opening a connection waits for ever."""
@@ -391,8 +393,8 @@ class TestOpening:
         deadline = Deadline(Timeout(connect=60), token)
         threading.Timer(0.05, token.cancel).start()
         with pytest.raises((OSError, urllib3.exceptions.HTTPError)):
-            with Opening(token) as opening:
-                stuck.connect(deadline, opening)
+            with Connecting(token) as connecting:
+                stuck.connect(deadline, connecting)
         assert deadline.elapsed_ms < 30_000
         assert token._listeners == set()
 
@@ -400,19 +402,19 @@ class TestOpening:
         token = CancelToken()
         token.cancel()
         with pytest.raises(Cancelled):
-            with Opening(token):
+            with Connecting(token):
                 pytest.fail("begun")
 
     def test_needs_no_token(self) -> None:
-        with Opening(None):
+        with Connecting(None):
             pass
 
     def test_what_was_opened_before_the_cancelling_is_not_touched(self, pair: Pair) -> None:
         """The connection has been handed over; that somebody still looks for it must not end it."""
         token = CancelToken()
-        with Opening(token) as opening:
+        with Connecting(token) as connecting:
             sock = pair[0]
-            opening.use(sock)
+            connecting.watch(sock)
         token.cancel()
         for thread in threading.enumerate():
             if thread.name == "openai_compat cancel":
@@ -435,7 +437,7 @@ class TestOpening:
             token.cancel()
             threading.Event().wait(0.05)
 
-        with Opening(token):
+        with Connecting(token):
             open_nothing()
         done.set()
         thread.join(10)
@@ -443,7 +445,7 @@ class TestOpening:
 
     def test_the_looking_ends_with_the_opening(self) -> None:
         token, others = CancelToken(), set(threading.enumerate())
-        with Opening(token):
+        with Connecting(token):
             token.cancel()
             (looking,) = set(threading.enumerate()) - others
         looking.join(10)

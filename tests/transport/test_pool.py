@@ -13,7 +13,8 @@ import pytest
 from openai_compat import Timeout
 from openai_compat.timeouts import Deadline
 from openai_compat.transport import pool as module
-from openai_compat.transport.lease import Connection, Lease
+from openai_compat.transport.connection import Connection
+from openai_compat.transport.lease import Lease
 from openai_compat.transport.pool import Pool, _close_all
 
 

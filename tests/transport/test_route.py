@@ -25,7 +25,7 @@ from openai_compat import APITimeoutError, Client, ConfigurationError, Timeout
 from openai_compat.timeouts import Deadline
 from openai_compat.transport import Endpoint, Settings
 from openai_compat.transport import route as module
-from openai_compat.transport.lease import Opening
+from openai_compat.transport.connecting import Connecting
 from openai_compat.transport.route import Route, basic
 
 HTTP, HTTPS, HERE = "http://api.example/v1", "https://api.example/v1", "http://127.0.0.1:1/v1"
@@ -367,7 +367,7 @@ class TestConnecting:
         with answering(b"HTTP/1.1 407 Login\r\nConnection: close\r\n\r\n") as (port, came):
             found = route(proxies={"https": f"http://us%40er:pw@127.0.0.1:{port}"})
             with pytest.raises(OSError, match="Tunnel connection failed: 407 Login"):
-                found.connect(DEADLINE, Opening(None))
+                found.connect(DEADLINE, Connecting(None))
         login = base64.b64encode(b"us@er:pw")
         assert came[0].startswith(b"CONNECT api.example:443 HTTP/1.")
         assert b"Basic " + login in came[0]
@@ -375,13 +375,13 @@ class TestConnecting:
     def test_another_failure_of_the_tunnel_passes(self) -> None:
         with answering(b"SSH-2.0\r\n") as (port, _):
             with pytest.raises(http.client.BadStatusLine):
-                route(proxies={"https": f"http://127.0.0.1:{port}"}).connect(DEADLINE, Opening(None))
+                route(proxies={"https": f"http://127.0.0.1:{port}"}).connect(DEADLINE, Connecting(None))
 
     def test_socks_with_a_login(self) -> None:
         replies = (b"\x05\x02", b"\x01\x00", b"\x05\x00\x00\x01\0\0\0\0\0\0")
         with answering(*replies) as (port, came):
             connection = route(HTTP, proxies={"all": f"socks5h://us%40er:p%20w@127.0.0.1:{port}"}).connect(
-                DEADLINE, Opening(None)
+                DEADLINE, Connecting(None)
             )
             connection.close()
         assert came[1] == b"\x01\x05us@er\x03p w"
@@ -391,17 +391,17 @@ class TestConnecting:
         monkeypatch.setitem(sys.modules, "socks", None)
         monkeypatch.setenv("ALL_PROXY", "socks5://p")
         with pytest.raises(ConfigurationError, match=r"ALL_PROXY names a SOCKS .*'openai-compat\[socks\]'"):
-            route().connect(DEADLINE, Opening(None))
+            route().connect(DEADLINE, Connecting(None))
 
     def test_tls(self, certified: tuple[ssl.SSLContext, str]) -> None:
         with ReplayServer([chat_reply()], tls=certified[0]) as server:
-            connection = route(server.url, verify=certified[1]).connect(DEADLINE, Opening(None))
+            connection = route(server.url, verify=certified[1]).connect(DEADLINE, Connecting(None))
             assert isinstance(connection.sock, ssl.SSLSocket)
             connection.close()
-            connection = route(server.url, verify=False).connect(DEADLINE, Opening(None))
+            connection = route(server.url, verify=False).connect(DEADLINE, Connecting(None))
             connection.close()
             with pytest.raises((ssl.SSLError, urllib3.exceptions.SSLError)):
-                route(server.url).connect(DEADLINE, Opening(None))
+                route(server.url).connect(DEADLINE, Connecting(None))
 
     def test_through_a_proxy_over_tls(self, certified: tuple[ssl.SSLContext, str]) -> None:
         with ReplayServer([chat_reply()], tls=certified[0]) as proxy:
@@ -413,7 +413,7 @@ class TestConnecting:
     def test_no_time_is_left(self) -> None:
         deadline = Deadline(Timeout(total=1e-9))
         with pytest.raises(TimeoutError):
-            route(HERE).connect(deadline, Opening(None))
+            route(HERE).connect(deadline, Connecting(None))
         with pytest.raises(APITimeoutError) as caught:
             Client(HERE, model="m", timeout=1e-9, max_retries=0).chat("hi")
         assert caught.value.phase == "total"
