@@ -387,16 +387,16 @@ def test_a_conversation() -> None:
         terminal.interrupt()
         terminal.wait_for("> ")
         terminal.type("/help\n")
-        terminal.wait_for("/clear forgets")
+        terminal.wait_for("/clear starts")
         terminal.wait_for("> ")
         terminal.type("/hlep\n")
-        terminal.wait_for("there is no /hlep")
+        terminal.wait_for("unknown command /hlep")
         terminal.wait_for("> ")
         terminal.type("And?\n")
         terminal.wait_for("Bye.\r\n")
         terminal.wait_for("> ")
         terminal.type("/clear\n")
-        terminal.wait_for("forgotten")
+        terminal.wait_for("new conversation")
         terminal.wait_for("> ")
         terminal.type("New\n")
         terminal.wait_for("Bye.\r\n")
@@ -635,7 +635,7 @@ def test_a_conversation_that_is_written_to_a_file_has_its_prompts_elsewhere(
         (["chat", "Hi", "--base-url", "localhost:1"], "must begin with http:// or https://"),
         (["chat", "Hi", "--base-url", "http://gateway.invalid/v1"], "give --model, or set OPENAI_MODEL"),
         (["chat", "Hi", "--api-key", "k"], "give --base-url or --provider"),
-        (["chat", "Hi", "--provider", "embedded", "--base-url", "http://localhost:1"], "exclude each other"),
+        (["chat", "Hi", "--provider", "embedded", "--base-url", "http://localhost:1"], "cannot be combined"),
         (["chat", "Hi", "-m", "gpt-9"], "no server for the model 'gpt-9'"),
         (["chat", "Hi", "-m", "/no/such.gguf"], "no such model file"),
         (["chat", "Hi", "--base-url", "http://localhost:1", "-m", "m", "--timeout", "-1"], "positive number"),
@@ -659,7 +659,7 @@ def test_json_needs_a_prompt(run: Run) -> None:
 def test_a_list_is_no_schema(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "list.json"
     path.write_text("[]")
-    assert "a JSON object is wanted, not list" in run("chat", "Hi", "--schema", str(path))[2]
+    assert "must be a JSON object, not list" in run("chat", "Hi", "--schema", str(path))[2]
 
 
 def test_a_call_that_fails_is_one_line_and_status_1(run: Run) -> None:
@@ -772,7 +772,7 @@ def _no_model(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_a_missing_model_is_not_installed_unasked(run: Run, no_model: list[str]) -> None:
     status, out, err = run("chat", "Hi")
     assert (status, out, no_model) == (2, "", [])
-    assert f"add --yes, or do {local.INSTALL_MODEL}" in one_error(err)
+    assert f"add --yes, or run {local.INSTALL_MODEL}" in one_error(err)
 
 
 def test_a_missing_model_is_installed_with_yes(run: Run, no_model: list[str]) -> None:

@@ -132,7 +132,7 @@ _SAMPLING = ("temperature", "max_tokens", "top_p", "top_k", "seed", "stop", "rea
 def _show_answer(
     client: Client, request: ChatRequest, screen: Screen, given: Given, said: list[str] | None = None
 ) -> ChatResponse:
-    """Show the answer while it comes; what had come is on the screen, and in ``said``, however this ends."""
+    """Show the answer as it comes; however this ends, what has come is on the screen and in ``said``."""
     said = [] if said is None else said
     try:
         with _events(client, request, given) as events:
@@ -142,7 +142,7 @@ def _show_answer(
                 answer = event.response
     finally:
         screen.finish()
-    assert answer is not None  # What does not end with an answer raises.
+    assert answer is not None  # A stream without an answer raises.
     screen.summarize(answer)
     _check_refusal(answer)
     return answer
@@ -155,7 +155,7 @@ def _check_refusal(answer: ChatResponse) -> None:
 
 @contextlib.contextmanager
 def _events(client: Client, request: ChatRequest, given: Given) -> Iterator[Iterator[StreamEvent]]:
-    """What the server says, piece by piece; with ``--no-stream`` in one piece each."""
+    """The events of the answer; with ``--no-stream`` its reasoning and its text are one event each."""
     if given["stream"]:
         with client.stream(request, think_opened=given["think_opened"]) as stream:
             yield stream
@@ -181,7 +181,7 @@ def _whole(client: Client, request: ChatRequest, given: Given) -> Iterator[Strea
 
 
 def _answer_as_json(client: Client, request: ChatRequest, given: Given) -> None:
-    """Print one object; of a call that failed halfway too, with ``error`` in it."""
+    """Print one object; if the call failed halfway, with what had come and ``error``."""
     try:
         with _events(client, request, given) as events:
             for event in events:
@@ -191,7 +191,7 @@ def _answer_as_json(client: Client, request: ChatRequest, given: Given) -> None:
             failure = {"type": type(error).__name__, "message": str(error)}
             print_json({**_answer_fields(error.partial), "error": failure})
         raise
-    assert answer is not None  # What does not end with an answer raises.
+    assert answer is not None  # A stream without an answer raises.
     print_json(_answer_fields(answer))
     _check_refusal(answer)
 
@@ -223,13 +223,13 @@ def _usage_fields(usage: Any) -> dict[str, int | None] | None:
 
 
 def _image(given: str) -> Any:
-    """A URL as it is; all else is a path, since it was typed by the person whose files they are."""
+    """A URL, or else a path: it was typed by the person whose files these are."""
     is_url = given.partition(":")[0].lower() in ("http", "https", "data")
     return given if is_url else Path(given)
 
 
 def _json_object(option: str, given: str | None) -> dict[str, Any] | None:
-    """A JSON object that was given as such, or as the path of a file."""
+    """The JSON object that is given, or that is in the file whose path is given."""
     import json
 
     if given is None:
@@ -242,7 +242,7 @@ def _json_object(option: str, given: str | None) -> dict[str, Any] | None:
     except ValueError as error:
         raise ConfigurationError(f"{option}: not JSON: {error}") from error
     if not isinstance(value, dict):
-        raise ConfigurationError(f"{option}: a JSON object is wanted, not {type(value).__name__}")
+        raise ConfigurationError(f"{option}: must be a JSON object, not {type(value).__name__}")
     return value
 
 
@@ -255,7 +255,7 @@ def _piped_text(screen: Screen) -> str | None:
 
 
 def _say_if_waiting(screen: Screen) -> None:
-    """Whoever inherits a pipe that nobody closes would else wonder what is awaited."""
+    """Say so if nothing comes for a second: somebody may have inherited a pipe that nobody closes."""
     import io
     import select
 
@@ -266,11 +266,11 @@ def _say_if_waiting(screen: Screen) -> None:
 
 # The conversation.
 
-_HELP = "/clear forgets what was said, /exit or Ctrl-D ends; Ctrl-C stops an answer"
+_HELP = "/clear starts a new conversation, /exit or Ctrl-D ends; Ctrl-C stops an answer"
 
 
 def _talk(client: Client, options: ChatRequest, screen: Screen, given: Given) -> None:
-    """Question and answer until the person leaves; each question is asked with all that was said before."""
+    """Question and answer until the person leaves; each question goes with all that was said before."""
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401 - gives input() a line to edit, and its history
     screen.note(f"chat with {client.model}; {_HELP}")
@@ -282,11 +282,11 @@ def _talk(client: Client, options: ChatRequest, screen: Screen, given: Given) ->
             return
         if word == "/clear":
             history, images = [], options.images
-            screen.note("forgotten")
+            screen.note("new conversation")
         elif word == "/help":
             screen.note(_HELP)
         elif word.startswith("/") and word[1:].isalpha():
-            screen.note(f"there is no {word}; {_HELP}")
+            screen.note(f"unknown command {word}; {_HELP}")
         elif word:
             turn = _turn(client, options, history, line, images, screen, given)
             history += turn
@@ -313,7 +313,7 @@ def _typed_line() -> str | None:
 def _turn(
     client: Client, options: ChatRequest, history: list[Any], line: str, images: Any, screen: Screen, given: Given
 ) -> list[Any]:
-    """Ask one question; the messages that it adds to the history: none where nothing was answered."""
+    """Ask one question, and return the messages that it adds to the history: none if nothing was answered."""
     import attrs
 
     from ..wire.request import ChatRequest, build_messages

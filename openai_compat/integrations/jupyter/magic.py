@@ -63,10 +63,10 @@ def _options() -> Any:
     parser.add_argument("-t", "--temperature", type=float, metavar="NUMBER", help="0 is nearly always the same")
     parser.add_argument("--base-url", metavar="URL", help="where the server is")
     parser.add_argument("--provider", metavar="NAME", help="a known provider: openai, ollama, groq, ...")
-    parser.add_argument("--local", action="store_true", help="without a server, look for one on this machine's ports")
+    parser.add_argument("--local", action="store_true", help="if nothing names a server, look for one on this machine")
     parser.add_argument("--to", metavar="NAME", help="the variable that gets the answer, a ChatResponse")
-    parser.add_argument("-c", "--conversation", metavar="NAME", help="the Conversation to go on with, or to begin")
-    parser.add_argument("--plain", action="store_true", help="print the text as it comes, where nothing can be redrawn")
+    parser.add_argument("-c", "--conversation", metavar="NAME", help="the Conversation to continue, or to begin")
+    parser.add_argument("--plain", action="store_true", help="print the text as it comes, without redrawing")
     parser.add_argument("--no-stream", action="store_true", help="show the answer in one piece")
     parser.add_argument("-h", "--help", action="store_true", help="show this help")
     return parser
@@ -102,7 +102,7 @@ class _Chat:
         options = self._parser.parse_args([_expanded(word, self._shell) for word in words])
         for name in (options.to, options.conversation):
             if name is not None and not name.isidentifier():
-                raise UsageError(f"%%chat: {name!r} is no name of a variable")
+                raise UsageError(f"%%chat: {name!r} is not a variable name")
         return options
 
     def _chat(self, options: Any, cell: str) -> None:
@@ -139,7 +139,7 @@ class _Chat:
         if not isinstance(found, Conversation):
             raise UsageError(f"%%chat: {options.conversation} is a {type(found).__name__}, not a Conversation")
         if options.base_url or options.provider:
-            raise UsageError(f"%%chat: {options.conversation} goes on with its own server")
+            raise UsageError(f"%%chat: {options.conversation} continues with its own server")
         return found
 
     def _client(self, options: Any) -> Client:
@@ -157,8 +157,8 @@ class _Chat:
 _SPELLING = {"base_url": "--base-url", "local": "--local"}
 """How errors spell what would help. A key does not belong in a notebook."""
 _MAGIC_HELP = """
-$name and $name.attribute, in the text and in options, are values of the notebook, ${expression} that of an expression,
-$$ a dollar sign.
+In the text and in options, $name and $name.attribute stand for values of the notebook, ${expression} for that of an
+expression, and $$ for a dollar sign.
 The server is the one that --base-url or --provider names, else that of the notebook's own `client`, else the one that
 the environment names (Client.from_env), else with --local the first on a well-known port of this machine.
 """
