@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from .credentials import key_from
 from .errors import APIError, AuthenticationError, ConfigurationError
 from .providers import PROVIDERS, Provider, provider_for_url, provider_named
 from .transport import Endpoint
+from .wire.models import first_model
 
 log = logging.getLogger("openai_compat")
 
@@ -162,14 +163,14 @@ def local_server(
             continue
         try:
             with client(known.base_url, provider=known.name, max_retries=0) as probe:
-                names = [model.id for model in probe.models(timeout=1.0)]
+                models = probe.models(timeout=1.0)
         except AuthenticationError:
             log.warning("%s at %s asks for a key; to use it, give %s", known.name, known.base_url, spelling["base_url"])
         except APIError:
             pass
         else:
-            if names:
-                model = options.get("model") or (purpose and suitable_model(names, purpose))
+            if models:
+                model = options.get("model") or (purpose and first_model(models, embeds=purpose == "embed"))
                 return {**options, "base_url": known.base_url, "provider": known.name, "model": model}
     return None
 
@@ -190,12 +191,6 @@ def listens(base_url: str) -> bool:
     except OSError:
         return False
     return True
-
-
-def suitable_model(names: Sequence[str], purpose: Purpose) -> str:
-    """The first of a server's models whose name fits the purpose, or else the first."""
-    embeds = purpose == "embed"
-    return next((name for name in names if ("embed" in name.lower()) == embeds), names[0])
 
 
 def _with_model(options: Mapping[str, Any]) -> Options:

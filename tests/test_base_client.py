@@ -22,7 +22,9 @@ from openai_compat import (
     Client,
     ConfigurationError,
     StreamEvent,
+    server_options,
 )
+from openai_compat.providers import Provider
 
 
 def test_one_builder_and_parser_serve_every_server_and_the_provider_is_stamped() -> None:
@@ -164,8 +166,24 @@ def test_the_environment_names_the_server(
 
 
 def test_an_environment_that_names_no_server_is_told() -> None:
-    with pytest.raises(ConfigurationError, match=r"OPENAI_BASE_URL.*OPENAI_API_KEY"):
+    with pytest.raises(ConfigurationError, match=r"OPENAI_BASE_URL.*OPENAI_API_KEY.*local=True looks for one"):
         Client.from_env()
+
+
+def test_a_server_on_this_machine_is_found_if_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    listing = Reply(headers=JSON, body=b'{"data": [{"id": "embed"}, {"id": "llama"}]}')
+    with ReplayServer([listing, chat_reply()]) as server:
+        monkeypatch.setattr(server_options, "local_providers", lambda: [Provider("ours", f"{server.url}/v1")])
+        with pytest.raises(ConfigurationError):
+            Client.from_env()
+        with Client.from_env(local=True, api_key="for-somebody-else") as client:
+            assert client.chat("hi").provider == "ours"
+        asked = [(request.path, "Authorization" in request.headers) for request in server.requests]
+        assert asked == [("/v1/models", False), ("/v1/chat/completions", False)]
+        assert server.requests[1].json()["model"] == "llama"
+        monkeypatch.setenv("OPENAI_BASE_URL", "http://named.example/v1")
+        assert Client.from_env(local=True).base_url == "http://named.example/v1"
+        assert len(server.requests) == 2
 
 
 def test_a_provider_is_known_by_name(monkeypatch: pytest.MonkeyPatch) -> None:

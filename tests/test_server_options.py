@@ -19,7 +19,6 @@ from openai_compat.server_options import (
     local_providers,
     local_server,
     named_server,
-    suitable_model,
 )
 
 GROQ = "https://api.groq.com/openai/v1"
@@ -262,17 +261,3 @@ def test_the_well_known_ports() -> None:
     names = [known.name for known in local_providers()]
     assert names[:4] == ["ollama", "lmstudio", "llamacpp", "vllm"]
     assert names[4:] == ["sglang", "jan", "koboldcpp", "litellm", "tgi", "localai"]
-
-
-@pytest.mark.parametrize(
-    ("names", "purpose", "model"),
-    [
-        (["a", "b"], "chat", "a"),
-        (["text-Embed", "b"], "chat", "b"),
-        (["a", "text-Embed"], "embed", "text-Embed"),
-        (["a", "b"], "embed", "a"),
-        (["embed"], "chat", "embed"),
-    ],
-)
-def test_a_suitable_model(names: list[str], purpose: Any, model: str) -> None:
-    assert suitable_model(names, purpose) == model

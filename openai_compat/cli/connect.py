@@ -87,16 +87,16 @@ def _server(given: Given, purpose: Purpose | None) -> dict[str, Any] | None:
 def _first_model(client: Client, purpose: Purpose) -> str:
     """The model of a server on this machine that fits the purpose, or else its first."""
     from ..providers import PROVIDERS
-    from ..server_options import suitable_model
     from ..transport import Endpoint
+    from ..wire.models import first_model
 
     known = PROVIDERS.get(client.provider)
     if not Endpoint.parse(client.base_url).loopback and not (known and known.local):
         raise ConfigurationError(f"no model for {client.provider}: give --model, or set OPENAI_MODEL")
-    names = [model.id for model in client.models()]
-    if not names:
+    name = first_model(client.models(), embeds=purpose == "embed")
+    if name is None:
         raise ConfigurationError(f"{client.provider} at {client.base_url} has no model yet: load one there")
-    return suitable_model(names, purpose)
+    return name
 
 
 @contextlib.contextmanager
