@@ -53,7 +53,7 @@ cover: $(VENV)/test.stamp browser
 
 wheel: $(VENV)/test.stamp
 	@echo "==> the built wheel, alone in a clean environment"
-	@$(BIN)/python tests/check_wheel.py
+	@PYTHONPATH=tests $(BIN)/python scripts/check_wheel.py
 
 test-lowest: $(VENV)-lowest/test.stamp
 	@echo "==> pytest, with the lowest version of every package that setup.cfg allows"
@@ -78,7 +78,7 @@ bench: $(VENV)/chat.stamp
 screenshots: $(VENV)/test.stamp browser
 	@echo "==> taking the pictures of the docs"
 	@$(PIP) install 'nbconvert>=7'
-	@$(BIN)/python tests/screenshots.py
+	@PYTHONPATH=tests $(BIN)/python scripts/screenshots.py
 
 # Which reads the chat page's Markdown; needs npm. VERSION: by default the newest
 .PHONY: markdown-it

@@ -6,8 +6,6 @@ The path is that of a checkout of https://github.com/json-schema-org/JSON-Schema
 as the standard has them, ``format`` unchecked; those of the formats with ``format`` checked, as an answer is.
 """
 
-# ruff: noqa: T201 - it is a command
-
 from __future__ import annotations
 
 import argparse

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import requests
 import responses
-from replay import JSON, ReplayServer, Reply, Request
 from requests.auth import HTTPBasicAuth
-from wire_bodies import chat_body, chat_reply, error_reply, stream_reply, tool_call
+from support.replay import JSON, ReplayServer, Reply, Request
+from support.wire_bodies import chat_body, chat_reply, error_reply, stream_reply, tool_call
 
 from openai_compat import (
     APIStatusError,

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import requests
-from browser import browser, watched_page
-from chat_apps import APPS, serving
 from flask import Flask
 from flask import request as asked
-from replay import EVENT_STREAM, ReplayServer, Reply
+from support.browser import browser, watched_page
+from support.chat_apps import APPS, serving
+from support.replay import EVENT_STREAM, ReplayServer, Reply
+from support.wire_bodies import chunk, stream_reply
 from werkzeug.serving import make_server
-from wire_bodies import chunk, stream_reply
 
 from openai_compat import Client, LocalServer
 from openai_compat.integrations.flask import stream_response

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import pytest
-from browser import browser, watch, watched_page
+from support.browser import browser, watch, watched_page
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator, Page

@@ -20,7 +20,7 @@ from typing import Any
 import click
 import psutil
 import pytest
-from replay import EVENT_STREAM, JSON, ReplayServer, Reply, Request
+from support.replay import EVENT_STREAM, JSON, ReplayServer, Reply, Request
 
 from openai_compat import __version__, server_options
 from openai_compat.cli import commands

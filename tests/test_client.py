@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from replay import JSON, ReplayServer, Reply
-from wire_bodies import chat_reply, error_reply, stream_reply, tool_call
+from support.replay import JSON, ReplayServer, Reply
+from support.wire_bodies import chat_reply, error_reply, stream_reply, tool_call
 
 from openai_compat import (
     AuthenticationError,

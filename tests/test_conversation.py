@@ -14,12 +14,12 @@ from typing import Any
 
 import attrs
 import pytest
-from arbitrary import payloads, quick
 from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
-from replay import EVENT_STREAM, JSON, ReplayServer, Reply, Request
-from wire_bodies import chat_body, chat_reply, chunk, error_reply, stream_pieces, stream_reply, tool_call
+from support.arbitrary import payloads, quick
+from support.replay import EVENT_STREAM, JSON, ReplayServer, Reply, Request
+from support.wire_bodies import chat_body, chat_reply, chunk, error_reply, stream_pieces, stream_reply, tool_call
 
 from openai_compat import (
     APIConnectionError,

@@ -9,7 +9,9 @@ from typing import Any
 
 import attrs
 import pytest
-from corpus import (
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.corpus import (
     SECRET,
     Case,
     Outcome,
@@ -22,9 +24,7 @@ from corpus import (
     seen_of_requests,
     summary,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from replay import Request
+from support.replay import Request
 
 from openai_compat import Client
 

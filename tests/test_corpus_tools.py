@@ -9,9 +9,9 @@ from functools import partial
 from typing import Any
 
 import pytest
-from corpus import Case, drive, load_cases, reply_of, summary
-from replay import ReplayServer
-from wire_bodies import chat_reply, stream_reply
+from support.corpus import Case, drive, load_cases, reply_of, summary
+from support.replay import ReplayServer
+from support.wire_bodies import chat_reply, stream_reply
 
 from openai_compat import Client, ToolSpec
 

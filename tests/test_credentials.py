@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from replay import JSON, ReplayServer, Reply
 from requests.auth import HTTPBasicAuth, HTTPDigestAuth
-from wire_bodies import chat_reply, error_reply
+from support.replay import JSON, ReplayServer, Reply
+from support.wire_bodies import chat_reply, error_reply
 
 from openai_compat import (
     APIError,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from replay import ReplayServer
-from wire_bodies import chat_reply, error_reply
+from support.replay import ReplayServer
+from support.wire_bodies import chat_reply, error_reply
 
 from openai_compat import APIStatusError, Client
 from openai_compat.providers import PROVIDERS

@@ -16,9 +16,9 @@ from unittest import mock
 
 import django
 import pytest
-from replay import EVENT_STREAM, ReplayServer, Reply
-from replay import Request as Received
-from wire_bodies import chat_reply, chunk, error_reply, stream_pieces, stream_reply, tool_call
+from support.replay import EVENT_STREAM, ReplayServer, Reply
+from support.replay import Request as Received
+from support.wire_bodies import chat_reply, chunk, error_reply, stream_pieces, stream_reply, tool_call
 
 from openai_compat import APIStatusError, ChatResponse, ConfigurationError, Message, Timeout
 from openai_compat.integrations._chat import StoredMessage

@@ -22,8 +22,8 @@ import attrs
 import psutil
 import pytest
 import trustme
-from replay import EVENT_STREAM, ReplayServer, Reply, Request
-from wire_bodies import chunk, stream_pieces
+from support.replay import EVENT_STREAM, ReplayServer, Reply, Request
+from support.wire_bodies import chunk, stream_pieces
 
 from openai_compat import (
     APIConnectionError,

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 from flask import Flask, current_app, g, request, session
 from flask.testing import FlaskClient
-from replay import EVENT_STREAM, ReplayServer, Reply
-from replay import Request as Received
-from wire_bodies import chunk, error_reply, stream_pieces, stream_reply, tool_call
+from support.replay import EVENT_STREAM, ReplayServer, Reply
+from support.replay import Request as Received
+from support.wire_bodies import chunk, error_reply, stream_pieces, stream_reply, tool_call
 
 from openai_compat import ChatResponse, Client, ConfigurationError, Timeout
 from openai_compat.integrations.flask import OpenAICompat, SQLiteHistory, chat_blueprint, stream_response

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 import trustme
-from replay import EVENT_STREAM, ReplayServer, Reply, Request
-from wire_bodies import chat_reply, chunk, stream_pieces
+from support.replay import EVENT_STREAM, ReplayServer, Reply, Request
+from support.wire_bodies import chat_reply, chunk, stream_pieces
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 

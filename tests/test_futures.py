@@ -7,8 +7,8 @@ from concurrent.futures import CancelledError, as_completed, wait
 from typing import Any
 
 import pytest
-from replay import ReplayServer, Reply, Request
-from wire_bodies import chat_reply, error_reply, stream_reply
+from support.replay import ReplayServer, Reply, Request
+from support.wire_bodies import chat_reply, error_reply, stream_reply
 
 from openai_compat import BadRequestError, Cancelled, CancelToken, Client, CollectSink, ConfigurationError
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from replay import EVENT_STREAM, ReplayServer, Reply, Request
-from wire_bodies import chunk, stream_pieces, stream_reply, tool_call
+from support.replay import EVENT_STREAM, ReplayServer, Reply, Request
+from support.wire_bodies import chunk, stream_pieces, stream_reply, tool_call
 
 from openai_compat import Client, ConfigurationError, Message
 from openai_compat.integrations._chat import ChatEndpoint, RequestError, StoredMessage, page_history

@@ -6,8 +6,8 @@ import threading
 from typing import Any
 
 import pytest
-from replay import JSON, ReplayServer, Reply
-from wire_bodies import chat_reply
+from support.replay import JSON, ReplayServer, Reply
+from support.wire_bodies import chat_reply
 
 from openai_compat import Client, ConfigurationError, Timeout, server_options
 from openai_compat.integrations._settings import LazyClient, client_options, make_client

@@ -25,9 +25,9 @@ from IPython.utils.capture import CapturedIO, capture_output
 from jupyter_client.manager import KernelManager
 from jupyter_core.utils import ensure_event_loop
 from nbclient import NotebookClient
-from replay import EVENT_STREAM, JSON, ReplayServer, Reply, Request
+from support.replay import EVENT_STREAM, JSON, ReplayServer, Reply, Request
+from support.wire_bodies import chat_reply, chunk, error_reply, stream_pieces, stream_reply, tool_call
 from traitlets.config import Config
-from wire_bodies import chat_reply, chunk, error_reply, stream_pieces, stream_reply, tool_call
 
 from openai_compat import (
     ChatResponse,

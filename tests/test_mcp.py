@@ -21,9 +21,9 @@ from typing import Any
 import psutil
 import pytest
 from anyio.from_thread import BlockingPortal
-from mcp_server import PIXEL
-from replay import JSON, ReplayServer, Reply, Request
-from wire_bodies import chat_reply, tool_call
+from support.mcp_server import PIXEL
+from support.replay import JSON, ReplayServer, Reply, Request
+from support.wire_bodies import chat_reply, tool_call
 
 import openai_compat.tools.mcp
 from openai_compat import Cancelled, CancelToken, Client, ConfigurationError, Image
@@ -31,7 +31,7 @@ from openai_compat.errors import ToolError
 from openai_compat.tools.mcp import mcp_tools
 from openai_compat.tools.tool import Tool
 
-SERVER = [sys.executable, str(Path(__file__).with_name("mcp_server.py"))]
+SERVER = [sys.executable, str(Path(__file__).parent / "support" / "mcp_server.py")]
 SECRET = "c0ffee-5ecret-value"
 
 

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from urllib.parse import quote, quote_plus, unquote, unquote_plus
 
 import pytest
-from arbitrary import quick
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.arbitrary import quick
 
 from openai_compat.redaction import MASK, Secret, SecretBytes, redact_error_body
 

@@ -12,7 +12,7 @@ from typing import get_args
 
 import pytest
 import trustme
-from replay import EVENT_STREAM, JSON, End, ReplayServer, Replies, Reply, Request, Stage, send_reply
+from support.replay import EVENT_STREAM, JSON, End, ReplayServer, Replies, Reply, Request, Stage, send_reply
 
 ASK = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from replay import JSON, ReplayServer, Reply
-from wire_bodies import error_reply
+from support.replay import JSON, ReplayServer, Reply
+from support.wire_bodies import error_reply
 
 from openai_compat import Client, ConfigurationError, server_options
 from openai_compat.providers import PROVIDERS, Provider

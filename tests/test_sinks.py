@@ -9,8 +9,8 @@ import threading
 from typing import Any
 
 import pytest
-from replay import EVENT_STREAM, ReplayServer, Reply, Request
-from wire_bodies import chunk, stream_pieces, stream_reply
+from support.replay import EVENT_STREAM, ReplayServer, Reply, Request
+from support.wire_bodies import chunk, stream_pieces, stream_reply
 
 from openai_compat import (
     Client,

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from replay import EVENT_STREAM, JSON, ReplayServer, Reply, Request
-from wire_bodies import chat_body, chunk, error_reply, stream_pieces, stream_reply, tool_call
+from support.replay import EVENT_STREAM, JSON, ReplayServer, Reply, Request
+from support.wire_bodies import chat_body, chunk, error_reply, stream_pieces, stream_reply, tool_call
 
 from openai_compat import (
     Client,

@@ -71,7 +71,7 @@ class Tools:
         return f"{name}:{arguments['n']}"
 
 
-def test_row_15_ask_run_tell_ask_again() -> None:
+def test_ask_run_tell_ask_again() -> None:
     model = Model(calling("a", "b", tokens=5), answering("done", tokens=7))
     answer = run_tools_loop(model, ChatRequest("go", system="be brief", model="m"), Tools())
     assert answer.text == "done"
@@ -81,13 +81,13 @@ def test_row_15_ask_run_tell_ask_again() -> None:
     assert [m["tool_call_id"] for m in model.asked[1][3:]] == [c["id"] for c in model.asked[1][2]["tool_calls"]]
 
 
-def test_row_15_the_first_answer_without_calls_is_the_answer() -> None:
+def test_the_first_answer_without_calls_is_the_answer() -> None:
     model = Model(answering("at once"))
     assert run_tools_loop(model, ChatRequest("go", model="m"), Tools(), max_iterations=1).text == "at once"
     assert len(model.asked) == 1
 
 
-def test_row_15_a_loop_that_does_not_converge_holds_the_messages() -> None:
+def test_a_loop_that_does_not_converge_holds_the_messages() -> None:
     model = Model(calling("a"))
     with pytest.raises(ToolLoopError, match="did not converge") as caught:
         run_tools_loop(model, ChatRequest("go", model="m"), Tools(), max_iterations=3)
@@ -95,7 +95,7 @@ def test_row_15_a_loop_that_does_not_converge_holds_the_messages() -> None:
     assert [message["role"] for message in caught.value.messages] == ["user", *["assistant", "tool"] * 3]
 
 
-def test_row_15_a_tool_that_fails_is_told() -> None:
+def test_a_tool_that_fails_is_told() -> None:
     model = Model(calling("broken"), answering("sorry"))
     assert run_tools_loop(model, ChatRequest("go", model="m"), Tools()).text == "sorry"
     assert model.asked[1][-1]["content"] == '{"error":"ValueError: no"}'
@@ -193,7 +193,7 @@ def test_on_round_hears_what_the_rounds_are() -> None:
     assert [repr(round_) for round_ in heard] == ["ToolRound(1, 'a')", "ToolRound(2, 'x')"]
 
 
-def test_row_15_tools_are_withheld_in_the_last_round_on_request() -> None:
+def test_tools_are_withheld_in_the_last_round_on_request() -> None:
     offered: list[int] = []
 
     def model(request: ChatRequest) -> ChatResponse:
@@ -263,7 +263,7 @@ def test_options_that_make_no_sense_are_refused(options: dict[str, Any]) -> None
 # Hooks
 
 
-def test_row_15_before_tool_approves_refuses_and_replaces() -> None:
+def test_before_tool_approves_refuses_and_replaces() -> None:
     asked: list[str] = []
 
     def judge(call: ToolCall) -> ToolCall | bool | None:
@@ -315,7 +315,7 @@ def test_all_calls_are_judged_before_any_runs_and_on_the_callers_thread() -> Non
     assert order == [(what, name) for what in ("judged", "ran", "after") for name in ("a", "b")]
 
 
-def test_row_15_after_tool_sees_and_replaces_results() -> None:
+def test_after_tool_sees_and_replaces_results() -> None:
     seen: list[ToolResult] = []
 
     def review(result: ToolResult) -> Any:
@@ -448,7 +448,7 @@ class Recorder:
         (SQL, "tool_calls", True, [], "your answer was cut off"),
     ],
 )
-def test_row_15_half_a_call_is_never_run_and_the_model_is_told(
+def test_half_a_call_is_never_run_and_the_model_is_told(
     call: ToolCall, reason: str, truncated: bool, ran: list[Any], told: str
 ) -> None:
     asked: list[ToolCall] = []
@@ -461,9 +461,7 @@ def test_row_15_half_a_call_is_never_run_and_the_model_is_told(
 
 
 @pytest.mark.parametrize(("first_token_ms", "ran"), [(None, [{"input": "drop table"}]), (5.0, [])])
-def test_row_15_text_for_a_tool_is_whole_only_where_its_end_was_said(
-    first_token_ms: float | None, ran: list[Any]
-) -> None:
+def test_text_for_a_tool_is_whole_only_where_its_end_was_said(first_token_ms: float | None, ran: list[Any]) -> None:
     answer = ChatResponse(choices=(Choice(tool_calls=(SQL,)),), first_token_ms=first_token_ms)
     tools, model = Recorder(), Model(answer, answering("done"))
     run_tools_loop(model, REQUEST, tools)

@@ -69,7 +69,7 @@ def give(what: Literal["text", "list", "object", "raise", "tell", "missing", "su
         (call_for("give", text="[1]"), '{"error":"the arguments are not a JSON object: [1]"}', False),
     ],
 )
-def test_row_15_whatever_goes_wrong_is_told_to_the_model(
+def test_whatever_goes_wrong_is_told_to_the_model(
     call: ToolCall, content: str, logged: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     result = run_call(Toolbox([give]), call)
@@ -109,7 +109,7 @@ class Meeting:
         return n
 
 
-def test_row_15_calls_run_at_once_and_results_keep_the_order_of_the_calls() -> None:
+def test_calls_run_at_once_and_results_keep_the_order_of_the_calls() -> None:
     meeting = Meeting(4)
     results = run_calls(Toolbox([meeting.meet]), calls("meet", 4))
     assert [result.content for result in results] == ["0", "1", "2", "3"]

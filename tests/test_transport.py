@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 import requests
 import trustme
-from replay import EVENT_STREAM, JSON, ReplayServer, Reply, Request
-from wire_bodies import chat_body, chat_reply, error_reply, stream_pieces, stream_reply
+from support.replay import EVENT_STREAM, JSON, ReplayServer, Reply, Request
+from support.wire_bodies import chat_body, chat_reply, error_reply, stream_pieces, stream_reply
 
 from openai_compat import (
     APIConnectionError,

@@ -16,8 +16,8 @@ import attrs
 import msgspec
 import pydantic
 import pytest
-from replay import EVENT_STREAM, JSON, ReplayServer, Reply, Request
-from wire_bodies import chat_body, chat_reply, chunk, error_reply, stream_pieces, stream_reply, tool_call
+from support.replay import EVENT_STREAM, JSON, ReplayServer, Reply, Request
+from support.wire_bodies import chat_body, chat_reply, chunk, error_reply, stream_pieces, stream_reply, tool_call
 
 from openai_compat import (
     BadRequestError,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from replay import ReplayServer
-from wire_bodies import chat_reply, tool_call
+from support.replay import ReplayServer
+from support.wire_bodies import chat_reply, tool_call
 
 from display.pages import EVIL, check_harmless, shown
 from openai_compat import ChatResponse, Client, Conversation, EmbeddingResponse, Usage

@@ -11,9 +11,9 @@ from typing import Any
 from urllib.parse import unquote
 
 import pytest
-from calls import CALLS, reply, saying
-from replay import JSON, ReplayServer, Reply, Request
-from wire_bodies import chat_reply, error_reply, stream_reply
+from support.calls import CALLS, reply, saying
+from support.replay import JSON, ReplayServer, Reply, Request
+from support.wire_bodies import chat_reply, error_reply, stream_reply
 
 from openai_compat import (
     APIStatusError,

@@ -25,10 +25,10 @@ import pytest
 import pytest_socket
 import requests
 import urllib3
-from calls import CALLS, body, headers, reply, saying
-from replay import EVENT_STREAM, ReplayServer, Reply, Request
 from requests.adapters import BaseAdapter, HTTPAdapter
-from wire_bodies import chat_reply, error_reply, stream_pieces, tool_call
+from support.calls import CALLS, body, headers, reply, saying
+from support.replay import EVENT_STREAM, ReplayServer, Reply, Request
+from support.wire_bodies import chat_reply, error_reply, stream_pieces, tool_call
 
 from openai_compat import (
     APIConnectionError,

@@ -13,10 +13,10 @@ import requests_cache
 import requests_mock
 import responses
 import vcr
-from calls import CALLS, PATHS, body, headers, saying
-from replay import EVENT_STREAM, ReplayServer, Reply, Request
+from support.calls import CALLS, PATHS, body, headers, saying
+from support.replay import EVENT_STREAM, ReplayServer, Reply, Request
+from support.wire_bodies import stream_pieces
 from vcr.errors import CannotOverwriteExistingCassetteException
-from wire_bodies import stream_pieces
 
 from openai_compat import APIConnectionError, Cancelled, CancelToken, Client, InternalServerError
 

@@ -13,10 +13,10 @@ from typing import Any
 
 import joblib
 import pytest
-from calls import CALLS, saying
 from joblib.externals.loky import get_reusable_executor
-from replay import ReplayServer, Reply, Request
-from wire_bodies import chat_reply, error_reply, stream_pieces, stream_reply, tool_call
+from support.calls import CALLS, saying
+from support.replay import ReplayServer, Reply, Request
+from support.wire_bodies import chat_reply, error_reply, stream_pieces, stream_reply, tool_call
 
 import openai_compat
 from openai_compat import (

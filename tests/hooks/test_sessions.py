@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import requests
 import vcr
-from calls import CALLS, saying
-from replay import ReplayServer, Reply, Request
 from requests.auth import HTTPDigestAuth
+from support.calls import CALLS, saying
+from support.replay import ReplayServer, Reply, Request
 
 from openai_compat import APITimeoutError, Client, Timeout
 

@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 import requests
 import trustme
-from calls import CALLS, body, headers, saying
-from proxies import ConnectProxy, SocksProxy
-from replay import ReplayServer, Reply, Request
+from support.calls import CALLS, body, headers, saying
+from support.proxies import ConnectProxy, SocksProxy
+from support.replay import ReplayServer, Reply, Request
 
 from openai_compat import APIConnectionError, Cancelled, CancelToken, Client, ConfigurationError
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import requests
-from calls import CALLS, saying
-from replay import ReplayServer
-from wire_bodies import chat_body
+from support.calls import CALLS, saying
+from support.replay import ReplayServer
+from support.wire_bodies import chat_body
 
 from openai_compat import Client
 from openai_compat.transport.connection import shut_down

@@ -12,15 +12,15 @@ from typing import Any
 
 import pytest
 import requests
-from calls import CALLS, PATHS, body, headers, kind_of, reply, saying
 from opentelemetry.instrumentation.requests import RequestsInstrumentor
 from opentelemetry.instrumentation.urllib3 import URLLib3Instrumentor
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode
-from replay import EVENT_STREAM, ReplayServer, Reply, Request
-from wire_bodies import error_reply, stream_pieces
+from support.calls import CALLS, PATHS, body, headers, kind_of, reply, saying
+from support.replay import EVENT_STREAM, ReplayServer, Reply, Request
+from support.wire_bodies import error_reply, stream_pieces
 
 from openai_compat import APIConnectionError, Cancelled, CancelToken, Client
 

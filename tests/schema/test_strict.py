@@ -11,9 +11,9 @@ import jsonschema
 import msgspec
 import pydantic
 import pytest
-from arbitrary import thorough
 from hypothesis import given
 from hypothesis import strategies as st
+from support.arbitrary import thorough
 
 from openai_compat.errors import ConfigurationError
 from openai_compat.schema.problems import ValidationError
@@ -109,7 +109,7 @@ REFUSED = {name: words for words, lines in UNSAID.items() for line in lines for 
 
 
 @pytest.mark.parametrize("name", sorted(TABLE.keys() - REFUSED.keys()))
-def test_row_04_strict_schema_is_one_that_openai_accepts(name: str) -> None:
+def test_strict_schema_is_one_that_openai_accepts(name: str) -> None:
     function, lenient = TABLE[name]
     schema = Signature(function, strict=True).parameters
     jsonschema.Draft202012Validator.check_schema(schema)

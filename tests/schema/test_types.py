@@ -45,9 +45,9 @@ import numpy as np
 import pydantic
 import pytest
 import typing_extensions
-from arbitrary import nested, nested_lists, quick, thorough
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from support.arbitrary import nested, nested_lists, quick, thorough
 from typing_extensions import TypeAliasType
 
 from openai_compat.errors import ConfigurationError
@@ -908,7 +908,7 @@ def test_the_table_is_a_table() -> None:
 
 
 @pytest.mark.parametrize(("function", "expected"), TABLE.values(), ids=TABLE)
-def test_row_04_schema_of_a_signature(function: Any, expected: dict[str, Any]) -> None:
+def test_schema_of_a_signature(function: Any, expected: dict[str, Any]) -> None:
     schema = Signature(function).parameters
     assert schema == expected
     jsonschema.Draft202012Validator.check_schema(schema)
@@ -1233,7 +1233,7 @@ CONVERTED: dict[str, tuple[Any, Any, Any]] = {
 
 
 @pytest.mark.parametrize(("hint", "value", "expected"), CONVERTED.values(), ids=CONVERTED)
-def test_row_15_values_are_converted(hint: Any, value: Any, expected: Any) -> None:
+def test_values_are_converted(hint: Any, value: Any, expected: Any) -> None:
     made = TypeSchema(hint).convert(value)
     expected = value if expected is None and value is not None else expected
     assert made == expected
@@ -1374,7 +1374,7 @@ MISFITS: dict[str, tuple[Any, Any, str]] = {
 
 
 @pytest.mark.parametrize(("hint", "value", "message"), MISFITS.values(), ids=MISFITS)
-def test_row_15_what_does_not_fit_is_told_in_one_line_with_its_path(hint: Any, value: Any, message: str) -> None:
+def test_what_does_not_fit_is_told_in_one_line_with_its_path(hint: Any, value: Any, message: str) -> None:
     with pytest.raises(ValidationError) as caught:
         TypeSchema(hint).convert(value)
     assert str(caught.value) == message
@@ -1411,7 +1411,7 @@ ARGUMENTS: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize(("arguments", "message"), ARGUMENTS.values(), ids=ARGUMENTS)
-def test_row_15_arguments_that_do_not_fit_are_refused(arguments: Any, message: str) -> None:
+def test_arguments_that_do_not_fit_are_refused(arguments: Any, message: str) -> None:
     with pytest.raises(ValidationError) as caught:
         Signature(plain).convert(arguments)
     assert str(caught.value) == message

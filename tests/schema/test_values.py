@@ -25,9 +25,9 @@ import msgspec
 import pydantic
 import pytest
 import typing_extensions
-from arbitrary import attempt, json_values, thorough
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from support.arbitrary import attempt, json_values, thorough
 from typing_extensions import ReadOnly, TypeAliasType
 
 from openai_compat.errors import ConfigurationError

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from replay import ReplayServer, Reply
-from wire_bodies import chat_reply
+from support.replay import ReplayServer, Reply
+from support.wire_bodies import chat_reply
 
 from openai_compat import APIConnectionError, Client, ConfigurationError
 from openai_compat.transport import Endpoint

@@ -6,8 +6,8 @@ import ssl
 from collections.abc import Iterator
 
 import pytest
-from replay import EVENT_STREAM, ReplayServer, Reply, Request
-from wire_bodies import stream_pieces
+from support.replay import EVENT_STREAM, ReplayServer, Reply, Request
+from support.wire_bodies import stream_pieces
 
 from openai_compat import Client
 from openai_compat.wire.parse import TICK_EVENT

@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 import requests
-from replay import ReplayServer, Reply
-from wire_bodies import chat_reply
+from support.replay import ReplayServer, Reply
+from support.sessions import own_session
+from support.wire_bodies import chat_reply
 
 from openai_compat import APIConnectionError, CancelToken, Client, Timeout
 from openai_compat.timeouts import Deadline
 from openai_compat.transport import Endpoint
 from openai_compat.transport.by_requests import RequestsBody, Sessions, settings_of
 from openai_compat.transport.clock import Clock
-from transport.sessions import own_session
 
 
 class TestForkedChild:

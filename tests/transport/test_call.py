@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from replay import JSON, ReplayServer, Reply, Request
-from wire_bodies import chat_reply, error_reply, stream_reply
+from support.replay import JSON, ReplayServer, Reply, Request
+from support.wire_bodies import chat_reply, error_reply, stream_reply
 
 from openai_compat import (
     APIConnectionError,

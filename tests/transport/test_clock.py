@@ -13,11 +13,11 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
-from replay import EVENT_STREAM, ReplayServer, Reply, Request, Stage
-from wire_bodies import chat_reply, chunk, stream_pieces
+from support.replay import EVENT_STREAM, ReplayServer, Reply, Request, Stage
+from support.sessions import own_session
+from support.wire_bodies import chat_reply, chunk, stream_pieces
 
 from openai_compat import APITimeoutError, Cancelled, CancelToken, Client, StreamEvent, Timeout
-from transport.sessions import own_session
 
 FIRST = chunk({"content": "first"})
 LIMIT = 0.4

@@ -12,12 +12,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hooks.proxies import ConnectProxy
-from replay import JSON, ReplayServer, Reply, Request
-from wire_bodies import chat_body
+from support.proxies import ConnectProxy
+from support.replay import JSON, ReplayServer, Reply, Request
+from support.sessions import own_session
+from support.wire_bodies import chat_body
 
 from openai_compat import APITimeoutError, Cancelled, CancelToken, Client, InternalServerError, Timeout
-from transport.sessions import own_session
 
 SHORT = Timeout(connect=0.4, first_token=0.4, idle=0.4)
 each_session = pytest.mark.parametrize("own", [False, True], ids=["own pool", "given session"])

@@ -6,8 +6,8 @@ import traceback
 from base64 import b64encode
 
 import pytest
-from replay import ReplayServer
-from wire_bodies import chat_reply
+from support.replay import ReplayServer
+from support.wire_bodies import chat_reply
 
 from openai_compat import Client, ConfigurationError
 from openai_compat.transport import Endpoint

@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from arbitrary import quick
 from hypothesis import given
 from hypothesis import strategies as st
+from support.arbitrary import quick
 
 from openai_compat import APIConnectionError, APITimeoutError, Cancelled, CancelToken, ResponseParseError, Timeout
 from openai_compat.timeouts import Deadline

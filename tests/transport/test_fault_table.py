@@ -20,11 +20,11 @@ from typing import Any, Literal, get_args
 
 import attrs
 import pytest
-from replay import EVENT_STREAM, JSON, End, ReplayServer, Reply, Request, Stage
-from wire_bodies import chat_body, stream_pieces, tool_call
+from support.replay import EVENT_STREAM, JSON, End, ReplayServer, Reply, Request, Stage
+from support.sessions import own_session
+from support.wire_bodies import chat_body, stream_pieces, tool_call
 
 from openai_compat import APIConnectionError, APIError, Client, tool
-from transport.sessions import own_session
 
 RETRIES = 2
 STORM = 15

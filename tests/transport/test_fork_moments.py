@@ -16,8 +16,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from replay import EVENT_STREAM, ReplayServer, Reply, Request
-from wire_bodies import chat_reply, stream_pieces
+from support.replay import EVENT_STREAM, ReplayServer, Reply, Request
+from support.wire_bodies import chat_reply, stream_pieces
 
 MOMENTS = 50
 """For each of first and later calls, over TCP and TLS."""

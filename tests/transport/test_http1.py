@@ -8,9 +8,9 @@ import itertools
 
 import h11
 import pytest
-from arbitrary import quick
 from hypothesis import example, given
 from hypothesis import strategies as st
+from support.arbitrary import quick
 
 from openai_compat.transport.http1 import MAX_HEAD, BadReplyError, Head, Read, body, read_head, request_head, split_head
 

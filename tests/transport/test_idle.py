@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from replay import EVENT_STREAM, JSON, ReplayServer, Replies, Reply, Request
-from wire_bodies import chat_body, chat_reply, chunk, error_reply, stream_pieces, stream_reply
+from support.replay import EVENT_STREAM, JSON, ReplayServer, Replies, Reply, Request
+from support.sessions import own_session
+from support.wire_bodies import chat_body, chat_reply, chunk, error_reply, stream_pieces, stream_reply
 
 from openai_compat import APIConnectionError, APIError, APIStatusError, Client
-from transport.sessions import own_session
 
 CALLS: dict[str, Callable[[Client], str]] = {
     "chat": lambda client: client.chat("hi").text,

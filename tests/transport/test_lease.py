@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 import requests
 import urllib3
-from replay import ReplayServer, Reply
+from support.replay import ReplayServer, Reply
 
 from openai_compat import Cancelled, CancelToken, Timeout
 from openai_compat.timeouts import Deadline

@@ -18,8 +18,8 @@ import urllib3.connection
 import urllib3.connectionpool
 import urllib3.response
 import urllib3.util.connection
-from replay import ReplayServer
-from wire_bodies import chat_reply
+from support.replay import ReplayServer
+from support.wire_bodies import chat_reply
 
 from openai_compat import Client
 from openai_compat.transport import patching

@@ -22,11 +22,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
-from replay import EVENT_STREAM, End, Framing, ReplayServer, Reply, Request
-from wire_bodies import chat_reply, stream_pieces
+from support.replay import EVENT_STREAM, End, Framing, ReplayServer, Reply, Request
+from support.sessions import own_session
+from support.wire_bodies import chat_reply, stream_pieces
 
 from openai_compat import Cancelled, CancelToken, ChatStream, Client, Timeout
-from transport.sessions import own_session
 
 LIMITS = Timeout(connect=20, first_token=20, idle=20, total=40)
 """So that a call that hangs is an error and not a test that hangs."""

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from replay import ReplayServer, Reply, Request
-from wire_bodies import chat_reply, error_reply, stream_reply
+from support.replay import ReplayServer, Reply, Request
+from support.wire_bodies import chat_reply, error_reply, stream_reply
 
 import openai_compat
 from openai_compat import Client, InternalServerError

@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 import trustme
 import urllib3
-from replay import ReplayServer
-from wire_bodies import chat_reply
+from support.replay import ReplayServer
+from support.wire_bodies import chat_reply
 
 from openai_compat import APITimeoutError, Client, ConfigurationError, Timeout
 from openai_compat.timeouts import Deadline

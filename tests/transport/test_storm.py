@@ -17,11 +17,11 @@ from typing import Any, Literal
 
 import attrs
 import pytest
-from replay import EVENT_STREAM, JSON, End, ReplayServer, Reply, Request, Stage
-from wire_bodies import chat_body, chat_reply, stream_pieces
+from support.replay import EVENT_STREAM, JSON, End, ReplayServer, Reply, Request, Stage
+from support.sessions import own_session
+from support.wire_bodies import chat_body, chat_reply, stream_pieces
 
 from openai_compat import APIConnectionError, APIError, Cancelled, CancelToken, Client
-from transport.sessions import own_session
 
 RETRIES = 2
 ENOUGH = 60

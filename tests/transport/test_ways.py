@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 import requests
-from replay import EVENT_STREAM, JSON, ReplayServer, Reply, Request
-from wire_bodies import chat_body, chat_reply, error_reply, stream_pieces, stream_reply
+from support.replay import EVENT_STREAM, JSON, ReplayServer, Reply, Request
+from support.sessions import own_session
+from support.wire_bodies import chat_body, chat_reply, error_reply, stream_pieces, stream_reply
 
 from openai_compat import APIStatusError, APITimeoutError, Client, NotFoundError, ResponseParseError, Timeout
-from transport.sessions import own_session
 
 
 class TestRoot:

@@ -13,10 +13,10 @@ from typing import Any
 from unittest import mock
 
 import pytest
+from support.browser_streams import model, no_headers, then_silence
 
 from openai_compat.web import EventStream
 from openai_compat.web.disconnect import DisconnectWatcher, WeakCallback, disconnected
-from web.streams import model, no_headers, then_silence
 
 
 @pytest.fixture(params=["poll", "peek"])

@@ -11,8 +11,9 @@ import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from replay import EVENT_STREAM, ReplayServer, Reply
-from wire_bodies import chunk, stream_pieces, stream_reply, tool_call
+from support.browser_streams import IN_THE_MIDDLE, KEY, RICH, USAGE, events, model
+from support.replay import EVENT_STREAM, ReplayServer, Reply
+from support.wire_bodies import chunk, stream_pieces, stream_reply, tool_call
 
 from openai_compat import (
     ChatResponse,
@@ -26,7 +27,6 @@ from openai_compat.web.formats import ENCODERS, OpenAIEncoder
 from openai_compat.wire.accumulate import Accumulator
 from openai_compat.wire.completeness import completeness_error
 from openai_compat.wire.response import CallInfo, Choice
-from web.streams import IN_THE_MIDDLE, KEY, RICH, USAGE, events, model
 
 
 def test_server_sent_events_tell_all_there_is() -> None:

@@ -18,8 +18,8 @@ import openai
 import pytest
 from langchain_core.messages import AIMessageChunk
 from langchain_openai import ChatOpenAI
-from replay import EVENT_STREAM, Framing, ReplayServer, Reply, Request
-from wire_bodies import chunk, error_reply, stream_pieces, tool_call
+from support.replay import EVENT_STREAM, Framing, ReplayServer, Reply, Request
+from support.wire_bodies import chunk, error_reply, stream_pieces, tool_call
 
 from openai_compat import ChatResponse, Client
 from openai_compat.web import EventStream

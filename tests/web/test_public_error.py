@@ -8,7 +8,8 @@ import socket
 from typing import Any
 
 import pytest
-from wire_bodies import error_reply
+from support.browser_streams import KEY, model
+from support.wire_bodies import error_reply
 
 from openai_compat import (
     APIConnectionError,
@@ -21,7 +22,6 @@ from openai_compat import (
     StreamServerError,
 )
 from openai_compat.web import EventStream, PublicError, public_error
-from web.streams import KEY, model
 
 
 @pytest.mark.parametrize(

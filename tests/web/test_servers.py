@@ -19,15 +19,15 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import pytest
 import requests
-from replay import EVENT_STREAM, ReplayServer, Reply, Request
-from wire_bodies import chat_reply, chunk, error_reply, stream_pieces, stream_reply
+from support.browser_streams import model, then_silence
+from support.replay import EVENT_STREAM, ReplayServer, Reply, Request
+from support.wire_bodies import chat_reply, chunk, error_reply, stream_pieces, stream_reply
 
 from openai_compat import (
     APIStatusError,
     Client,
 )
 from openai_compat.web import wsgi_response
-from web.streams import model, then_silence
 
 
 class Quiet(WSGIRequestHandler):

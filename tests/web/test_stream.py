@@ -21,8 +21,9 @@ from unittest import mock
 import pytest
 import requests
 import trustme
-from replay import EVENT_STREAM, ReplayServer, Reply
-from wire_bodies import chunk, error_reply, stream_pieces, stream_reply, tool_call
+from support.browser_streams import IN_THE_MIDDLE, SSE, TICK, USAGE, events, model, no_headers, source_of, then_silence
+from support.replay import EVENT_STREAM, ReplayServer, Reply
+from support.wire_bodies import chunk, error_reply, stream_pieces, stream_reply, tool_call
 
 from openai_compat import (
     Cancelled,
@@ -38,7 +39,6 @@ from openai_compat import (
 from openai_compat.web import EventStream, is_reconnect, wsgi_response
 from openai_compat.web import stream as web_stream
 from openai_compat.wire.response import CallInfo, ToolCallDelta
-from web.streams import IN_THE_MIDDLE, SSE, TICK, USAGE, events, model, no_headers, source_of, then_silence
 
 
 def test_headers_keep_proxies_from_holding_the_answer_back() -> None:

@@ -9,9 +9,9 @@ from typing import Any
 
 import attrs
 import pytest
-from arbitrary import growth, json_values, nested, nested_lists, payloads, pieces, quick, texts, thorough
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.arbitrary import growth, json_values, nested, nested_lists, payloads, pieces, quick, texts, thorough
 
 from openai_compat.errors import StreamError
 from openai_compat.wire.accumulate import Accumulator
@@ -44,7 +44,7 @@ def brief(events: list[StreamEvent]) -> list[tuple[str, Any]]:
     return [(event.kind, event.data) for event in events]
 
 
-def test_row_10_one_event_for_each_delta_that_says_something() -> None:
+def test_one_event_for_each_delta_that_says_something() -> None:
     events, answer = run(
         chunk({"role": "assistant", "content": ""}),
         chunk({"content": "Hel"}),
@@ -110,7 +110,7 @@ TEXTS: dict[str, tuple[list[Any], str, str]] = {
 
 
 @pytest.mark.parametrize(("chunks", "text", "reason"), TEXTS.values(), ids=TEXTS)
-def test_row_13_chunks_in_every_shape(chunks: list[Any], text: str, reason: str) -> None:
+def test_chunks_in_every_shape(chunks: list[Any], text: str, reason: str) -> None:
     events, answer = run(*chunks)
     assert (answer.text, answer.finish_reason) == (text, reason)
     assert "".join(event.delta for event in events) == text
@@ -134,7 +134,7 @@ REASONINGS: dict[str, tuple[list[Any], str]] = {
 
 
 @pytest.mark.parametrize(("deltas", "reasoning"), REASONINGS.values(), ids=REASONINGS)
-def test_row_07_reasoning_in_every_field_is_read_once_and_never_as_text(deltas: list[Any], reasoning: str) -> None:
+def test_reasoning_in_every_field_is_read_once_and_never_as_text(deltas: list[Any], reasoning: str) -> None:
     events, answer = run(*map(chunk, deltas), chunk({"content": " there"}))
     assert answer.reasoning == "".join(event.reasoning for event in events) == reasoning
     assert answer.text.removeprefix("Hi").strip() == "there"
@@ -166,7 +166,7 @@ def test_inline_reasoning_is_kept_on_request() -> None:
     assert brief(events) == [("text", "<think>a</think>"), ("text", "b")]
 
 
-def test_row_07_thinking_that_the_prompt_opened() -> None:
+def test_thinking_that_the_prompt_opened() -> None:
     assert run(chunk({"content": "hm</think>Hi"}), think=OPENED)[1].choices == (Choice(text="Hi", reasoning="hm"),)
 
 
@@ -248,19 +248,19 @@ USAGES: dict[str, list[Any]] = {
 
 
 @pytest.mark.parametrize("chunks", USAGES.values(), ids=USAGES)
-def test_row_08_the_last_usage_wins(chunks: list[Any]) -> None:
+def test_the_last_usage_wins(chunks: list[Any]) -> None:
     events, answer = run(*chunks)
     assert answer.usage == SEVEN
     assert brief(events)[-1] == ("usage", SEVEN)
 
 
-def test_row_08_missing_usage_is_zero_tokens() -> None:
+def test_missing_usage_is_zero_tokens() -> None:
     events, answer = run(chunk({"content": "Hi"}))
     assert (answer.usage, answer.input_tokens, answer.output_tokens) == (None, 0, 0)
     assert "usage" not in {event.kind for event in events}
 
 
-def test_row_08_missing_model_is_the_one_asked_for() -> None:
+def test_missing_model_is_the_one_asked_for() -> None:
     assert run({"choices": [{"delta": {"content": "Hi"}}]})[1].model == "asked"
     assert run({"model": 7, "choices": []})[1].model == "asked"
     assert run({"model": "given", "choices": []}, {"model": "", "choices": []})[1].model == "given"
@@ -424,7 +424,7 @@ REASONS: dict[str, tuple[Any, bool]] = {
 
 @pytest.mark.parametrize("arguments", ["", "null", None])
 @pytest.mark.parametrize(("reason", "runs"), REASONS.values(), ids=REASONS)
-def test_row_15_no_arguments_mean_an_empty_object_only_where_the_answer_is_whole(
+def test_no_arguments_mean_an_empty_object_only_where_the_answer_is_whole(
     reason: Any, runs: bool, arguments: Any
 ) -> None:
     calls = [{"index": 0, "id": "a", "function": {"name": "f", "arguments": arguments}}]
@@ -436,7 +436,7 @@ def test_row_15_no_arguments_mean_an_empty_object_only_where_the_answer_is_whole
     assert told.invalid is not (runs or reason is None), "a message in one piece without a reason is whole"
 
 
-def test_row_13_an_answer_of_which_something_is_lost_is_truncated_and_has_no_valid_call() -> None:
+def test_an_answer_of_which_something_is_lost_is_truncated_and_has_no_valid_call() -> None:
     accumulator = Accumulator()
     accumulator.feed(chunk({"tool_calls": [{"id": "a", "function": {"name": "f", "arguments": "{}"}}]}, "tool_calls"))
     accumulator.skipped += 1
@@ -500,7 +500,7 @@ TWICE: dict[str, tuple[list[Any], str, str]] = {
 
 
 @pytest.mark.parametrize(("deltas", "text", "reasoning"), TWICE.values(), ids=TWICE)
-def test_row_07_thoughts_in_a_field_make_a_tag_prose(deltas: list[Any], text: str, reasoning: str) -> None:
+def test_thoughts_in_a_field_make_a_tag_prose(deltas: list[Any], text: str, reasoning: str) -> None:
     events, answer = run(*map(chunk, deltas), chunk({}, "stop"))
     assert (answer.text, answer.reasoning) == (text, reasoning)
     assert "".join(event.delta for event in events) == text
@@ -523,7 +523,7 @@ AFTERWARDS: dict[str, tuple[list[Any], str]] = {
 
 
 @pytest.mark.parametrize(("deltas", "reasoning"), AFTERWARDS.values(), ids=AFTERWARDS)
-def test_row_07_thoughts_that_a_field_tells_after_the_content_are_kept_once(deltas: list[Any], reasoning: str) -> None:
+def test_thoughts_that_a_field_tells_after_the_content_are_kept_once(deltas: list[Any], reasoning: str) -> None:
     events, answer = run(
         chunk({"content": "<think>hm, yes</think>"}), *map(chunk, deltas), chunk({"content": "Hi"}, "stop")
     )
@@ -540,7 +540,7 @@ WORDS_OF_PARTS: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize(("part", "reasoning"), WORDS_OF_PARTS.values(), ids=WORDS_OF_PARTS)
-def test_row_07_thoughts_as_parts(part: Any, reasoning: str) -> None:
+def test_thoughts_as_parts(part: Any, reasoning: str) -> None:
     _, answer = run(chunk({"content": [part, {"type": "text", "text": "Hi"}]}, "stop"))
     assert (answer.text, answer.reasoning) == ("Hi", reasoning)
 
@@ -564,7 +564,7 @@ MESSAGES_BESIDE_DELTAS: dict[str, tuple[list[Any], str]] = {
 
 
 @pytest.mark.parametrize(("choices", "text"), MESSAGES_BESIDE_DELTAS.values(), ids=MESSAGES_BESIDE_DELTAS)
-def test_row_13_a_message_beside_deltas(choices: list[Any], text: str) -> None:
+def test_a_message_beside_deltas(choices: list[Any], text: str) -> None:
     events, answer = run(*({"choices": [choice]} for choice in choices))
     assert answer.text == text
     assert "".join(event.delta for event in events) == text
@@ -578,7 +578,7 @@ def test_what_a_message_has_more_than_its_deltas_is_kept() -> None:
     assert answer.choices[0].extra["reasoning_steps"] == steps
 
 
-def test_row_07_thoughts_in_a_field_take_the_tag_of_the_prompt_with_them() -> None:
+def test_thoughts_in_a_field_take_the_tag_of_the_prompt_with_them() -> None:
     _, answer = run(chunk({"reasoning": "hm"}), chunk({"content": "Hi"}), think=OPENED)
     assert (answer.text, answer.reasoning) == ("Hi", "hm")
 

@@ -50,21 +50,21 @@ WRONG: dict[str, tuple[ChatResponse, str]] = {
 
 @pytest.mark.parametrize("strict", [False, True])
 @pytest.mark.parametrize("response", FINE.values(), ids=FINE)
-def test_row_08_an_answer(response: ChatResponse, strict: bool) -> None:
+def test_an_answer(response: ChatResponse, strict: bool) -> None:
     assert completeness_error(response, complete=True, strict=strict) is None
     assert completeness_error(response, complete=False, strict=False) is None
 
 
 @pytest.mark.parametrize("complete", [False, True])
 @pytest.mark.parametrize(("response", "message"), WRONG.values(), ids=WRONG)
-def test_row_08_no_answer_is_a_shape_error_that_says_why(response: ChatResponse, message: str, complete: bool) -> None:
+def test_no_answer_is_a_shape_error_that_says_why(response: ChatResponse, message: str, complete: bool) -> None:
     error = completeness_error(response, complete=complete, strict=False)
     assert type(error) is ResponseShapeError
     assert message in str(error)
     assert error.partial is response
 
 
-def test_row_13_a_stream_cut_short_is_refused_where_strict() -> None:
+def test_a_stream_cut_short_is_refused_where_strict() -> None:
     for response in (answer("unknown", text="Hi"), ChatResponse()):
         error = completeness_error(response, complete=False, strict=True)
         assert type(error) is StreamInterruptedError

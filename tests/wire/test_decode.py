@@ -7,9 +7,9 @@ import pickle
 from typing import Any
 
 import pytest
-from arbitrary import as_json, attempt, damaged, json_values, nested_lists, thorough
 from hypothesis import given
 from hypothesis import strategies as st
+from support.arbitrary import as_json, attempt, damaged, json_values, nested_lists, thorough
 
 from openai_compat._json import NotJSONError, as_int, as_mapping, as_text, decode_json, encode_json
 

@@ -10,9 +10,9 @@ from typing import Any
 import attrs
 import msgspec
 import pytest
-from arbitrary import json_values, quick
 from hypothesis import given
 from hypothesis import strategies as st
+from support.arbitrary import json_values, quick
 
 from openai_compat.errors import APIStatusError
 from openai_compat.wire import dialect as dialect_module
@@ -69,7 +69,7 @@ ADAPTED: dict[str, tuple[Dialect, dict[str, Any], tuple[str, ...]]] = {
 
 
 @pytest.mark.parametrize(("dialect", "wanted", "left_out"), ADAPTED.values(), ids=ADAPTED)
-def test_row_05_a_body_as_each_server_takes_it(dialect: Dialect, wanted: Any, left_out: tuple[str, ...]) -> None:
+def test_a_body_as_each_server_takes_it(dialect: Dialect, wanted: Any, left_out: tuple[str, ...]) -> None:
     before = copy.deepcopy(BODY)
     assert dialect.adapt(BODY) == (wanted, left_out)
     assert before == BODY
@@ -83,7 +83,7 @@ TOKENS: dict[str, tuple[Dialect, dict[str, Any], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize(("dialect", "body", "wanted"), TOKENS.values(), ids=TOKENS)
-def test_row_05_the_limit_goes_under_the_name_that_is_wanted(dialect: Dialect, body: Any, wanted: Any) -> None:
+def test_the_limit_goes_under_the_name_that_is_wanted(dialect: Dialect, body: Any, wanted: Any) -> None:
     assert dialect.adapt(body) == (wanted, ())
 
 
@@ -99,7 +99,7 @@ THINKING: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize(("body", "wanted"), THINKING.values(), ids=THINKING)
-def test_row_05_thinking_is_translated(body: Any, wanted: Any) -> None:
+def test_thinking_is_translated(body: Any, wanted: Any) -> None:
     assert OPEN_MODELS.adapt(body) == (wanted, ())
 
 
@@ -323,7 +323,7 @@ def test_a_body_of_embeddings_is_sent_as_it_is(name: str) -> None:
 
 
 @pytest.mark.parametrize("kwargs", [{"custom": 1}, {"enable_thinking": True, "custom": 1}])
-def test_row_05_what_cannot_be_translated_is_named_as_left_out(kwargs: Any) -> None:
+def test_what_cannot_be_translated_is_named_as_left_out(kwargs: Any) -> None:
     adapted, left_out = OPENAI.adapt({"chat_template_kwargs": kwargs})
     assert "chat_template_kwargs" not in adapted
     assert left_out == ("chat_template_kwargs",)
@@ -523,7 +523,7 @@ SENT: dict[str, Any] = {
 
 
 @pytest.mark.parametrize(("dialect", "error", "wanted"), LEARNT.values(), ids=LEARNT)
-def test_row_09_a_refusal_teaches(dialect: Dialect, error: APIStatusError, wanted: Dialect) -> None:
+def test_a_refusal_teaches(dialect: Dialect, error: APIStatusError, wanted: Dialect) -> None:
     assert dialect.learn(error, SENT) == wanted
 
 
@@ -545,7 +545,7 @@ NOT_LEARNT: dict[str, tuple[APIStatusError, dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize(("error", "body"), NOT_LEARNT.values(), ids=NOT_LEARNT)
-def test_row_09_another_refusal_teaches_nothing(error: APIStatusError, body: dict[str, Any]) -> None:
+def test_another_refusal_teaches_nothing(error: APIStatusError, body: dict[str, Any]) -> None:
     assert GENERIC.learn(error, body) is None
 
 
@@ -1018,7 +1018,7 @@ LIMITS: dict[str, tuple[str, int, int | None]] = {
 
 
 @pytest.mark.parametrize(("message", "sent", "wanted"), LIMITS.values(), ids=LIMITS)
-def test_row_14_how_many_inputs_a_server_takes(message: str, sent: int, wanted: int | None) -> None:
+def test_how_many_inputs_a_server_takes(message: str, sent: int, wanted: int | None) -> None:
     for status in (400, 413, 422):
         assert batch_limit(refusal(message, status), sent) == wanted
     assert batch_limit(refusal(message, 500), sent) is None

@@ -13,9 +13,9 @@ from typing import Any
 import attrs
 import numpy as np
 import pytest
-from arbitrary import as_json, attempt, damaged, json_values, quick, thorough
 from hypothesis import given
 from hypothesis import strategies as st
+from support.arbitrary import as_json, attempt, damaged, json_values, quick, thorough
 
 from openai_compat.errors import (
     APIError,
@@ -154,13 +154,13 @@ VECTORS: dict[str, tuple[bytes, int, list[list[float]]]] = {
 
 @pytest.mark.parametrize("kind", [bytes, bytearray])
 @pytest.mark.parametrize(("body", "count", "wanted"), VECTORS.values(), ids=VECTORS)
-def test_row_14_vectors_in_every_shape(body: bytes, count: int, wanted: list[list[float]], kind: Any) -> None:
+def test_vectors_in_every_shape(body: bytes, count: int, wanted: list[list[float]], kind: Any) -> None:
     answer = parse_embeddings_response(kind(body), count=count, call=CALL)
     assert listed(answer) == wanted
     assert (answer.dims, len(answer), list(answer.embedding)) == (len(wanted[0]), count, wanted[0])
 
 
-def test_row_14_an_answer() -> None:
+def test_an_answer() -> None:
     usage = {"prompt_tokens": 5, "total_tokens": 5}
     answer = parse_embeddings_response(
         reply([1.0, 2.0], usage=usage), call=CALL, reply=ReplyInfo("r", {"a": "b"}, latency_ms=9.0)
@@ -171,7 +171,7 @@ def test_row_14_an_answer() -> None:
     assert repr(answer).startswith("EmbeddingResponse(vectors=<1 × 2 float32>, model='given'")
 
 
-def test_row_14_the_model_asked_for_stands_in() -> None:
+def test_the_model_asked_for_stands_in() -> None:
     answer = parse_embeddings_response(reply([1.0], model=None), call=CALL)
     assert (answer.model, answer.usage, answer.input_tokens) == ("asked", None, 0)
 
@@ -231,13 +231,13 @@ MISSHAPEN: dict[str, tuple[bytes, int, str]] = {
 
 
 @pytest.mark.parametrize(("body", "count", "message"), MISSHAPEN.values(), ids=MISSHAPEN)
-def test_row_14_what_cannot_be_trusted_is_a_shape_error(body: bytes, count: int, message: str) -> None:
+def test_what_cannot_be_trusted_is_a_shape_error(body: bytes, count: int, message: str) -> None:
     with pytest.raises(ResponseShapeError, match=f"bad embeddings from ollama: .*{message}") as caught:
         parse_embeddings_response(body, count=count, call=CALL, reply=ReplyInfo("r"))
     assert (caught.value.provider, caught.value.request_id) == ("ollama", "r")
 
 
-def test_row_14_a_shape_error_without_a_provider_names_the_server() -> None:
+def test_a_shape_error_without_a_provider_names_the_server() -> None:
     with pytest.raises(ResponseShapeError, match="bad embeddings from the server: no data"):
         parse_embeddings_response(b"{}")
 
@@ -325,7 +325,7 @@ matrices = st.integers(1, 6).flatmap(
 
 @thorough
 @given(matrices, st.booleans(), st.randoms())
-def test_row_14_base64_and_floats_are_the_same_vectors_in_any_order(
+def test_base64_and_floats_are_the_same_vectors_in_any_order(
     rows: list[list[float]], shuffled: bool, random: Any
 ) -> None:
     def body(rows: list[Any]) -> bytes:

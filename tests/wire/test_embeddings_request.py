@@ -6,17 +6,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from arbitrary import as_json
+from support.arbitrary import as_json
 
 from openai_compat.errors import ConfigurationError
 from openai_compat.wire.embeddings_request import build_embeddings_body, embedding_inputs, vector_dtype
 
 
-def test_row_14_body_of_one_text() -> None:
+def test_body_of_one_text() -> None:
     assert build_embeddings_body("a", model="m", encoding_format=None) == {"model": "m", "input": "a"}
 
 
-def test_row_14_body_of_many_texts_and_options() -> None:
+def test_body_of_many_texts_and_options() -> None:
     body = build_embeddings_body(
         ("a", "b"), model="m", dimensions=3, user="u", extra_body={"truncate": True, "user": "v"}
     )

@@ -9,9 +9,9 @@ from typing import Any
 
 import msgspec
 import pytest
-from arbitrary import as_json, growth, json_values, nested, nested_lists, pieces, quick, texts, thorough
 from hypothesis import given
 from hypothesis import strategies as st
+from support.arbitrary import as_json, growth, json_values, nested, nested_lists, pieces, quick, texts, thorough
 
 from openai_compat import errors
 from openai_compat.errors import APIStatusError, InternalServerError, RateLimitError
@@ -183,13 +183,13 @@ def refusal(status: int, body: Any = None, headers: dict[str, str] | None = None
         (418, "APIStatusError"),
     ],
 )
-def test_row_11_class_for_a_status(status: int, name: str) -> None:
+def test_class_for_a_status(status: int, name: str) -> None:
     error = refusal(status, {"error": {"message": "no"}})
     assert type(error) is getattr(errors, name)
     assert error.status_code == status
 
 
-def test_row_11_fields_of_a_status_error() -> None:
+def test_fields_of_a_status_error() -> None:
     body = {"error": {"message": "slow down", "type": "requests", "param": "model", "code": "rate_limit_exceeded"}}
     error = refusal(429, body, {"retry-after": "7"}, provider="groq", request_id="req_1")
     assert type(error) is RateLimitError
@@ -304,7 +304,7 @@ def shown_by(error: BaseException) -> str:
     return f"{error} {error!r} {vars(error)}"
 
 
-def test_row_17_a_key_that_the_server_echoes_is_shown_nowhere() -> None:
+def test_a_key_that_the_server_echoes_is_shown_nowhere() -> None:
     body = {"error": {"message": f"bad key {KEY}", "type": KEY, "param": f"x{KEY}", "code": KEY, "more": KEY}}
     error = refusal(401, body, {"x-echo": KEY, "x-part": KEY[3:15]}, url=URL, secrets=[KEY])
     assert "bad key ***" in str(error)
@@ -312,14 +312,14 @@ def test_row_17_a_key_that_the_server_echoes_is_shown_nowhere() -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"not found", b'{"error": "Unexpected endpoint"}'])
-def test_row_16_a_key_in_the_base_url_is_shown_nowhere(body: bytes) -> None:
+def test_a_key_in_the_base_url_is_shown_nowhere(body: bytes) -> None:
     error = refusal(404, body, url=f"http://h/v1/chat/completions?key={KEY}", secrets=[KEY])
     assert KEY not in shown_by(error)
 
 
 @quick
 @given(st.data())
-def test_row_17_no_piece_of_a_key_is_shown_wherever_it_is_echoed(data: st.DataObject) -> None:
+def test_no_piece_of_a_key_is_shown_wherever_it_is_echoed(data: st.DataObject) -> None:
     def echo(value: Any) -> Any:
         if isinstance(value, dict):
             return {key: echo(inner) for key, inner in value.items()}

@@ -6,9 +6,9 @@ import copy
 from typing import Any
 
 import pytest
-from arbitrary import growth, json_values, quick
 from hypothesis import given
 from hypothesis import strategies as st
+from support.arbitrary import growth, json_values, quick
 
 from openai_compat.errors import StreamError
 from openai_compat.wire.growing import Growing, grow, plain

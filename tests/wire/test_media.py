@@ -21,11 +21,11 @@ import msgspec
 import numpy
 import PIL.Image
 import pytest
-from arbitrary import quick
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from support.arbitrary import quick
 
 from openai_compat.errors import ConfigurationError
 from openai_compat.wire import media
@@ -85,7 +85,7 @@ IMAGES: dict[str, tuple[bytes, str]] = {
 
 
 @pytest.mark.parametrize(("data", "media_type"), IMAGES.values(), ids=IMAGES)
-def test_row_02_bytes_become_a_data_url_of_their_media_type(data: bytes, media_type: str) -> None:
+def test_bytes_become_a_data_url_of_their_media_type(data: bytes, media_type: str) -> None:
     wanted = Image(f"data:{media_type};base64,{base64.b64encode(data).decode()}")
     assert Image.of(data) == Image.of(bytearray(data)) == Image.of(memoryview(data)) == Image.from_bytes(data) == wanted
     assert Image.of(io.BytesIO(data)) == wanted
@@ -114,7 +114,7 @@ AUDIO: dict[str, tuple[bytes, str]] = {
 
 
 @pytest.mark.parametrize(("data", "format"), AUDIO.values(), ids=AUDIO)
-def test_row_02_audio_bytes_are_sent_with_their_format(data: bytes, format: str) -> None:
+def test_audio_bytes_are_sent_with_their_format(data: bytes, format: str) -> None:
     wanted = Audio(base64.b64encode(data).decode(), format)
     assert Audio.of(data) == Audio.of(bytearray(data)) == Audio.of(memoryview(data)) == Audio.from_bytes(data) == wanted
     assert Audio.of(io.BytesIO(data)) == wanted
@@ -199,7 +199,7 @@ OTHER_URLS = ["https://h/a.png", "http://h/a.png", "HTTPS://h/a", "https://h", "
 
 
 @pytest.mark.parametrize("url", OTHER_URLS)
-def test_row_02_a_string_is_a_url(url: str) -> None:
+def test_a_string_is_a_url(url: str) -> None:
     assert Image.of(url) == Image.from_url(url) == Image(url)
     assert Image.of(url).to_wire() == {"type": "image_url", "image_url": {"url": url}}
     assert Audio.of(url) == Audio.from_url(url) == Audio(url=url)
@@ -236,7 +236,7 @@ NO_URLS = [
 
 @pytest.mark.parametrize("text", NO_URLS)
 @pytest.mark.parametrize("kind", [Image, Audio])
-def test_row_02_a_string_is_never_a_path(text: str, kind: Any) -> None:
+def test_a_string_is_never_a_path(text: str, kind: Any) -> None:
     advice = rf"must be an http, https or data URL, not .*give a pathlib\.Path or call {kind.__name__}\.from_path"
     with pytest.raises(ConfigurationError, match=advice):
         kind.of(text)
@@ -245,7 +245,7 @@ def test_row_02_a_string_is_never_a_path(text: str, kind: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", [Image, Audio])
-def test_row_02_the_name_of_a_file_that_is_there_is_no_exception(
+def test_the_name_of_a_file_that_is_there_is_no_exception(
     kind: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -272,7 +272,7 @@ DATA_URLS = [
 
 
 @pytest.mark.parametrize("url", DATA_URLS)
-def test_row_02_a_data_url_of_an_image_is_sent_as_it_is(url: str) -> None:
+def test_a_data_url_of_an_image_is_sent_as_it_is(url: str) -> None:
     assert Image.of(url) == Image(url)
 
 
@@ -296,7 +296,7 @@ DATA_CLIPS: dict[str, tuple[str, str]] = {
 
 
 @pytest.mark.parametrize(("url", "format"), DATA_CLIPS.values(), ids=DATA_CLIPS)
-def test_row_02_a_data_url_of_audio_is_taken_apart(url: str, format: str) -> None:
+def test_a_data_url_of_audio_is_taken_apart(url: str, format: str) -> None:
     assert Audio.of(url) == Audio(url.partition(",")[2], format)
 
 
@@ -347,7 +347,7 @@ def test_any_text_is_a_url_or_refused(text: str, head: str) -> None:
 
 
 @pytest.mark.parametrize(("kind", "data"), [(Image, PNG), (Audio, MP3)])
-def test_row_02_a_file_is_read(kind: Any, data: bytes, tmp_path: Path) -> None:
+def test_a_file_is_read(kind: Any, data: bytes, tmp_path: Path) -> None:
     path = tmp_path / "x.txt"
     path.write_bytes(data)
     (entry,) = os.scandir(tmp_path)
@@ -505,7 +505,7 @@ def sparse(path: Path, head: bytes, size: int) -> Path:
 
 
 @pytest.mark.parametrize(("kind", "head", "limit"), [(Image, PNG, MAX_IMAGE_BYTES), (Audio, MP3, MAX_AUDIO_BYTES)])
-def test_row_02_size_is_limited(kind: Any, head: bytes, limit: int, tmp_path: Path) -> None:
+def test_size_is_limited(kind: Any, head: bytes, limit: int, tmp_path: Path) -> None:
     fits = head + bytes(limit - len(head))
     assert len(content(kind.of(fits))) == limit
     assert kind.of(io.BytesIO(fits)) == kind.of(sparse(tmp_path / "fits", head, limit)) == kind.of(fits)
@@ -517,13 +517,13 @@ def test_row_02_size_is_limited(kind: Any, head: bytes, limit: int, tmp_path: Pa
         kind.of(io.BytesIO(fits + b"x"))
 
 
-def test_row_02_the_limits_are_openais() -> None:
+def test_the_limits_are_openais() -> None:
     assert (media.MAX_IMAGE_BYTES, media.MAX_AUDIO_BYTES) == (20_971_520, 26_214_400)
 
 
 @pytest.mark.parametrize(("kind", "media_type"), [(Image, "image/png"), (Audio, "audio/wav")])
 @pytest.mark.parametrize("rest", range(3))
-def test_row_02_size_is_limited_in_data_urls_too(
+def test_size_is_limited_in_data_urls_too(
     kind: Any, media_type: str, rest: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limit = 9 + rest
@@ -622,7 +622,7 @@ def test_a_pillow_image_that_cannot_be_encoded_is_refused() -> None:
         assert caught.value.__cause__ is not None
 
 
-def test_row_02_an_encoded_pillow_image_is_limited_too() -> None:
+def test_an_encoded_pillow_image_is_limited_too() -> None:
     noise = PIL.Image.frombytes("RGB", (2700, 2700), os.urandom(2700 * 2700 * 3))
     with pytest.raises(
         ConfigurationError, match=r"has 2\d,\d{3},\d{3} bytes; the limit is 20,971,520: make it smaller"

@@ -9,8 +9,8 @@ from typing import Any
 import attrs
 import msgspec
 import pytest
-from arbitrary import json_values, quick
 from hypothesis import given
+from support.arbitrary import json_values, quick
 
 from openai_compat import ChatRequest, ConfigurationError
 from openai_compat.wire.messages import Message, ToolCall, Usage, merged_usage
@@ -76,7 +76,7 @@ USAGES: dict[str, tuple[Any, Usage | None]] = {
 
 
 @pytest.mark.parametrize(("value", "wanted"), USAGES.values(), ids=USAGES)
-def test_row_08_usage_as_servers_spell_it(value: Any, wanted: Usage | None) -> None:
+def test_usage_as_servers_spell_it(value: Any, wanted: Usage | None) -> None:
     usage = Usage.from_wire(value)
     assert usage == wanted
     assert usage is None or usage.raw == value
@@ -134,7 +134,7 @@ def test_counts_of_several_chunks_are_of_one_answer_and_never_added(earlier: Any
     assert (earlier, later) == before
 
 
-def test_row_15_usage_adds_what_was_reported() -> None:
+def test_usage_adds_what_was_reported() -> None:
     first = Usage(input_tokens=1, output_tokens=2, cached_tokens=3, raw={"x": 1})
     second = Usage(input_tokens=10, total_tokens=20, cached_tokens=30)
     assert first + second == Usage(input_tokens=11, output_tokens=2, total_tokens=20, cached_tokens=33)
@@ -157,7 +157,7 @@ def test_a_call_on_the_wire() -> None:
     assert CALL.to_wire() == {"id": "a", "type": "function", "function": {"name": "f", "arguments": '{"x": 1}'}}
 
 
-def test_row_15_invalid_arguments_are_sent_back_as_an_empty_object() -> None:
+def test_invalid_arguments_are_sent_back_as_an_empty_object() -> None:
     call = ToolCall(id="a", name="f", arguments_json='{"x": ', invalid=True)
     assert call.to_wire()["function"]["arguments"] == "{}"
     assert call.arguments_json == '{"x": '

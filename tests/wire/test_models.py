@@ -7,8 +7,8 @@ from typing import Any
 
 import msgspec
 import pytest
-from arbitrary import json_values, quick
 from hypothesis import given
+from support.arbitrary import json_values, quick
 
 from openai_compat.errors import ResponseShapeError
 from openai_compat.wire.models import Model, first_model, parse_models

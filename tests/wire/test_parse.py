@@ -6,9 +6,9 @@ import json
 from typing import Any
 
 import pytest
-from arbitrary import as_json, attempt, cut, damaged, payloads, pieces, quick, thorough
 from hypothesis import given
 from hypothesis import strategies as st
+from support.arbitrary import as_json, attempt, cut, damaged, payloads, pieces, quick, thorough
 
 from openai_compat.errors import (
     APIError,
@@ -68,7 +68,7 @@ def said(content: Any = None, finish_reason: Any = "stop", **message: Any) -> by
 
 
 @pytest.mark.parametrize("kind", [bytes, bytearray, bytes.decode], ids=["bytes", "bytearray", "str"])
-def test_row_08_a_reply(kind: Any) -> None:
+def test_a_reply(kind: Any) -> None:
     headers = {"x-ratelimit-remaining-requests": "3"}
     answer = parse_response(kind(as_json(REPLY)), call=CALL, reply=ReplyInfo("r", headers, latency_ms=9.0))
     assert (answer.text, answer.reasoning, answer.finish_reason, answer.model) == ("Hello", "hm", "stop", "given")
@@ -78,7 +78,7 @@ def test_row_08_a_reply(kind: Any) -> None:
     assert answer.rate_limits == {"remaining_requests": 3.0}
 
 
-def test_row_01_provider_is_stamped_and_the_model_asked_for_stands_in() -> None:
+def test_provider_is_stamped_and_the_model_asked_for_stands_in() -> None:
     answer = parse_response(said("Hi"), call=CALL)
     assert (answer.provider, answer.model) == ("ollama", "asked")
 
@@ -88,7 +88,7 @@ def test_row_01_provider_is_stamped_and_the_model_asked_for_stands_in() -> None:
     [b"", b" \n", b"<html><body>502</body></html>", b"upstream error", b'{"choices": [', b"{}{}", b"[" * 99_999],
     ids=["empty", "blank", "html", "text", "cut-short", "two", "deep"],
 )
-def test_row_08_not_json_is_a_parse_error(body: bytes) -> None:
+def test_not_json_is_a_parse_error(body: bytes) -> None:
     with pytest.raises(ResponseParseError, match="the reply of ollama is") as caught:
         parse_response(body, call=CALL, reply=ReplyInfo("r"))
     assert (caught.value.provider, caught.value.request_id) == ("ollama", "r")
@@ -131,14 +131,14 @@ NO_ANSWERS: dict[str, tuple[bytes, str]] = {
 
 
 @pytest.mark.parametrize(("body", "message"), NO_ANSWERS.values(), ids=NO_ANSWERS)
-def test_row_08_no_answer_is_a_shape_error(body: bytes, message: str) -> None:
+def test_no_answer_is_a_shape_error(body: bytes, message: str) -> None:
     with pytest.raises(ResponseShapeError) as caught:
         parse_response(body, call=CALL, reply=ReplyInfo("r"))
     assert message in str(caught.value)
     assert (caught.value.provider, caught.value.request_id) == ("ollama", "r")
 
 
-def test_row_08_a_shape_error_carries_the_empty_answer_with_its_reasoning_and_usage() -> None:
+def test_a_shape_error_carries_the_empty_answer_with_its_reasoning_and_usage() -> None:
     body = as_json({**json.loads(said("<think>hm", "length")), "usage": {"completion_tokens": 9}})
     with pytest.raises(ResponseShapeError) as caught:
         parse_response(body, call=CALL)
@@ -147,12 +147,12 @@ def test_row_08_a_shape_error_carries_the_empty_answer_with_its_reasoning_and_us
     assert (partial.text, partial.reasoning, partial.output_tokens, partial.finish_reason) == ("", "hm", 9, "length")
 
 
-def test_row_08_missing_usage_and_finish_reason() -> None:
+def test_missing_usage_and_finish_reason() -> None:
     answer = parse_response(said("Hi", None))
     assert (answer.usage, answer.input_tokens, answer.output_tokens, answer.finish_reason) == (None, 0, 0, "unknown")
 
 
-def test_row_08_calls_or_a_refusal_without_text_are_an_answer() -> None:
+def test_calls_or_a_refusal_without_text_are_an_answer() -> None:
     calls = [{"id": "a", "function": {"name": "f", "arguments": '{"x": 1}'}}]
     assert parse_response(said(None, "tool_calls", tool_calls=calls)).tool_calls[0].arguments == {"x": 1}
     assert parse_response(said(None, refusal="No.")).refusal == "No."
@@ -176,7 +176,7 @@ ERRORS: dict[str, bytes] = {
 
 
 @pytest.mark.parametrize("body", ERRORS.values(), ids=ERRORS)
-def test_row_11_an_error_under_200_is_a_status_error(body: bytes) -> None:
+def test_an_error_under_200_is_a_status_error(body: bytes) -> None:
     with pytest.raises(RateLimitError, match=r"HTTP 429 from ollama: slow \*\*\*") as caught:
         parse_response(body, call=CALL, reply=ReplyInfo("r", {"retry-after": "7"}), secrets=[KEY])
     error = caught.value
@@ -185,7 +185,7 @@ def test_row_11_an_error_under_200_is_a_status_error(body: bytes) -> None:
     assert error.__cause__ is None
 
 
-def test_row_11_a_wrong_path_is_named() -> None:
+def test_a_wrong_path_is_named() -> None:
     with pytest.raises(APIStatusError, match="is it missing /v1"):
         parse_response(
             b'{"error": "Unexpected endpoint or method. (POST /chat/completions)"}', reply=ReplyInfo(url="http://h/x")
@@ -202,7 +202,7 @@ def test_a_status_under_200_is_that_of_the_error() -> None:
 STREAMED = sse(chunk("<think>h"), chunk("m</think>\nHel"), chunk("lo"), chunk(None, "stop", usage=REPLY["usage"]))
 
 
-def test_row_09_a_stream_that_was_not_asked_for_is_the_same_answer() -> None:
+def test_a_stream_that_was_not_asked_for_is_the_same_answer() -> None:
     assert parse_response(STREAMED, call=CALL) == parse_response(as_json(REPLY), call=CALL)
 
 
@@ -217,7 +217,7 @@ def test_row_09_a_stream_that_was_not_asked_for_is_the_same_answer() -> None:
     ],
     ids=["finish_reason", "done", "neither", "array", "json"],
 )
-def test_row_13_an_answer_that_does_not_say_it_is_complete_is_truncated(body: bytes, truncated: bool) -> None:
+def test_an_answer_that_does_not_say_it_is_complete_is_truncated(body: bytes, truncated: bool) -> None:
     assert parse_response(body).truncated is truncated
     if truncated:
         with pytest.raises(StreamInterruptedError):
@@ -262,7 +262,7 @@ def events_of(chunks: list[bytes], **options: Any) -> tuple[list[StreamEvent], b
             return found, stop.value
 
 
-def test_row_13_done_ends_the_stream() -> None:
+def test_done_ends_the_stream() -> None:
     events, complete = events_of([sse(chunk("Hi")), sse(chunk("more"))])
     assert ["".join(event.delta for event in events), complete] == ["Hi", True]
 
@@ -276,7 +276,7 @@ def test_row_13_done_ends_the_stream() -> None:
         (b": x", False),
     ],
 )
-def test_row_13_whether_the_stream_said_that_it_is_complete(body: bytes, complete: bool) -> None:
+def test_whether_the_stream_said_that_it_is_complete(body: bytes, complete: bool) -> None:
     assert events_of([body])[1] is complete
     assert drain(stream_events([body], Accumulator())) is complete
 
@@ -291,7 +291,7 @@ def test_an_error_in_a_stream_comes_after_its_text() -> None:
     assert caught.value.request_id == "r"
 
 
-def test_row_01_an_event_that_is_too_large_names_the_provider() -> None:
+def test_an_event_that_is_too_large_names_the_provider() -> None:
     with pytest.raises(StreamError, match="larger than 10 bytes") as caught:
         drain(stream_events([b"data: " + b"x" * 99], Accumulator(CALL), max_event_bytes=10, request_id="r"))
     assert (caught.value.provider, caught.value.request_id) == ("ollama", "r")
@@ -314,7 +314,7 @@ def pushed(*chunks: bytes, **options: Any) -> tuple[list[StreamEvent], ChatRespo
         return heard, None, error
 
 
-def test_row_10_a_sink_hears_every_delta_and_then_the_answer() -> None:
+def test_a_sink_hears_every_delta_and_then_the_answer() -> None:
     heard, answer, _ = pushed(STREAMED)
     assert [event.delta for event in heard if event.delta] == ["Hel", "lo"]
     assert [event.done for event in heard] == [False] * (len(heard) - 1) + [True]
@@ -338,7 +338,7 @@ FAILURES: dict[str, tuple[bytes, dict[str, Any], type[APIError], str]] = {
 
 
 @pytest.mark.parametrize(("body", "options", "kind", "text"), FAILURES.values(), ids=FAILURES)
-def test_row_10_a_sink_hears_one_error_last(body: bytes, options: Any, kind: type[APIError], text: str) -> None:
+def test_a_sink_hears_one_error_last(body: bytes, options: Any, kind: type[APIError], text: str) -> None:
     heard, _, error = pushed(body, **options)
     assert type(error) is kind
     assert [event.error for event in heard] == [None] * (len(heard) - 1) + [error]
@@ -348,13 +348,13 @@ def test_row_10_a_sink_hears_one_error_last(body: bytes, options: Any, kind: typ
     assert error.partial.text == text
 
 
-def test_row_13_a_clean_end_without_a_word_is_a_truncated_answer() -> None:
+def test_a_clean_end_without_a_word_is_a_truncated_answer() -> None:
     _, answer, _ = pushed(sse(chunk("Hi"), done=False))
     assert answer is not None
     assert (answer.text, answer.truncated, answer.finish_reason) == ("Hi", True, "unknown")
 
 
-def test_row_12_a_partial_answer_holds_all_text_that_had_arrived() -> None:
+def test_a_partial_answer_holds_all_text_that_had_arrived() -> None:
     _, _, error = pushed(sse(chunk("a <"), {"error": "no"}))
     assert error is not None
     assert error.partial is not None

@@ -11,9 +11,9 @@ from types import FrameType
 from typing import Any
 
 import pytest
-from arbitrary import cut, keys, pieces, quick, texts, thorough
 from hypothesis import given
 from hypothesis import strategies as st
+from support.arbitrary import cut, keys, pieces, quick, texts, thorough
 
 from openai_compat.errors import ConfigurationError
 from openai_compat.wire import partial_json

@@ -6,9 +6,9 @@ import re
 from itertools import combinations
 
 import pytest
-from arbitrary import cut, growth, pieces
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.arbitrary import cut, growth, pieces
 
 from openai_compat.errors import ConfigurationError
 from openai_compat.wire.reasoning import (
@@ -45,7 +45,7 @@ ROW_7: dict[str, tuple[str, str]] = {
 
 
 @pytest.mark.parametrize(("content", "wanted"), ROW_7.values(), ids=ROW_7)
-def test_row_07_strip_reasoning(content: str, wanted: str) -> None:
+def test_strip_reasoning(content: str, wanted: str) -> None:
     assert strip_reasoning(content) == wanted
 
 
@@ -63,7 +63,7 @@ REASONINGS: dict[str, tuple[str, tuple[str, str]]] = {
 
 
 @pytest.mark.parametrize(("content", "wanted"), REASONINGS.values(), ids=REASONINGS)
-def test_row_07_what_was_removed_is_reasoning(content: str, wanted: tuple[str, str]) -> None:
+def test_what_was_removed_is_reasoning(content: str, wanted: tuple[str, str]) -> None:
     assert split_reasoning(content) == wanted
 
 
@@ -78,7 +78,7 @@ OPENED: dict[str, tuple[str, tuple[str, str]]] = {
 
 
 @pytest.mark.parametrize(("content", "wanted"), OPENED.values(), ids=OPENED)
-def test_row_07_a_span_that_the_prompt_opened(content: str, wanted: tuple[str, str]) -> None:
+def test_a_span_that_the_prompt_opened(content: str, wanted: tuple[str, str]) -> None:
     assert split_reasoning(content, opened=True) == wanted
     assert strip_reasoning(content, opened=True) == wanted[0].strip()
 
@@ -104,7 +104,7 @@ LEADING: dict[str, tuple[str, tuple[str, str]]] = {
 
 
 @pytest.mark.parametrize(("content", "wanted"), LEADING.values(), ids=LEADING)
-def test_row_07_a_tag_counts_at_the_beginning_and_elsewhere_it_is_prose(content: str, wanted: tuple[str, str]) -> None:
+def test_a_tag_counts_at_the_beginning_and_elsewhere_it_is_prose(content: str, wanted: tuple[str, str]) -> None:
     assert split_reasoning(content, KNOWN_TAGS, leading=True) == wanted
     out = fed(list(content), KNOWN_TAGS, leading=True)
     assert (joined(out, TEXT), joined(out, REASONING)) == wanted
@@ -133,7 +133,7 @@ TAGS = ("think", "thinking", "thought")
         ("<thought>a</thought><think>b</think>x", ("x", "a\nb")),
     ],
 )
-def test_row_07_other_tags_close_what_they_opened(content: str, wanted: tuple[str, str]) -> None:
+def test_other_tags_close_what_they_opened(content: str, wanted: tuple[str, str]) -> None:
     assert split_reasoning(content, TAGS) == wanted
 
 
@@ -197,9 +197,7 @@ def joined(out: list[tuple[str, str]], kind: str) -> str:
 
 @settings(deadline=None, max_examples=500)
 @given(cut_contents(), tag_sets, st.booleans(), st.booleans())
-def test_row_07_any_split_equals_the_whole(
-    parts: list[str], tags: tuple[Tag, ...], opened: bool, leading: bool
-) -> None:
+def test_any_split_equals_the_whole(parts: list[str], tags: tuple[Tag, ...], opened: bool, leading: bool) -> None:
     out = fed(parts, tags, opened, leading)
     whole = split_reasoning("".join(parts), tags, opened=opened, leading=leading)
     assert (joined(out, TEXT), joined(out, REASONING)) == whole
@@ -208,19 +206,19 @@ def test_row_07_any_split_equals_the_whole(
 
 @settings(deadline=None, max_examples=500)
 @given(cut_contents(), st.booleans())
-def test_row_07_streamed_text_joined_and_trimmed_is_the_stripped_whole(parts: list[str], opened: bool) -> None:
+def test_streamed_text_joined_and_trimmed_is_the_stripped_whole(parts: list[str], opened: bool) -> None:
     assert joined(fed(parts, opened=opened), TEXT).strip() == strip_reasoning("".join(parts), opened=opened)
 
 
 @settings(deadline=None, max_examples=500)
 @given(contents)
-def test_row_07_strip_reasoning_is_what_a_regular_expression_says(content: str) -> None:
+def test_strip_reasoning_is_what_a_regular_expression_says(content: str) -> None:
     assert strip_reasoning(content) == re.sub(r"<think>.*?(?:</think>|\Z)", "", content, flags=re.DOTALL).strip()
 
 
 @settings(deadline=None, max_examples=500)
 @given(contents)
-def test_row_07_leading_spans_are_what_a_regular_expression_says(content: str) -> None:
+def test_leading_spans_are_what_a_regular_expression_says(content: str) -> None:
     spans = re.match(r"(?:\s*<think>.*?(?:</think>|\Z))*", content, re.DOTALL)
     assert spans is not None
     rest = content[spans.end() :]
@@ -239,7 +237,7 @@ def test_no_piece_of_a_tag_that_was_taken_out_is_given_as_text(parts: list[str],
 
 
 @pytest.mark.parametrize("content", ["<think>a b</think> c", "x <think> y</think>\n z<", "</think><think>"])
-def test_row_07_every_cut_in_three_equals_the_whole(content: str) -> None:
+def test_every_cut_in_three_equals_the_whole(content: str) -> None:
     whole = split_reasoning(content)
     for at in combinations(range(len(content) + 1), 2):
         out = fed(cut(content, at))

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from arbitrary import as_json, json_values, payloads, pieces, quick, texts
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.arbitrary import as_json, json_values, payloads, pieces, quick, texts
 
 from openai_compat._json import decode_json
 from openai_compat.wire import repeated as module

@@ -8,9 +8,9 @@ from typing import Any
 
 import attrs
 import pytest
-from arbitrary import cut, pieces
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from support.arbitrary import cut, pieces
 
 from openai_compat.errors import APIError, StreamInterruptedError
 from openai_compat.tools.loop import run_tools_loop

@@ -35,17 +35,17 @@ def body(prompt: str | None = "hi", **fields: Any) -> dict[str, Any]:
     return build_body(ChatRequest(prompt, **{"model": "m", **fields}))
 
 
-def test_row_01_the_plainest_body() -> None:
+def test_the_plainest_body() -> None:
     assert body() == {"model": "m", "messages": [USER], "stream": False}
 
 
-def test_row_02_without_images_the_message_is_a_plain_string() -> None:
+def test_without_images_the_message_is_a_plain_string() -> None:
     assert build_messages(ChatRequest("hi")) == [USER]
     assert build_messages(ChatRequest("hi", images=())) == [USER]
     assert build_messages(ChatRequest("hi", images=None)) == [USER]
 
 
-def test_row_02_with_images_it_is_a_list_of_the_text_and_the_images_in_order() -> None:
+def test_with_images_it_is_a_list_of_the_text_and_the_images_in_order() -> None:
     (message,) = build_messages(ChatRequest("hi", images=["https://h/b", PNG, Image("https://h/a")]))
     assert [part["type"] for part in message["content"]] == ["text", "image_url", "image_url", "image_url"]
     assert message["content"][0] == {"type": "text", "text": "hi"}
@@ -53,7 +53,7 @@ def test_row_02_with_images_it_is_a_list_of_the_text_and_the_images_in_order() -
     assert urls == ["https://h/b", "data:image/png;base64,iVBORw0KGgo=", "https://h/a"]
 
 
-def test_row_02_audio_comes_after_the_text_and_the_images_in_order() -> None:
+def test_audio_comes_after_the_text_and_the_images_in_order() -> None:
     clips = ["https://h/b.wav", MP3, Audio("AAAA", "wav")]
     (message,) = build_messages(ChatRequest("hi", audio=clips, images="https://h/a"))
     assert message["content"] == [
@@ -68,7 +68,7 @@ def test_row_02_audio_comes_after_the_text_and_the_images_in_order() -> None:
 
 
 @pytest.mark.parametrize("media", ["images", "audio"])
-def test_row_02_a_prompt_of_images_or_audio_may_be_empty(media: str) -> None:
+def test_a_prompt_of_images_or_audio_may_be_empty(media: str) -> None:
     (message,) = build_messages(ChatRequest("", **{media: "https://h/a"}))
     text, part = message["content"]
     assert text == {"type": "text", "text": ""}
@@ -88,34 +88,34 @@ def test_row_02_a_prompt_of_images_or_audio_may_be_empty(media: str) -> None:
     ],
     ids=type,
 )
-def test_row_02_one_image_may_be_given_alone(image: Any) -> None:
+def test_one_image_may_be_given_alone(image: Any) -> None:
     assert len(ChatRequest("hi", images=image).images) == 1
 
 
 @pytest.mark.parametrize("clip", ["https://h/a", MP3, bytearray(MP3), memoryview(MP3), io.BytesIO(MP3), CLIP], ids=type)
-def test_row_02_one_clip_may_be_given_alone(clip: Any) -> None:
+def test_one_clip_may_be_given_alone(clip: Any) -> None:
     assert len(ChatRequest("hi", audio=clip).audio) == 1
 
 
 @pytest.mark.parametrize("several", [list, tuple, iter], ids=["list", "tuple", "iterator"])
-def test_row_02_several_may_come_in_any_iterable(several: Any) -> None:
+def test_several_may_come_in_any_iterable(several: Any) -> None:
     urls = ["https://h/b", "https://h/a"]
     assert ChatRequest("hi", images=several(urls)).images == (Image("https://h/b"), Image("https://h/a"))
     assert ChatRequest("hi", audio=several(urls)).audio == (Audio(url="https://h/b"), Audio(url="https://h/a"))
 
 
-def test_row_02_a_directory_listing_may_be_given(tmp_path: Path) -> None:
+def test_a_directory_listing_may_be_given(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(PNG)
     (tmp_path / "b.png").write_bytes(PNG)
     assert ChatRequest("hi", images=tmp_path.glob("*.png")).images == (Image.of(PNG), Image.of(PNG))
 
 
-def test_row_03_system_is_the_first_message_where_not_empty() -> None:
+def test_system_is_the_first_message_where_not_empty() -> None:
     assert build_messages(ChatRequest("hi", system="Be brief.")) == [{"role": "system", "content": "Be brief."}, USER]
     assert build_messages(ChatRequest("hi", system="")) == [USER]
 
 
-def test_row_03_a_history_stands_between_system_and_prompt() -> None:
+def test_a_history_stands_between_system_and_prompt() -> None:
     history = [{"role": "user", "content": "a"}, Message(role="assistant", content="b")]
     messages = build_messages(ChatRequest("hi", system="s", messages=history))
     assert [message["role"] for message in messages] == ["system", "user", "assistant", "user"]
@@ -206,7 +206,7 @@ def test_a_body_needs_a_model(model: Any) -> None:
         body(model=model)
 
 
-def test_row_04_tools_are_functions() -> None:
+def test_tools_are_functions() -> None:
     own = {"type": "web_search"}
     assert (
         body(tools=[WEATHER, own])["tools"]
@@ -222,12 +222,12 @@ def test_row_04_tools_are_functions() -> None:
 
 
 @pytest.mark.parametrize("tools", [None, (), [], iter(())])
-def test_row_04_without_tools_there_is_no_key(tools: Any) -> None:
+def test_without_tools_there_is_no_key(tools: Any) -> None:
     assert "tools" not in body(tools=tools)
 
 
 @pytest.mark.parametrize("strict", [True, False])
-def test_row_04_strict_where_asked_for(strict: bool) -> None:
+def test_strict_where_asked_for(strict: bool) -> None:
     assert ToolSpec("f", strict=strict).to_wire()["function"]["strict"] is strict
     assert "strict" not in ToolSpec("f").to_wire()["function"]
     assert ToolSpec("f").to_wire()["function"]["parameters"] == {"type": "object", "properties": {}}
@@ -281,12 +281,12 @@ SENT: dict[str, Any] = {
 
 
 @pytest.mark.parametrize(("name", "value"), SENT.items(), ids=SENT)
-def test_row_05_a_field_is_sent_when_set_and_never_when_not(name: str, value: Any) -> None:
+def test_a_field_is_sent_when_set_and_never_when_not(name: str, value: Any) -> None:
     assert body(**{name: value}) == {**body(), name: value}
     assert body(**{name: None}) == body()
 
 
-def test_row_05_every_field_has_a_test_or_a_place_of_its_own() -> None:
+def test_every_field_has_a_test_or_a_place_of_its_own() -> None:
     placed = {
         "prompt",
         "system",
@@ -312,18 +312,18 @@ def test_row_05_every_field_has_a_test_or_a_place_of_its_own() -> None:
 @pytest.mark.parametrize(
     ("stop", "sent"), [("x", ["x"]), (["x", "y"], ["x", "y"]), ([], None), ((), None), (None, None), ("", [""])]
 )
-def test_row_05_stop_is_sent_when_not_empty(stop: Any, sent: Any) -> None:
+def test_stop_is_sent_when_not_empty(stop: Any, sent: Any) -> None:
     assert body(stop=stop).get("stop") == sent
 
 
 @pytest.mark.parametrize("reasoning", [True, False])
-def test_row_05_reasoning_becomes_the_chat_templates_switch(reasoning: bool) -> None:
+def test_reasoning_becomes_the_chat_templates_switch(reasoning: bool) -> None:
     assert body(reasoning=reasoning)["chat_template_kwargs"] == {"enable_thinking": reasoning}
     assert "chat_template_kwargs" not in body(reasoning=None)
 
 
 @pytest.mark.parametrize("strict", [True, False])
-def test_row_06_a_response_schema_is_sent_as_output(strict: bool) -> None:
+def test_a_response_schema_is_sent_as_output(strict: bool) -> None:
     schema = {"type": "object"}
     assert body(response_schema=schema, strict=strict)["response_format"] == {
         "type": "json_schema",
@@ -333,7 +333,7 @@ def test_row_06_a_response_schema_is_sent_as_output(strict: bool) -> None:
     assert "response_format" not in body(strict=strict)
 
 
-def test_row_06_a_response_format_of_the_callers_own_wins() -> None:
+def test_a_response_format_of_the_callers_own_wins() -> None:
     assert body(response_schema={"type": "object"}, response_format={"type": "text"})["response_format"] == {
         "type": "text"
     }
@@ -351,11 +351,11 @@ def test_extra_headers_and_query_are_not_in_the_body() -> None:
     assert body(extra_headers={"x-a": "b"}, extra_query={"c": "d"}) == body()
 
 
-def test_row_16_extra_headers_are_not_in_the_repr() -> None:
+def test_extra_headers_are_not_in_the_repr() -> None:
     assert "secret-of-mine" not in repr(ChatRequest("hi", extra_headers={"x-api-key": "secret-of-mine"}))
 
 
-def test_row_09_the_streaming_body_is_the_plain_body_with_two_keys() -> None:
+def test_the_streaming_body_is_the_plain_body_with_two_keys() -> None:
     request = ChatRequest("hi", model="m", tools=[WEATHER], temperature=0.5, extra_body={"x": 1})
     assert build_streaming_body(request) == {
         **build_body(request),
@@ -364,7 +364,7 @@ def test_row_09_the_streaming_body_is_the_plain_body_with_two_keys() -> None:
     }
 
 
-def test_row_09_stream_options_of_the_callers_own_win() -> None:
+def test_stream_options_of_the_callers_own_win() -> None:
     request = ChatRequest("hi", model="m", extra_body={"stream_options": {"include_usage": False}, "stream": False})
     assert build_streaming_body(request)["stream_options"] == {"include_usage": False}
     assert build_streaming_body(request)["stream"] is True

@@ -32,7 +32,7 @@ def answer(**fields: Any) -> ChatResponse:
         (Choice(refusal="no"), False),
     ],
 )
-def test_row_08_a_choice_without_text_call_or_refusal_is_empty(choice: Choice, empty: bool) -> None:
+def test_a_choice_without_text_call_or_refusal_is_empty(choice: Choice, empty: bool) -> None:
     assert choice.empty is empty
 
 
@@ -58,7 +58,7 @@ def test_an_answer_without_choices_says_nothing() -> None:
         (Usage(input_tokens=5, output_tokens=7), (5, 7)),
     ],
 )
-def test_row_08_tokens_are_zero_where_nothing_was_reported(usage: Usage | None, tokens: tuple[int, int]) -> None:
+def test_tokens_are_zero_where_nothing_was_reported(usage: Usage | None, tokens: tuple[int, int]) -> None:
     response = ChatResponse(usage=usage)
     assert (response.input_tokens, response.output_tokens) == tokens
 
@@ -74,7 +74,7 @@ def test_row_08_tokens_are_zero_where_nothing_was_reported(usage: Usage | None, 
         (100, 5.0, 5.0, None),
     ],
 )
-def test_row_10_tokens_per_second(output: Any, latency: float, first: float | None, wanted: float | None) -> None:
+def test_tokens_per_second(output: Any, latency: float, first: float | None, wanted: float | None) -> None:
     response = ChatResponse(usage=Usage(output_tokens=output), latency_ms=latency, first_token_ms=first)
     assert response.tokens_per_second == wanted
 
@@ -109,7 +109,7 @@ MESSAGES: dict[str, tuple[ChatResponse, dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize(("response", "wire"), MESSAGES.values(), ids=MESSAGES)
-def test_row_15_the_message_for_the_next_turn(response: ChatResponse, wire: dict[str, Any]) -> None:
+def test_the_message_for_the_next_turn(response: ChatResponse, wire: dict[str, Any]) -> None:
     message = response.to_message()
     assert isinstance(message, Message)
     assert message.to_wire("o") == wire
@@ -148,11 +148,11 @@ SILENT: dict[str, Any] = {
 
 
 @pytest.mark.parametrize(("event", "wanted"), EVENTS.values(), ids=EVENTS)
-def test_row_10_an_event_says_one_thing_and_nothing_else(event: StreamEvent, wanted: dict[str, Any]) -> None:
+def test_an_event_says_one_thing_and_nothing_else(event: StreamEvent, wanted: dict[str, Any]) -> None:
     assert {name: getattr(event, name) for name in SILENT} == {**SILENT, **wanted}
 
 
-def test_row_10_an_event_names_its_call() -> None:
+def test_an_event_names_its_call() -> None:
     event = StreamEvent("text", "x", 0, INFO)
     assert (event.call_id, event.provider, event.model) == ("c1", "ollama", "m")
     assert (StreamEvent("text").call_id, StreamEvent("text").data) == ("", "")

@@ -11,9 +11,9 @@ from typing import Any
 
 import msgspec
 import pytest
-from arbitrary import json_values, quick, thorough
 from hypothesis import given
 from hypothesis import strategies as st
+from support.arbitrary import json_values, quick, thorough
 
 from openai_compat.errors import APIError, ConfigurationError
 from openai_compat.wire.retry import MAX_WAIT, RetryPolicy, parse_duration, rate_limits, retry_after

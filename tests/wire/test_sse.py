@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from arbitrary import cut, growth, pieces, quick, thorough
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.arbitrary import cut, growth, pieces, quick, thorough
 
 from openai_compat.errors import StreamError
 from openai_compat.wire.error_body import find_error
@@ -179,17 +179,17 @@ def read(chunks: list[bytes]) -> list[Any]:
 
 
 @each(STREAMS | LONG)
-def test_row_13_payloads_of_a_stream(body: bytes, wanted: list[Any]) -> None:
+def test_payloads_of_a_stream(body: bytes, wanted: list[Any]) -> None:
     assert read([body]) == wanted
 
 
 @each(STREAMS)
-def test_row_13_byte_by_byte(body: bytes, wanted: list[Any]) -> None:
+def test_byte_by_byte(body: bytes, wanted: list[Any]) -> None:
     assert read(cut(body, range(1, len(body)))) == wanted
 
 
 @each(STREAMS)
-def test_row_13_cut_in_two_anywhere(body: bytes, wanted: list[Any]) -> None:
+def test_cut_in_two_anywhere(body: bytes, wanted: list[Any]) -> None:
     for at in range(len(body) + 1):
         assert read([body[:at], b"", body[at:]]) == wanted, at
 
@@ -197,7 +197,7 @@ def test_row_13_cut_in_two_anywhere(body: bytes, wanted: list[Any]) -> None:
 @each(STREAMS)
 @settings(quick, max_examples=25)
 @given(data=st.data())
-def test_row_13_cut_anywhere(body: bytes, wanted: list[Any], data: st.DataObject) -> None:
+def test_cut_anywhere(body: bytes, wanted: list[Any], data: st.DataObject) -> None:
     assert read(data.draw(pieces(body))) == wanted
 
 

@@ -7,9 +7,9 @@ from itertools import count
 from typing import Any
 
 import pytest
-from arbitrary import cut, growth, json_values, pieces, quick, texts
 from hypothesis import given
 from hypothesis import strategies as st
+from support.arbitrary import cut, growth, json_values, pieces, quick, texts
 
 from openai_compat.errors import StreamError
 from openai_compat.wire.messages import ToolCall
@@ -232,7 +232,7 @@ DIALECTS: dict[str, tuple[list[Any], list[tuple[str, str, Any]]]] = {
 
 
 @pytest.mark.parametrize(("deltas", "wanted"), DIALECTS.values(), ids=DIALECTS)
-def test_row_15_calls_from_deltas(deltas: list[Any], wanted: list[tuple[str, str, Any]]) -> None:
+def test_calls_from_deltas(deltas: list[Any], wanted: list[tuple[str, str, Any]]) -> None:
     assert brief(fed(*deltas)) == wanted
 
 
@@ -266,7 +266,7 @@ ARGUMENTS: dict[str, tuple[str, tuple[dict[str, Any] | None, str]]] = {
 
 
 @pytest.mark.parametrize(("text", "wanted"), ARGUMENTS.values(), ids=ARGUMENTS)
-def test_row_15_arguments(text: str, wanted: tuple[dict[str, Any] | None, str]) -> None:
+def test_arguments(text: str, wanted: tuple[dict[str, Any] | None, str]) -> None:
     assert parse_arguments(text) == wanted
     (call,) = fed([entry("f", text, index=0, id="a")])
     assert (call.arguments, call.arguments_json, call.invalid) == (*wanted, wanted[0] is None)
@@ -377,7 +377,7 @@ CUT: dict[str, tuple[str, bool]] = {
 
 
 @pytest.mark.parametrize(("text", "valid"), CUT.values(), ids=CUT)
-def test_row_15_in_an_answer_that_was_cut_only_a_whole_object_is_a_call(text: str, valid: bool) -> None:
+def test_in_an_answer_that_was_cut_only_a_whole_object_is_a_call(text: str, valid: bool) -> None:
     calls = assembler()
     calls.feed([entry("f", text, index=0, id="a")])
     (call,) = calls.finish(whole=False)

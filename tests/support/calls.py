@@ -6,10 +6,9 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from replay import EVENT_STREAM, JSON, Reply, Request
-from wire_bodies import chat_body, stream_pieces
-
 from openai_compat import Client
+from support.replay import EVENT_STREAM, JSON, Reply, Request
+from support.wire_bodies import chat_body, stream_pieces
 
 Call = Callable[..., str]
 

@@ -6,14 +6,15 @@ Run by ``make wheel``: a package that is there by accident in the development en
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
 import venv
 from pathlib import Path
 
-from replay import EVENT_STREAM, JSON, ReplayServer, Reply, Request
-from wire_bodies import chat_reply, stream_pieces
+from support.replay import EVENT_STREAM, JSON, ReplayServer, Reply, Request
+from support.wire_bodies import chat_reply, stream_pieces
 
 ROOT = Path(__file__).parent.parent
 NAMED = {"requests", "sseclient-py", "attrs", "msgspec"}
@@ -48,6 +49,10 @@ def answer(request: Request) -> Reply:
     if request.json()["stream"]:
         return Reply(headers=EVENT_STREAM, body=stream_pieces("a", "b"))
     return chat_reply()
+
+
+# The tests' helpers are on the path of this script alone.
+os.environ.pop("PYTHONPATH", None)
 
 
 def run(*command: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from replay import EVENT_STREAM, JSON, Reply
+from support.replay import EVENT_STREAM, JSON, Reply
 
 
 def chat_body(text: str | None = "ok", *, finish_reason: str | None = "stop", **message: Any) -> bytes:

@@ -8,12 +8,11 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
 
-from replay import EVENT_STREAM, ReplayServer, Reply, Request
-from wire_bodies import chunk, tool_call
-
 from openai_compat import (
     Client,
 )
+from support.replay import EVENT_STREAM, ReplayServer, Reply, Request
+from support.wire_bodies import chunk, tool_call
 
 SSE = "text/event-stream; charset=utf-8"
 TICK = b": \n\n"

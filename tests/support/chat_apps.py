@@ -13,7 +13,7 @@ from pathlib import Path
 
 import requests
 
-EXAMPLES = Path(__file__).parent.parent / "docs" / "examples"
+EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 WSGI = {"flask": "flask_chat:create_app()", "django": "django_chat:application"}
 APPS = tuple(WSGI)
 

@@ -18,7 +18,6 @@ from typing import Any
 
 import attrs
 import pytest
-from replay import ReplayServer, Reply, Request
 
 from openai_compat.errors import (
     APIConnectionError,
@@ -28,6 +27,7 @@ from openai_compat.errors import (
     ResponseShapeError,
     StreamError,
 )
+from support.replay import ReplayServer, Reply, Request
 
 PATH = Path(__file__).with_name("wire_corpus.jsonl")
 SECRET = "sk-test-SECRETKEY123"

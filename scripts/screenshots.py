@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import nbformat
-from browser import ARGUMENTS, NAMES
-from chat_apps import serving
 from nbclient import NotebookClient
 from nbconvert import HTMLExporter
 from playwright.sync_api import expect, sync_playwright
+from support.browser import ARGUMENTS, NAMES
+from support.chat_apps import serving
 
 from openai_compat import LocalServer
 

@@ -2,7 +2,7 @@
 
 ::
 
-    from browser import browser  # a fixture
+    from support.browser import browser  # a fixture
 
     def test_page(browser: Browser) -> None:
         with watched_page(browser) as page:
