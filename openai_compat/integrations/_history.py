@@ -1,4 +1,7 @@
-"""Where an application's chat stores its visitors' conversations."""
+"""Where an application's chat stores its visitors' conversations.
+
+In plain ``sqlite3``, which every Python has: a few statements need no ORM, and no say in the application's own database.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""What may be sent again? One logical call: its tries, the waits between them, and the record of both."""
+"""What may be sent again? One logical call: its tries, the waits between them, and the record of both.
+
+By hand, as urllib3's ``Retry`` and its like sleep where no ``CancelToken`` wakes them, and cannot see that a stream has
+already told something, after which nothing may be sent again.
+"""
 
 from __future__ import annotations
 

@@ -5,6 +5,8 @@ The reader's contract:
 1. Any split of a text into pieces gives the same value.
 2. What ``value`` shows stays true: it only grows, except that a text which turns out to be no JSON is given up.
 3. Reading costs time linear in the length of the text, however it is cut and however deep it is nested.
+
+By hand for the third: jiter and its like parse the text from its start again with every piece.
 """
 
 from __future__ import annotations

@@ -5,12 +5,13 @@ from __future__ import annotations
 import http.client
 import io
 import itertools
+from typing import NamedTuple
 
 import h11
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from support.arbitrary import quick
+from support.arbitrary import quick, thorough
 
 from openai_compat.transport.http1 import MAX_HEAD, BadReplyError, Head, Read, body, read_head, request_head, split_head
 
@@ -265,20 +266,67 @@ def chunked(draw: st.DrawFn) -> tuple[bytes, bytes]:
     return b"".join(pieces), b"".join(chunks) + last + trailers + b"\r\n"
 
 
-def by_h11(data: bytes) -> tuple[bytes, bytes]:
+class Reply(NamedTuple):
+    status: int
+    headers: dict[str, str]
+    content: bytes
+    behind: bytes
+    keep_alive: bool
+
+
+def by_h11(data: bytes) -> Reply:
+    """A whole reply, after which the connection is closed, as h11 reads it."""
     connection = h11.Connection(h11.CLIENT)
     connection.send(h11.Request(method="GET", target="/", headers=[("Host", "h")]))
     connection.send(h11.EndOfMessage())
-    connection.receive_data(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + data)
-    found = b""
+    connection.receive_data(data)
+    status, headers, content = 0, {}, b""
     while True:
         event = connection.next_event()
+        if isinstance(event, h11.Response):
+            status = event.status_code
+            headers = {name.decode(): value.decode("latin-1") for name, value in event.headers}
         if isinstance(event, h11.Data):
-            found += event.data
+            content += event.data
         if isinstance(event, h11.EndOfMessage):
-            return found, connection.trailing_data[0]
+            keep_alive = connection.their_state is h11.DONE and not connection.trailing_data[1]
+            return Reply(status, headers, content, connection.trailing_data[0], keep_alive)
         if event is h11.NEED_DATA:
             connection.receive_data(b"")
+
+
+def by_ours(data: bytes, cuts: list[int]) -> Reply:
+    """The same, with the bytes behind the head cut anywhere."""
+    parts = split_head(data)
+    assert parts is not None
+    head = read_head(parts[0])
+    found, behind = read_all(head, split(parts[1], cuts))
+    return Reply(head.status, head.headers, b"".join(found), behind, head.keep_alive)
+
+
+CHUNKED_HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@quick
+@given(
+    st.sampled_from([b"HTTP/1.1 200 OK", b"HTTP/1.0 200 OK", b"HTTP/1.1 503 ", b"HTTP/1.1 429 Too Many"]),
+    st.sampled_from([b"", b"Connection: close\r\n", b"CONNECTION: x, Close\r\n"]),
+    st.sampled_from(["length", "chunked", "close"]),
+    chunked(),
+    st.binary(max_size=20),
+    st.lists(st.integers(0, 400), max_size=6),
+)
+def test_a_whole_reply_is_what_h11_reads(
+    line: bytes, connection: bytes, framing: str, chunked: tuple[bytes, bytes], behind: bytes, cuts: list[int]
+) -> None:
+    content, in_chunks = chunked
+    how, sent = {
+        "length": (b"Content-Length: %d\r\n" % len(content), content),
+        "chunked": (b"Transfer-Encoding: chunked\r\n", in_chunks),
+        "close": (b"", content),
+    }[framing]
+    data = line + b"\r\n" + connection + how + b"X-A:  b c \r\n\r\n" + sent + behind
+    assert by_ours(data, cuts) == by_h11(data)
 
 
 def broken(pieces: list[bytes | None]) -> tuple[bytes, str]:
@@ -298,10 +346,26 @@ class TestChunked:
     @example((b"ab", b"2\r\nab\r\n0\r\n\r\n"), b"", [1, 2, 3, 4, 5, 6, 7, 8, 9, 10])
     def test_any_split_gives_what_h11_gives(self, chunked: tuple[bytes, bytes], behind: bytes, cuts: list[int]) -> None:
         content, data = chunked
-        expected = by_h11(data + behind)
-        assert expected == (content, behind)
-        found, rest = read_all(CHUNKED, split(data + behind, cuts))
-        assert (b"".join(found), rest) == expected
+        expected = by_h11(CHUNKED_HEAD + data + behind)
+        assert (expected.content, expected.behind) == (content, behind)
+        assert by_ours(CHUNKED_HEAD + data + behind, cuts) == expected
+
+    @thorough
+    @given(chunked(), st.data(), st.lists(st.integers(0, 400), max_size=4))
+    def test_of_damaged_bytes_what_h11_reads_is_read_alike(
+        self, chunked: tuple[bytes, bytes], data: st.DataObject, cuts: list[int]
+    ) -> None:
+        wire = bytearray(chunked[1])
+        for _ in range(data.draw(st.integers(1, 3))):
+            at = data.draw(st.integers(0, len(wire)))
+            wire[at : at + data.draw(st.integers(0, 2))] = data.draw(
+                st.sampled_from([b"", b"0", b"f", b";", b"\r\n", b"\n"])
+            )
+        try:
+            expected = by_h11(CHUNKED_HEAD + wire)
+        except h11.RemoteProtocolError:
+            return  # h11 is stricter than servers are
+        assert by_ours(CHUNKED_HEAD + wire, cuts) == expected
 
     @quick
     @given(chunked(), st.lists(st.integers(0, 400), max_size=5), st.data())
