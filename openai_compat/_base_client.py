@@ -158,12 +158,13 @@ class BaseClient:
         ``OLLAMA_HOST``. ``OPENAI_MODEL`` is the model for calls that name none.
 
         Args:
-            local: where the environment names no server, look for one with a model on the well-known ports of this
-                machine (those of Ollama, LM Studio, llama.cpp and vLLM).
-            options: as for ``Client``.
+            local: if the environment names no server, take the first that lists a model on a well-known port of this
+                machine: Ollama's, LM Studio's and so on. Each is asked once and gets no key. The first model that is
+                not for embeddings is the default. Any user of this machine can listen on these ports.
+            options: as for ``Client``, in place of what the environment says.
 
         Raises:
-            ConfigurationError: the environment names no server, nor is one found.
+            ConfigurationError: the environment names no server, and with ``local`` none is found either.
         """
         with importing:
             from .server_options import environment_server, local_server, no_server
