@@ -1,6 +1,6 @@
 """Where an application's chat stores its visitors' conversations.
 
-In plain ``sqlite3``, which every Python has: a few statements need no ORM, and no say in the application's own database.
+In plain ``sqlite3``, which every Python has: a few statements need no ORM, nor a place in the application's database.
 """
 
 from __future__ import annotations
