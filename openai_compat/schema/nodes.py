@@ -239,27 +239,36 @@ class Field(NamedTuple):
         return made
 
 
-class Row(Node):
+class Titled(Node):
+    """What stands under ``$defs`` by its title; without one, the schema stands where it is used."""
+
+    def __init__(self, title: str, description: str) -> None:
+        self._title = title
+        self._description = description
+
+    def schema(self, definitions: Definitions) -> dict[str, Any]:
+        if not self._title:
+            return self._own(definitions)
+        words = {"title": self._title, **({"description": self._description} if self._description else {})}
+        return definitions.reference(self, self._title, lambda: {**words, **self._own(definitions)})
+
+    def _own(self, definitions: Definitions) -> dict[str, Any]:
+        """The schema without its title and description."""
+        raise NotImplementedError
+
+
+class Row(Titled):
     """Values of several types in their order: a tuple, a named tuple, a Struct that is written as an array."""
 
     def __init__(
         self, fields: list[Field], make: Callable[[list[Any]], Any], title: str = "", description: str = ""
     ) -> None:
+        super().__init__(title, description)
         self.fields = fields
         self._make = make
-        self._title = title
-        self._description = description
-
-    def schema(self, definitions: Definitions) -> dict[str, Any]:
-        if self._title:
-            return definitions.reference(self, self._title, lambda: self._own(definitions))
-        return self._own(definitions)
 
     def _own(self, definitions: Definitions) -> dict[str, Any]:
-        made: dict[str, Any] = {"title": self._title} if self._title else {}
-        if self._description:
-            made["description"] = self._description
-        made["type"] = "array"
+        made: dict[str, Any] = {"type": "array"}
         if self.fields:
             made["prefixItems"] = [field.schema(definitions) for field in self.fields]
             if not self._title:
@@ -312,7 +321,7 @@ class Dict(Node):
             raise beneath(name, ValidationError("$", f"key: {error.problem}")) from error
 
 
-class Object(Node):
+class Object(Titled):
     """What is made of named fields: a class, or the arguments of a function.
 
     Args:
@@ -335,27 +344,18 @@ class Object(Node):
         closed: bool = False,
         raw: Iterable[str] = (),
     ) -> None:
+        super().__init__(title, description)
         self.fields: Sequence[Field] = ()  # set once they are known: they may hold the class itself
         self.tag = tag
         self._make = make
-        self._title = title
-        self._description = description
         self._passes = passes
         self._closed = closed
         self._raw = frozenset(raw)
 
-    def schema(self, definitions: Definitions) -> dict[str, Any]:
-        if self._title:
-            return definitions.reference(self, self._title, lambda: self._own(definitions))
-        return self._own(definitions)
-
     def _own(self, definitions: Definitions) -> dict[str, Any]:
-        made: dict[str, Any] = {"title": self._title} if self._title else {}
-        if self._description:
-            made["description"] = self._description
         tag = {self.tag[0]: {"enum": [self.tag[1]]}} if self.tag else {}
-        made["type"] = "object"
-        made["properties"] = {**tag, **{field.name: field.schema(definitions) for field in self.fields}}
+        properties = {**tag, **{field.name: field.schema(definitions) for field in self.fields}}
+        made: dict[str, Any] = {"type": "object", "properties": properties}
         if required := [*tag, *(field.name for field in self.fields if field.required)]:
             made["required"] = required
         if self._closed:
