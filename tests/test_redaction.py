@@ -9,9 +9,9 @@ from collections.abc import Callable
 from urllib.parse import quote, quote_plus, unquote, unquote_plus
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from support.arbitrary import quick
+from support.arbitrary import examples, quick
 
 from openai_compat.redaction import MASK, Secret, SecretBytes, redact_error_body
 
@@ -161,7 +161,7 @@ def test_a_key_that_has_to_be_escaped_cannot_be_read(spelling: str, key: str) ->
 
 
 @pytest.mark.parametrize("spelling", SPELLINGS)
-@settings(quick, max_examples=50)
+@examples(50)
 @given(data=st.data(), key=plain_keys | odd_keys, before=around, after=around)
 def test_no_piece_of_a_key_can_be_read(spelling: str, data: st.DataObject, key: str, before: str, after: str) -> None:
     spell, read = SPELLINGS[spelling]

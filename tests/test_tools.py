@@ -11,6 +11,7 @@ import attrs
 import jsonschema
 import msgspec
 import pytest
+from support.ids import without_address
 
 from openai_compat import CancelToken, ConfigurationError, Tool, ToolDispatcher, ToolError, ToolSpec, tool
 from openai_compat.tools.tool import Toolbox
@@ -350,7 +351,7 @@ async def pages(a: int) -> Any:
         (Desk.decorated, "Desk.decorated is a method without its instance"),
         (lambda a: a, "'<lambda>' cannot name a tool: a name has 1 to 64 letters"),
     ],
-    ids=str,
+    ids=without_address,
 )
 def test_what_gives_no_result_is_refused_when_the_tools_are_given(function: Any, words: str) -> None:
     with pytest.raises(ConfigurationError, match=words):

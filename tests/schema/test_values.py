@@ -28,6 +28,7 @@ import typing_extensions
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from support.arbitrary import attempt, json_values, thorough
+from support.ids import without_address
 from typing_extensions import ReadOnly, TypeAliasType
 
 from openai_compat.errors import ConfigurationError
@@ -432,7 +433,7 @@ def test_bounds_are_said_and_kept(hint: Any, schema: Any, fits: Any, misfit: Any
         msgspec.defstruct("Booked", [("nights", int, pydantic.Field(default=2, ge=1))]),
         Annotated[datetime.datetime, annotated_types.Timezone("UTC")],
     ],
-    ids=str,
+    ids=without_address,
 )
 def test_bounds_that_cannot_be_kept_are_refused(hint: Any) -> None:
     with pytest.raises(ConfigurationError):

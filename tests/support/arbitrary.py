@@ -8,13 +8,19 @@ from itertools import pairwise
 from time import process_time
 from typing import Any, TypeVar
 
-from hypothesis import HealthCheck, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 
 T = TypeVar("T", str, bytes)
 
-quick = settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
-thorough = settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.too_slow])
+
+def examples(count: int) -> settings:
+    """So many examples where the profile has 100, and in proportion in the others."""
+    return settings(max_examples=max(1, count * settings.default.max_examples // 100))
+
+
+quick = examples(100)
+thorough = examples(200)
 
 WORDS = (
     "",

@@ -22,6 +22,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
+from support.arbitrary import examples
 from support.replay import EVENT_STREAM, End, Framing, ReplayServer, Reply, Request
 from support.sessions import own_session
 from support.wire_bodies import chat_reply, stream_pieces
@@ -268,12 +269,7 @@ def machine(wire: str, pool: str, tls: ssl.SSLContext) -> type[PoolMachine]:
 def test_one_thread(wire: str, pool: str, tls: ssl.SSLContext) -> None:
     run_state_machine_as_test(
         machine(wire, pool, tls),
-        settings=settings(
-            max_examples=30,
-            stateful_step_count=40,
-            deadline=None,
-            suppress_health_check=[HealthCheck.too_slow],
-        ),
+        settings=settings(examples(30), stateful_step_count=40),
     )
 
 
@@ -297,7 +293,7 @@ Step = tuple[str, Shape]
 @each_pool
 @each_wire
 @pytest.mark.usefixtures("pauses")
-@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(examples(15), suppress_health_check=list(HealthCheck))
 @given(
     plans=st.lists(
         st.lists(st.tuples(st.sampled_from([*sorted(DEEDS), "chat", "close", "end idle"]), SHAPES), max_size=12),

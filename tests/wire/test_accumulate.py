@@ -9,9 +9,19 @@ from typing import Any
 
 import attrs
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from support.arbitrary import growth, json_values, nested, nested_lists, payloads, pieces, quick, texts, thorough
+from support.arbitrary import (
+    examples,
+    growth,
+    json_values,
+    nested,
+    nested_lists,
+    payloads,
+    pieces,
+    texts,
+    thorough,
+)
 
 from openai_compat.errors import StreamError
 from openai_compat.wire.accumulate import Accumulator
@@ -635,7 +645,7 @@ def chunkings(draw: st.DrawFn, message: dict[str, Any]) -> list[dict[str, Any]]:
     return merged
 
 
-@settings(deadline=None, max_examples=300)
+@examples(300)
 @given(
     st.data(),
     messages(),
@@ -721,7 +731,7 @@ PATHS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("path", PATHS.values(), ids=PATHS)
-@settings(quick, max_examples=40)
+@examples(40)
 @given(values=st.lists(json_values | texts, min_size=1, max_size=2))
 def test_arbitrary_values_in_every_place_never_raise(path: Any, values: list[Any]) -> None:
     checked([path(value) for value in values], ThinkOptions())

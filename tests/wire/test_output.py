@@ -21,8 +21,9 @@ import attrs
 import msgspec
 import pydantic
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from support.arbitrary import examples
 
 from openai_compat.errors import ConfigurationError, ResponseTypeError
 from openai_compat.wire.messages import ToolCall
@@ -805,7 +806,7 @@ def typed_values(draw: st.DrawFn) -> tuple[Any, Any]:
     return kind, draw(values)
 
 
-@settings(deadline=None, max_examples=200)
+@examples(200)
 @given(typed_values(), WORDS, WORDS, st.booleans(), st.sampled_from([None, 2]), st.booleans())
 def test_a_value_is_found_among_words(
     typed: tuple[Any, Any], before: str, after: str, escaped: bool, indent: int | None, in_fence: bool
@@ -820,7 +821,7 @@ def test_a_value_is_found_among_words(
     assert output.read(answer(before + text + after)).parsed == alone
 
 
-@settings(deadline=None, max_examples=200)
+@examples(200)
 @given(typed_values(), st.data())
 def test_a_piece_of_a_value_is_never_taken_for_the_whole(typed: tuple[Any, Any], data: st.DataObject) -> None:
     kind, value = typed
@@ -837,7 +838,7 @@ ROUGH = st.lists(st.sampled_from(PIECES), max_size=40).map("".join)
 TYPES = [Person, Node, str, int, list[int], dict, Person | Row, Any, Model, PERSON]
 
 
-@settings(deadline=None, max_examples=200)
+@examples(200)
 @given(ROUGH | st.text(), st.sampled_from(TYPES))
 def test_no_text_raises_anything_else(text: str, response_type: Any) -> None:
     with contextlib.suppress(ResponseTypeError):

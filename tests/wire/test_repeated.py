@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from support.arbitrary import as_json, json_values, payloads, pieces, quick, texts
+from support.arbitrary import as_json, examples, json_values, payloads, pieces, texts
 
 from openai_compat._json import decode_json
 from openai_compat.wire import repeated as module
@@ -119,7 +119,7 @@ def told(chunks: list[bytes], repeated: Repeated | None) -> tuple[list[Any], Any
     return list(events()), accumulator.response(), accumulator.skipped
 
 
-@settings(quick, max_examples=400)
+@examples(400)
 @given(st.data(), _chunks, st.booleans())
 def test_the_short_way_is_the_long_way(data: st.DataObject, chunks: list[Any], compact: bool) -> None:
     separators = (",", ":") if compact else None

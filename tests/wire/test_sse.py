@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from support.arbitrary import cut, growth, pieces, quick, thorough
+from support.arbitrary import cut, examples, growth, pieces, quick, thorough
 
 from openai_compat.errors import StreamError
 from openai_compat.wire.error_body import find_error
@@ -195,7 +195,7 @@ def test_cut_in_two_anywhere(body: bytes, wanted: list[Any]) -> None:
 
 
 @each(STREAMS)
-@settings(quick, max_examples=25)
+@examples(25)
 @given(data=st.data())
 def test_cut_anywhere(body: bytes, wanted: list[Any], data: st.DataObject) -> None:
     assert read(data.draw(pieces(body))) == wanted
