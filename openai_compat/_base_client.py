@@ -313,8 +313,8 @@ class BaseClient:
         if not dialect.answers_by_call(body):
             return reply, None
         with importing:
-            from .wire.schema_wish import text_of_call
-        return reply, text_of_call
+            from .wire.response_format import tool_call_as_text
+        return reply, tool_call_as_text
 
     def _post(
         self,

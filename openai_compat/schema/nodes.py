@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from .likeness import is_whole
-from .problems import ValidationError, begun_small, beneath, kind_of, path_step
+from .problems import ValidationError, nested_error, path_step, type_name, uncapitalized
 from .validation import Walk, with_floats
 
 REF = "#/$defs/"
@@ -163,7 +163,7 @@ _LARGEST = decimal.Decimal("1e309")
 
 def _explained(error: msgspec.ValidationError) -> ValidationError:
     problem = " ".join(str(error).replace("`", "").split())
-    return ValidationError("$", begun_small(problem))
+    return ValidationError("$", uncapitalized(problem))
 
 
 class Choice(Node):
@@ -196,7 +196,7 @@ class Choice(Node):
                 return made
         words = [repr(listed) for listed, _ in self._choices[:MAX_SHOWN]]
         more = " | …" if len(self._choices) > MAX_SHOWN else ""
-        got = repr(value) if isinstance(value, (str, int, float)) else kind_of(value)
+        got = repr(value) if isinstance(value, (str, int, float)) else type_name(value)
         raise ValidationError("$", f"expected {' | '.join(words)}{more}, got {got}")
 
 
@@ -220,7 +220,7 @@ class Array(Node):
 
     def convert(self, value: Any, walk: Walk) -> Any:
         made = [walk.convert(item, self._items, at) for at, item in enumerate(_items_of(value))]
-        return made if self._make is list else _made(self._make, made)
+        return made if self._make is list else _construct(self._make, made)
 
 
 class Field(NamedTuple):
@@ -257,7 +257,7 @@ class Titled(Node):
         raise NotImplementedError
 
 
-class Row(Titled):
+class Tuple(Titled):
     """Values of several types in their order: a tuple, a named tuple, a Struct that is written as an array."""
 
     def __init__(
@@ -290,7 +290,7 @@ class Row(Titled):
         made = [
             walk.convert(item, field.node, at) for at, (item, field) in enumerate(zip(items, self.fields, strict=False))
         ]
-        return _made(self._make, made)
+        return _construct(self._make, made)
 
 
 class Dict(Node):
@@ -318,7 +318,7 @@ class Dict(Node):
         try:
             return keys.convert_key(name, walk)
         except ValidationError as error:
-            raise beneath(name, ValidationError("$", f"key: {error.problem}")) from error
+            raise nested_error(name, ValidationError("$", f"key: {error.problem}")) from error
 
 
 class Object(Titled):
@@ -384,12 +384,12 @@ class Object(Titled):
             if field.python_name in self._raw and isinstance(value.get(field.name), str)
         }
         try:
-            return _made(lambda fields: self._make(**fields), given)
+            return _construct(lambda fields: self._make(**fields), given)
         except (ValidationError, AttributeError) as refusal:
             if not texts:
                 raise
             try:
-                return _made(lambda fields: self._make(**fields), given | texts)
+                return _construct(lambda fields: self._make(**fields), given | texts)
             except (ValidationError, AttributeError):
                 raise refusal from None
 
@@ -478,9 +478,9 @@ class Bounded(Node):
     def convert(self, value: Any, walk: Walk) -> Any:
         made = self._inner.convert(value, walk)
         if len(made) < self._least:
-            raise ValidationError("$", f"expected {kind_of(value)} of length >= {self._least}")
+            raise ValidationError("$", f"expected {type_name(value)} of length >= {self._least}")
         if self._most is not None and len(made) > self._most:
-            raise ValidationError("$", f"expected {kind_of(value)} of length <= {self._most}")
+            raise ValidationError("$", f"expected {type_name(value)} of length <= {self._most}")
         return made
 
 
@@ -497,13 +497,13 @@ class Checked(Node):
 
     def convert(self, value: Any, walk: Walk) -> Any:
         made = self._inner.convert(value, walk)
-        if not _made(self._holds, made):
+        if not _construct(self._holds, made):
             raise ValidationError("$", self._problem)
         return made
 
     def convert_key(self, text: str, walk: Walk) -> Any:
         made = self._inner.convert_key(text, walk)
-        if not _made(self._holds, made):
+        if not _construct(self._holds, made):
             raise ValidationError("$", self._problem)
         return made
 
@@ -522,11 +522,11 @@ class Custom(Node):
         if isinstance(value, self._cls):
             return value
         if self._schema.get("type") == "string" and not isinstance(value, str):
-            raise ValidationError("$", f"expected str, got {kind_of(value)}")
-        return _made(self._cls, with_floats(value))
+            raise ValidationError("$", f"expected str, got {type_name(value)}")
+        return _construct(self._cls, with_floats(value))
 
 
-def _made(make: Callable[[Any], Any], value: Any) -> Any:
+def _construct(make: Callable[[Any], Any], value: Any) -> Any:
     """What a class makes of a value; what it says of one that it refuses is an error like any other."""
     try:
         return make(value)
@@ -541,12 +541,12 @@ def _made(make: Callable[[Any], Any], value: Any) -> Any:
 def _items_of(value: Any) -> Sequence[Any]:
     if isinstance(value, (list, tuple)):
         return value
-    raise ValidationError("$", f"expected array, got {kind_of(value)}")
+    raise ValidationError("$", f"expected array, got {type_name(value)}")
 
 
 def _pairs_of(value: Any) -> Iterable[tuple[str, Any]]:
     if not isinstance(value, Mapping):
-        raise ValidationError("$", f"expected object, got {kind_of(value)}")
+        raise ValidationError("$", f"expected object, got {type_name(value)}")
     for name, inner in value.items():
         if not isinstance(name, str):
             raise ValidationError(f"${path_step(str(name))}", "key: expected str")

@@ -21,7 +21,7 @@ class ValidationError(ValueError):
         return type(self), (self.path, self.problem)
 
 
-def beneath(step: Step, error: ValidationError) -> ValidationError:
+def nested_error(step: Step, error: ValidationError) -> ValidationError:
     """The error of a value, as one of the value around it."""
     outer = ValidationError(f"${path_step(step)}{error.path[1:]}", error.problem)
     outer.__cause__ = error.__cause__
@@ -35,12 +35,12 @@ def path_step(step: Step) -> str:
     return f".{step}" if step.isidentifier() else f"[{json.dumps(step)}]"
 
 
-def begun_small(problem: str) -> str:
+def uncapitalized(problem: str) -> str:
     """What follows a path: begun with a small letter, unless it begins with a name such as UUID."""
     return problem if problem[:2].isupper() else problem[:1].lower() + problem[1:]
 
 
-def kind_of(value: Any) -> str:
+def type_name(value: Any) -> str:
     """What a value is called in errors."""
     if isinstance(value, Mapping):
         return "object"

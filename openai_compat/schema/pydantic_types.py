@@ -12,7 +12,7 @@ import msgspec
 
 from .likeness import members
 from .nodes import REF, Definitions, Node
-from .problems import Step, ValidationError, begun_small, path_step
+from .problems import Step, ValidationError, path_step, uncapitalized
 from .validation import Walk
 
 MAX_STEPS = 200_000
@@ -155,4 +155,4 @@ def _located(error: Mapping[str, Any], value: Any) -> tuple[list[Step], str]:
         elif error["type"] == "missing" and at == len(error["loc"]):
             steps.append(step)
     problem = " ".join(_WORDS.get(error["type"], error["msg"]).split())
-    return steps, begun_small(problem)
+    return steps, uncapitalized(problem)

@@ -30,8 +30,8 @@ from .nodes import (
     Named,
     Node,
     Object,
-    Row,
     Scalar,
+    Tuple,
 )
 from .parameters import has_fields, hints_of, is_typed_dict, is_union, parameters_of, value_of
 from .pydantic_types import PydanticType, is_pydantic, is_pydantic_field
@@ -119,7 +119,7 @@ class Reader:
             key, value = args or (str, Any)
             return Dict(None if key in (str, Any) else self.node(key), self.node(value))
         if kind is tuple and args[1:] != (Ellipsis,) and args:
-            return Row([Field(str(at), "", self.node(arg)) for at, arg in enumerate(args) if arg != ()], tuple)
+            return Tuple([Field(str(at), "", self.node(arg)) for at, arg in enumerate(args) if arg != ()], tuple)
         return Array(self.node(args[0]) if args else AnyValue(), kind)
 
     def _annotated(self, hint: Any, metadata: Iterable[Any]) -> Node:
@@ -204,7 +204,7 @@ class Reader:
         return PydanticType(hint) if hasattr(cls, "__get_pydantic_core_schema__") else Scalar(hint)
 
     def _named_tuple(self, hint: Any, cls: Any, key: Any) -> Node:
-        row = self._classes[key] = Row([], lambda items: cls(*items), _title(hint, cls), _own_doc(cls))
+        row = self._classes[key] = Tuple([], lambda items: cls(*items), _title(hint, cls), _own_doc(cls))
         hints = hints_of(cls)
         for name in cls._fields:
             default = cls._field_defaults.get(name, msgspec.UNSET)
@@ -218,7 +218,7 @@ class Reader:
         if config is not None and config.array_like:
             if config.tag is not None:
                 raise TypeError(f"{cls.__name__} is array_like and has a tag, which is not supported")
-            row = self._classes[key] = Row([], lambda items: cls(*items), _title(hint, cls), _own_doc(cls))
+            row = self._classes[key] = Tuple([], lambda items: cls(*items), _title(hint, cls), _own_doc(cls))
             row.fields.extend(self._fields(hint, cls))
             return row
         typed_dict = is_typed_dict(cls)

@@ -47,7 +47,7 @@ class Signature:
             if injected is not None and mentions(hint, injected):
                 self.injected.append(name)
                 continue
-            if make := _told_default(parameter.default):
+            if make := _field_default(parameter.default):
                 # Called without it, the function would get Pydantic's description in place of a value.
                 self._defaults[name] = make
                 hint = or_none(Annotated[hint, parameter.default], make())
@@ -74,7 +74,7 @@ class Signature:
         return {**{name: make() for name, make in self._defaults.items() if name not in given}, **given}
 
 
-def _told_default(default: Any) -> Callable[[], Any] | None:
+def _field_default(default: Any) -> Callable[[], Any] | None:
     """What makes the default that ``Field(…)`` tells of."""
     if not is_pydantic_field(default) or default.is_required():
         return None

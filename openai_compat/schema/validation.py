@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from .likeness import Likeness
-from .problems import Step, ValidationError, beneath, path_step
+from .problems import Step, ValidationError, nested_error, path_step
 
 
 class Converter(Protocol):
@@ -54,7 +54,7 @@ class Walk:
         _, made, error = done
         if error is None:
             return made
-        raise error.with_traceback(None) if step is None else beneath(step, error)
+        raise error.with_traceback(None) if step is None else nested_error(step, error)
 
 
 def with_floats(value: Any) -> Any:

@@ -96,16 +96,16 @@ def mcp_tools(
     if isinstance(only, str):
         raise ConfigurationError(f"only is a list of names, such as [{only!r}]")
     _require_sdk()
-    server: _Program | _Address
+    server: _StdioServer | _HttpServer
     if url is not None:
         if env is not None or cwd is not None:
             raise ConfigurationError("env and cwd go with command=, not with url=")
-        server = _Address(url, headers)
+        server = _HttpServer(url, headers)
     else:
         assert command is not None
         if headers is not None:
             raise ConfigurationError("headers go with url=, not with command=")
-        server = _Program(command, env, cwd)
+        server = _StdioServer(command, env, cwd)
     return _connect(server, only, prefix, timeout, call_timeout)
 
 
@@ -118,7 +118,7 @@ def _require_sdk() -> None:
 
 @contextlib.contextmanager
 def _connect(
-    server: _Program | _Address,
+    server: _StdioServer | _HttpServer,
     only: Collection[str] | None,
     prefix: str,
     timeout: float,
@@ -147,7 +147,7 @@ def _chosen(listed: list[mcp.types.Tool], only: Collection[str] | None, server: 
     return [found for found in listed if found.name in only]
 
 
-class _Program:
+class _StdioServer:
     """A server that is a child process; inside ``with``, the last of what it writes to stderr is kept."""
 
     def __init__(
@@ -182,7 +182,7 @@ class _Program:
         parameters = mcp.StdioServerParameters(command=program, args=arguments, env=self._env, cwd=self._cwd)
         return mcp.stdio_client(parameters, errlog=self._stderr)
 
-    def last_words(self) -> str:
+    def stderr_tail(self) -> str:
         """What the program, which has ended, wrote last."""
         self._stop_listening()
         return bytes(self._tail).decode("utf-8", "replace").strip()
@@ -199,7 +199,7 @@ class _Program:
                 del self._tail[:-STDERR_BYTES]
 
 
-class _Address:
+class _HttpServer:
     """A server that is reached over HTTP."""
 
     def __init__(self, url: str, headers: Mapping[str, str] | None) -> None:
@@ -231,7 +231,7 @@ class _Address:
         ):
             yield streams
 
-    def last_words(self) -> str:
+    def stderr_tail(self) -> str:
         return ""
 
 
@@ -248,7 +248,7 @@ def _checked(what: str, given: Mapping[str, str] | None) -> dict[str, str]:
 class _Session:
     """One connected server: ``_serve`` and ``_ask`` run in the portal's loop, the rest in any thread."""
 
-    def __init__(self, server: _Program | _Address, portal: BlockingPortal, call_timeout: float | None) -> None:
+    def __init__(self, server: _StdioServer | _HttpServer, portal: BlockingPortal, call_timeout: float | None) -> None:
         self._server = server
         self._portal = portal
         self._call_timeout = call_timeout
@@ -281,7 +281,7 @@ class _Session:
 
     def _not_started(self, error: BaseException, timeout: float) -> ConfigurationError:
         cause = f"no answer within {timeout:g} s" if isinstance(error, TimeoutError) else _reason(_leaf(error))
-        written = self._server.last_words()
+        written = self._server.stderr_tail()
         said = f"{cause}; it wrote:\n{written}" if written else cause
         shown = redact_error_body(said, secrets=self._server.secrets, limit=2 * STDERR_BYTES)
         return ConfigurationError(f"the MCP server did not start ({self._server.name}): {shown}")

@@ -94,7 +94,7 @@ class Accumulator:
         state = self._choices[0]
         if state.finish_reason:
             state.went_on = True
-        return state.flow(text)
+        return state.feed_plain_text(text)
 
     def _keep_extra(self, payload: dict[str, Any]) -> None:
         for key, value in payload.items():
@@ -114,7 +114,7 @@ class Accumulator:
         delta = choice.get("delta")
         if delta and type(delta) is dict:
             state.feed(delta, events)
-        if "message" in choice and type(message := choice["message"]) is dict and (not delta or _says_nothing(delta)):
+        if "message" in choice and type(message := choice["message"]) is dict and (not delta or _is_empty(delta)):
             state.feed(message, events, whole=True)
         reason = choice.get("finish_reason")
         if ended and len(events) > before:
@@ -219,5 +219,5 @@ class Accumulator:
         return hashlib.sha256(seed.encode("utf-8", "replace")).hexdigest()[:9]
 
 
-def _says_nothing(delta: Any) -> bool:
+def _is_empty(delta: Any) -> bool:
     return type(delta) is not dict or not any(value for key, value in delta.items() if key != "role")

@@ -1,7 +1,7 @@
 """One choice of an answer while it grows: deltas, or a whole message, to events.
 
 What a server repeats is replaced; text, reasoning, refusal and arguments grow, and so does, by the rules of
-``growing``, what else a message may hold.
+``delta_merge``, what else a message may hold.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from ..errors import StreamError
+from .delta_merge import MAX_TEXT, MergedObject, merge_delta, merged_value
 from .error_body import MAX_DEPTH
-from .growing import MAX_TEXT, Growing, grow, plain
 from .messages import ToolCall
 from .reasoning import REASONING, ThinkOptions
 from .response import UNKNOWN, CallInfo, Choice, StreamEvent, ended_by_itself
@@ -60,7 +60,7 @@ class ChoiceState:
         self.text_pieces: list[str] = []
         self._reasoning: list[str] = []
         self._refusal: list[str] = []
-        self._extra = Growing()
+        self._extra = MergedObject()
         self._grown: dict[str, list[str]] = {}
         self._logprobs: dict[str, Any] | None = None
         self._by_delta = False
@@ -103,7 +103,7 @@ class ChoiceState:
             else:
                 self.feed_text(content, events)
 
-    def flow(self, text: str) -> list[StreamEvent]:
+    def feed_plain_text(self, text: str) -> list[StreamEvent]:
         """The events of content that holds no half of a character."""
         splitter = self._splitter
         if self._half or not (splitter is None or splitter.over):
@@ -165,7 +165,7 @@ class ChoiceState:
         if not _DELTA_KEYS.issuperset(delta):
             for key, value in delta.items():
                 if key not in _DELTA_KEYS:
-                    grow(self._extra, key, value)
+                    merge_delta(self._extra, key, value)
             if not _MEDIA_KEYS.isdisjoint(delta):
                 self._add_media(delta, events)
 
@@ -218,7 +218,7 @@ class ChoiceState:
         if splitter is not None and not splitter.passes(piece):
             self._add_split(splitter.feed(piece), events)
         elif piece:
-            self._tell(piece, events)
+            self._emit_text(piece, events)
 
     def _with_half(self, piece: str) -> str:
         """A piece whose characters are whole: some servers cut an emoji into its surrogates, one a delta."""
@@ -236,9 +236,9 @@ class ChoiceState:
             if kind is REASONING:
                 self._add_reasoning(piece, events)
             else:
-                self._tell(piece, events)
+                self._emit_text(piece, events)
 
-    def _tell(self, piece: str, events: list[StreamEvent]) -> None:
+    def _emit_text(self, piece: str, events: list[StreamEvent]) -> None:
         self._count(piece)
         self.text_pieces.append(piece)
         events.append(StreamEvent("text", piece, self.index, self._call))
@@ -258,10 +258,10 @@ class ChoiceState:
         copy, self._copy = "".join(self._copy).strip(), None
         if copy == "".join(self._reasoning).strip() or not copy:
             for piece in text:
-                self._tell(piece, events)
+                self._emit_text(piece, events)
             return
         self._splitter = None
-        self._tell("".join(self._content), events)
+        self._emit_text("".join(self._content), events)
 
     def _add_field_reasoning(self, piece: str, events: list[StreamEvent]) -> None:
         """Thoughts from a field of their own."""
@@ -340,7 +340,7 @@ class ChoiceState:
             finish_reason=self.finish_reason or UNKNOWN,
             # Copies, so that an answer so far stays as it was while more arrives.
             logprobs=None if self._logprobs is None else copied_fields(self._logprobs),
-            extra={**{key: "".join(pieces) for key, pieces in self._grown.items()}, **plain(self._extra)},
+            extra={**{key: "".join(pieces) for key, pieces in self._grown.items()}, **merged_value(self._extra)},
             parts=tuple(self._content_parts()),
             fields=dict(self.fields),
         )

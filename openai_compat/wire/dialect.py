@@ -14,6 +14,7 @@ import attrs
 
 from ..errors import APIStatusError
 from .echo import NO_ECHO, Echo, echoed
+from .response_format import SchemaAs, can_be_tool, next_schema_as, set_response_format
 
 if TYPE_CHECKING:
     from .rejections import Rejection
@@ -27,7 +28,6 @@ Thinking = Literal[
     "reasoning.enabled",
     "none",
 ]
-SchemaAs = Literal["json_schema", "tool", "json_object", "prompt"]
 
 _MAX_TOKENS = ("max_tokens", "max_completion_tokens")
 _EFFORTS = {"none": 0, "minimal": 1, "low": 2, "medium": 3, "default": 3, "high": 4, "xhigh": 5, "max": 6}
@@ -61,7 +61,7 @@ class Dialect:
     Args:
         max_tokens: the name under which the limit on output tokens goes.
         stream_options: whether ``stream_options`` may be sent.
-        thinking: where the wish to think or not to think goes. ``chat_template_kwargs``: the chat template's own
+        thinking: where the request to think, or not to, goes. ``chat_template_kwargs``: the chat template's own
             switch, by the model's family; ``reasoning_effort``; ``thinking``: ``{"type": ...}``; ``enable_thinking``;
             ``reasoning``: ``{"effort": ...}``; ``reasoning.enabled``: beside ``reasoning_effort``; ``none``: nowhere.
         thinks: the type of ``thinking`` that turns it on.
@@ -95,19 +95,17 @@ class Dialect:
         for name in _MAX_TOKENS:
             if name in adapted and name != self.max_tokens and self.max_tokens not in adapted:
                 adapted[self.max_tokens] = adapted.pop(name)
-        unheard = self._say_reasoning(adapted)
+        unsupported = self._set_reasoning(adapted)
         if not self.stream_options:
             adapted.pop("stream_options", None)
         if self.schema_as != "json_schema" and "response_format" in adapted:
-            from .schema_wish import say_schema
-
-            say_schema(adapted, self.schema_as)
+            set_response_format(adapted, self.schema_as)
         if "messages" in adapted:
             adapted["messages"] = self._history(adapted["messages"])
         left_out = self.leaves_out & adapted.keys()
         for name in left_out:
             del adapted[name]
-        return adapted, tuple(sorted({*left_out, *unheard}))
+        return adapted, tuple(sorted({*left_out, *unsupported}))
 
     def _history(self, messages: Any) -> Any:
         if not isinstance(messages, list) or not all(isinstance(message, Mapping) for message in messages):
@@ -118,42 +116,40 @@ class Dialect:
         return messages if self.user_after_tool else _bridged(messages)
 
     def answers_by_call(self, body: Mapping[str, Any]) -> bool:
-        """Whether ``adapt`` turns the schema of this body into a tool; ``text_of_call`` then reads the answer."""
+        """Whether ``adapt`` turns the schema of this body into a tool; ``tool_call_as_text`` then reads the answer."""
         if self.schema_as != "tool" or "response_format" not in body:
             return False
-        from .schema_wish import can_be_tool
-
         return can_be_tool(body)
 
-    def _say_reasoning(self, body: dict[str, Any]) -> set[str]:
-        """Say what is wished of the model's thoughts where this server reads it; the wishes that it cannot hear."""
+    def _set_reasoning(self, body: dict[str, Any]) -> set[str]:
+        """Ask for reasoning, or for none, where this server reads that; returns what it cannot be asked."""
         template = body.get("chat_template_kwargs")
-        wishes: dict[str, Any] = dict(template) if isinstance(template, Mapping) else {}
-        on: bool | None = wishes.get("enable_thinking")
+        switches: dict[str, Any] = dict(template) if isinstance(template, Mapping) else {}
+        on: bool | None = switches.get("enable_thinking")
         effort = body.get("reasoning_effort")
-        unheard: set[str] = set()
+        unsupported: set[str] = set()
         if not self.thinks_beside_tools and body.get("tools"):
             if effort != "none" and (effort is not None or on is not False):
-                unheard.add(_BESIDE_TOOLS)
+                unsupported.add(_BESIDE_TOOLS)
             on, effort = None, "none"
         elif on is None and effort is None:
             if template is not None and self.thinking != "chat_template_kwargs":
                 del body["chat_template_kwargs"]
-                unheard.add("chat_template_kwargs")
-            return unheard
+                unsupported.add("chat_template_kwargs")
+            return unsupported
         body.pop("reasoning_effort", None)
         body.pop("chat_template_kwargs", None)
-        wishes.pop("enable_thinking", None)
+        switches.pop("enable_thinking", None)
         if self.thinking == "chat_template_kwargs":
-            self._say_to_template(body, wishes, on, effort, unheard)
-            return unheard
-        if wishes:
-            unheard.add("chat_template_kwargs")
+            self._set_template_kwargs(body, switches, on, effort, unsupported)
+            return unsupported
+        if switches:
+            unsupported.add("chat_template_kwargs")
         level = effort if effort is not None else self.effort if on else "none"
         thinks = level != "none"
         taken = self._nearest(level)
         if not thinks and taken != "none" and self.thinking in ("reasoning_effort", "reasoning"):
-            unheard.add(_NEVER_OFF)
+            unsupported.add(_NEVER_OFF)
         match self.thinking:
             case "reasoning_effort":
                 body["reasoning_effort"] = taken
@@ -166,13 +162,13 @@ class Dialect:
             case "reasoning.enabled":
                 body.setdefault("reasoning", {"enabled": thinks})
             case "none":
-                unheard.add("reasoning_effort" if effort is not None else f"reasoning={on}")
+                unsupported.add("reasoning_effort" if effort is not None else f"reasoning={on}")
         if thinks and effort is not None and self.thinking in ("thinking", "enable_thinking", "reasoning.enabled"):
             body["reasoning_effort"] = taken
-        return unheard
+        return unsupported
 
-    def _say_to_template(
-        self, body: dict[str, Any], wishes: dict[str, Any], on: bool | None, effort: Any, unheard: set[str]
+    def _set_template_kwargs(
+        self, body: dict[str, Any], switches: dict[str, Any], on: bool | None, effort: Any, unsupported: set[str]
     ) -> None:
         switch = _template_switch(body.get("model"))
         if effort == "none":
@@ -181,12 +177,12 @@ class Dialect:
             # Off by default in these families.
             on = True
         if on is not None and switch != "reasoning_effort":
-            wishes[switch] = on
+            switches[switch] = on
         elif on is False and effort is None:
             effort = "low"
-            unheard.add(_NEVER_OFF)
-        if wishes:
-            body["chat_template_kwargs"] = wishes
+            unsupported.add(_NEVER_OFF)
+        if switches:
+            body["chat_template_kwargs"] = switches
         if effort is not None:
             body["reasoning_effort"] = self._nearest(effort)
 
@@ -244,9 +240,7 @@ class Dialect:
 
     def _learn_schema(self, said: Rejection, body: dict[str, Any]) -> Dialect | None:
         """Another way to ask for a schema. Which was asked for can be told by the body."""
-        from .schema_wish import next_way
-
-        way = next_way(body, self.schema_as)
+        way = next_schema_as(body, self.schema_as)
         if way is None or not said.refuses_schema():
             return None
         return attrs.evolve(self, schema_as=way)

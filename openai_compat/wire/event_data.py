@@ -13,7 +13,7 @@ from .error_body import find_error
 
 DONE = object()
 """What stands for ``[DONE]`` among the payloads; nothing follows it."""
-BATCH = 1000
+CHECK_EVERY_LINES = 1000
 """Lines after which ``check`` is called at the latest."""
 
 _ALIVE = re.compile(
@@ -37,13 +37,13 @@ _WORDS = 200
 
 
 @attrs.frozen
-class Lost:
+class Unreadable:
     """An event that cannot be read; ``text`` is how it begins."""
 
     text: str
 
     @classmethod
-    def of(cls, text: str) -> Lost:
+    def of(cls, text: str) -> Unreadable:
         return cls(text[:_WORDS])
 
 
@@ -94,29 +94,29 @@ def _read_words(data: str, name: str, check: Callable[[], object]) -> Iterator[A
     if rest.startswith("[DONE]"):
         yield DONE
     elif rest:
-        yield Lost.of(rest)
+        yield Unreadable.of(rest)
 
 
 def _one_a_line(lines: list[str], check: Callable[[], object]) -> Iterator[Any]:
     """What each line says; lines in a row that say nothing that is known are one loss."""
     unread = ""
     for number, line in enumerate(map(str.strip, lines), 1):
-        if number % BATCH == 0:
+        if number % CHECK_EVERY_LINES == 0:
             check()
         if line.startswith(("{", "[DONE]")) or is_error(line):
             found = list(read_data(line, "", check))
         else:
-            found = [] if not line or _is_alive(line) else [Lost.of(line)]
+            found = [] if not line or _is_alive(line) else [Unreadable.of(line)]
         for payload in found:
-            if type(payload) is Lost:
+            if type(payload) is Unreadable:
                 unread = unread if len(unread) >= _WORDS else f"{unread}\n{payload.text}".strip()
                 continue
             if unread:
-                yield Lost.of(unread)
+                yield Unreadable.of(unread)
                 unread = ""
             yield payload
     if unread:
-        yield Lost.of(unread)
+        yield Unreadable.of(unread)
 
 
 def _is_alive(words: str) -> bool:

@@ -20,11 +20,11 @@ from ..errors import (
 )
 from ..redaction import redact_error_body
 from .accumulate import Accumulator
+from .chunk_template import ChunkTemplate
 from .completeness import completeness_error
 from .error_body import ErrorDetail, describe_text, find_error, status_error, stream_error
-from .event_data import DONE, Lost
+from .event_data import DONE, Unreadable
 from .reasoning import ThinkOptions
-from .repeated import Repeated
 from .response import CallInfo, ChatResponse, ReplyInfo, StreamEvent
 from .sse import MAX_EVENT_BYTES, TICK, NotAStream, iter_payloads, looks_like_sse
 
@@ -75,7 +75,7 @@ def parse_response(
         strict: refuse an event stream that does not say that it is complete, or of which something cannot be read.
         reply: what came with the body.
         secrets: the caller's keys, masked wherever the server echoes them.
-        as_text: ``text_of_call``, where the answer was asked for as a call.
+        as_text: ``tool_call_as_text``, where the answer was asked for as a call.
 
     Raises:
         ResponseParseError: not JSON.
@@ -191,7 +191,7 @@ def stream_events(
         is_cancelled: asked before each payload: whether the caller has ended the call.
         check: called at least every 64 KB and every 1,000 lines; what it raises ends the reading.
         strict: an event that cannot be read ends the call.
-        as_text: ``text_of_call``, where the answer was asked for as a call.
+        as_text: ``tool_call_as_text``, where the answer was asked for as a call.
 
     Raises:
         StreamServerError: the server sent an error inside the stream.
@@ -202,7 +202,7 @@ def stream_events(
     """
     done = False
     try:
-        payloads = iter_payloads(chunks, max_event_bytes=max_event_bytes, check=check, repeated=Repeated())
+        payloads = iter_payloads(chunks, max_event_bytes=max_event_bytes, check=check, template=ChunkTemplate())
         for payload in payloads:
             if payload is DONE:
                 done = True
@@ -212,8 +212,8 @@ def stream_events(
             if payload is TICK:
                 yield TICK_EVENT
                 continue
-            if type(payload) is Lost:
-                _lose(payload, accumulator, secrets, strict)
+            if type(payload) is Unreadable:
+                _skip(payload, accumulator, secrets, strict)
                 continue
             if type(payload) is NotAStream:
                 decode_body(payload.body, provider=accumulator.call.provider, request_id=request_id)
@@ -236,7 +236,7 @@ def stream_events(
     return (done or accumulator.finished) and not accumulator.skipped
 
 
-def _lose(lost: Lost, accumulator: Accumulator, secrets: Iterable[str], strict: bool) -> None:
+def _skip(lost: Unreadable, accumulator: Accumulator, secrets: Iterable[str], strict: bool) -> None:
     """Count an event that cannot be read, and say so: something of the answer may be missing."""
     import logging
 

@@ -4,8 +4,8 @@ The reader's contract:
 
 1. Bytes may be cut anywhere; the payloads are the same.
 2. An event is handed on as soon as its last byte is there, at a cost linear in its size.
-3. Nothing that was said is passed over in silence: what cannot be read is ``Lost``, and an error is an error, also as
-   plain words, in an ``error:`` field or on a bare line.
+3. Nothing that was said is passed over in silence: what cannot be read is ``Unreadable``, and an error is an error,
+   also as plain words, in an ``error:`` field or on a bare line.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from sseclient import SSEClient
 
 from .._json import NotJSONError, decode_event, decode_json
 from ..errors import StreamError
-from .event_data import BATCH, DONE, TRACEBACK, Lost, flat, is_error, read_data
-from .repeated import Repeated
+from .chunk_template import ChunkTemplate
+from .event_data import CHECK_EVERY_LINES, DONE, TRACEBACK, Unreadable, flat, is_error, read_data
 
 TICK = b": tick\n\n"
 """This very object among the chunks is no part of the body: it is handed on as it is, to show that nothing comes."""
 MAX_EVENT_BYTES = 32 * 1024 * 1024
 """Default limit for one event, or for a whole JSON body in place of a stream."""
-PIECE = 64 * 1024
+CHECK_EVERY_BYTES = 64 * 1024
 """Bytes after which ``check`` is called at the latest."""
 MAX_STRAY = 500
 """Bytes of a body that is no stream which are kept."""
@@ -59,23 +59,23 @@ def iter_payloads(
     *,
     max_event_bytes: int = MAX_EVENT_BYTES,
     check: Callable[[], object] | None = None,
-    repeated: Repeated | None = None,
+    template: ChunkTemplate | None = None,
 ) -> Iterator[Any]:
-    """The decoded payloads of a streamed body, then ``DONE`` if it said so; ``Lost`` for what cannot be read.
+    """The decoded payloads of a streamed body, then ``DONE`` if it said so; ``Unreadable`` for what cannot be read.
 
     Also reads one JSON body, or a JSON array of chunks, sent in place of events; any other body is ``NotAStream``. An
     error is always handed on in a shape that ``find_error`` knows.
 
     Args:
         check: called at least every 64 KB and every 1,000 lines, whatever they are; what it raises ends the reading.
-        repeated: what reads chunks that differ from an earlier one in one string alone; their payloads are what its
+        template: what reads chunks that differ from an earlier one in one string alone; their payloads are what its
             ``read`` gives.
 
     Raises:
         StreamError: one event, or the JSON body, is larger than ``max_event_bytes``.
     """
     check = check or _nothing
-    reader = _Reader(max_event_bytes, check, repeated)
+    reader = _Reader(max_event_bytes, check, template)
     idle = False
     for chunk in chunks:
         check()
@@ -84,7 +84,7 @@ def iter_payloads(
             continue
         if idle and chunk.endswith(b"\n\n") and chunk.startswith(b"data:"):
             # One event, of which nearly every one is like the one before: no other way is as short.
-            found = repeated.read(chunk[5:-2]) if repeated is not None else None
+            found = template.read(chunk[5:-2]) if template is not None else None
             if found is not None:
                 yield found
                 continue
@@ -103,10 +103,10 @@ def iter_payloads(
 class _Reader:
     """Takes pieces with LF line ends, and gives the payloads of the events that have ended."""
 
-    def __init__(self, limit: int, check: Callable[[], object], repeated: Repeated | None) -> None:
+    def __init__(self, limit: int, check: Callable[[], object], template: ChunkTemplate | None) -> None:
         self._limit = limit
         self._check = check
-        self._repeated = repeated
+        self._template = template
         self._after_cr = False
         self._feed: Callable[[bytes], Iterable[Any]] = self._begin
         self._pending = bytearray()  # a body that has not begun, a JSON body, or a line that has not ended
@@ -116,15 +116,15 @@ class _Reader:
 
     def cleaned(self, chunk: bytes) -> Iterable[bytes]:
         """A chunk in pieces of bounded size, with LF line ends, also where a CR and its LF come in two chunks."""
-        if len(chunk) <= PIECE and not self._after_cr and b"\r" not in chunk:
+        if len(chunk) <= CHECK_EVERY_BYTES and not self._after_cr and b"\r" not in chunk:
             return (chunk,) if chunk else ()
         return self._cleaned(chunk)
 
     def _cleaned(self, chunk: bytes) -> Iterator[bytes]:
-        for at in range(0, len(chunk), PIECE):
+        for at in range(0, len(chunk), CHECK_EVERY_BYTES):
             if at:
                 self._check()
-            piece = chunk[at : at + PIECE]
+            piece = chunk[at : at + CHECK_EVERY_BYTES]
             if self._after_cr:
                 self._after_cr = False
                 piece = piece.removeprefix(b"\n")
@@ -231,12 +231,12 @@ class _Reader:
         return self._lines(block.split(b"\n")[:-1])
 
     def _plain(self, events: list[bytes]) -> Iterator[Any]:
-        repeated = self._repeated
+        template = self._template
         for number, data in enumerate(events, 1):
-            if number % BATCH == 0:
+            if number % CHECK_EVERY_LINES == 0:
                 self._check()
-            if repeated is not None:
-                payload = repeated.read(data)
+            if template is not None:
+                payload = template.read(data)
                 if payload is not None:
                     yield payload
                     continue
@@ -246,20 +246,20 @@ class _Reader:
                 yield from read_data(data.decode("utf-8", "replace"), "", self._check)
                 continue
             if type(payload) is dict:
-                if repeated is not None:
-                    repeated.learn(data, payload)
+                if template is not None:
+                    template.learn(data, payload)
                 yield payload
             else:
                 yield from flat(payload, self._check)
 
     def _lines(self, lines: list[bytes]) -> Iterator[Any]:
         for number, line in enumerate(lines, 1):
-            if number % BATCH == 0:
+            if number % CHECK_EVERY_LINES == 0:
                 self._check()
             payloads = self._event.take(line)
             if self._stray and self._event.known:
                 if b'{"' in self._stray:
-                    yield Lost.of(self._stray.decode("utf-8", "replace"))
+                    yield Unreadable.of(self._stray.decode("utf-8", "replace"))
                 self._stray = b""
             yield from payloads
             self._check_size(self._event.size)
@@ -347,7 +347,7 @@ class _Event:
         text = start.decode("utf-8", "replace")
         if is_error(text) and not TRACEBACK.match(text):
             return [*self.end(), {"error": text}]
-        return [Lost.of(text)] if b'{"' in line else ()
+        return [Unreadable.of(text)] if b'{"' in line else ()
 
     def end(self, size: int = 0) -> Iterable[Any]:
         """The payloads of the event so far; another begins, of which ``size`` bytes have come."""

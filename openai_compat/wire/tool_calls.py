@@ -23,7 +23,7 @@ from typing import Any, Literal
 
 from .._json import as_int, as_text
 from ..errors import StreamError
-from .growing import MAX_TEXT
+from .delta_merge import MAX_TEXT
 from .messages import CUSTOM, ToolCall, parse_arguments
 from .response import ToolCallDelta
 

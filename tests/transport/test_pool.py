@@ -90,7 +90,7 @@ class TestTaking:
         sock = first.sock
         first.release()
         second = pool.lease(DEADLINE)
-        assert (first.kept, second.kept, second.sock is sock, len(route.theirs)) == (False, True, True, 1)
+        assert (first.reused, second.reused, second.sock is sock, len(route.theirs)) == (False, True, True, 1)
         second.close()
         assert route.open() == [False]
         pool.close()
@@ -106,7 +106,7 @@ class TestTaking:
         pool = pool_of(route)
         pool.lease(DEADLINE).release()
         fresh = pool.lease(DEADLINE, fresh=True)
-        assert (fresh.kept, route.open()) == (False, [True, True])
+        assert (fresh.reused, route.open()) == (False, [True, True])
         fresh.close()
         assert pool.lease(DEADLINE).reused
 

@@ -42,7 +42,7 @@ from openai_compat.wire.messages import Message, ToolCall
 from openai_compat.wire.output import Output
 from openai_compat.wire.request import ChatRequest, build_body
 from openai_compat.wire.response import CallInfo
-from openai_compat.wire.schema_wish import text_of_call
+from openai_compat.wire.response_format import tool_call_as_text
 
 BODY: dict[str, Any] = {
     "model": "m",
@@ -941,7 +941,7 @@ AS_TEXT: dict[str, tuple[Any, Any]] = {
 @pytest.mark.parametrize(("payload", "wanted"), AS_TEXT.values(), ids=AS_TEXT)
 def test_the_arguments_of_the_forced_call_are_the_text(payload: Any, wanted: Any) -> None:
     before = copy.deepcopy(payload)
-    assert text_of_call(payload) == wanted
+    assert tool_call_as_text(payload) == wanted
     assert payload == before
 
 
@@ -962,7 +962,7 @@ def test_a_type_is_read_from_an_answer_by_call_whole_or_streamed() -> None:
     ]
     for payloads in ([whole], pieces):
         accumulator = Accumulator(CallInfo())
-        events = [event for payload in payloads for event in accumulator.feed(text_of_call(payload))]
+        events = [event for payload in payloads for event in accumulator.feed(tool_call_as_text(payload))]
         assert {event.kind for event in [*events, *accumulator.finish()]} == {"text"}
         answer = accumulator.response()
         assert (answer.text, answer.tool_calls, answer.finish_reason) == ('{"a": 1}', (), "stop")
@@ -972,8 +972,8 @@ def test_a_type_is_read_from_an_answer_by_call_whole_or_streamed() -> None:
 @quick
 @given(json_values)
 def test_any_payload_is_taken(payload: Any) -> None:
-    text_of_call({"choices": [{"delta": payload, "message": {"tool_calls": [payload]}}, payload]})
-    text_of_call(payload)
+    tool_call_as_text({"choices": [{"delta": payload, "message": {"tool_calls": [payload]}}, payload]})
+    tool_call_as_text(payload)
 
 
 LIMITS: dict[str, tuple[str, int, int | None]] = {

@@ -17,7 +17,7 @@ from openai_compat.tools.loop import run_tools_loop
 from openai_compat.tools.tool import Toolbox
 from openai_compat.wire.accumulate import Accumulator
 from openai_compat.wire.completeness import completeness_error
-from openai_compat.wire.event_data import Lost
+from openai_compat.wire.event_data import Unreadable
 from openai_compat.wire.parse import drain, parse_response, stream_events
 from openai_compat.wire.request import ChatRequest, ToolSpec
 from openai_compat.wire.response import ChatResponse, StreamEvent
@@ -182,7 +182,7 @@ def damaged(draw: st.DrawFn) -> tuple[Said, bytes]:
         broken = event[:begin] + (events.pop(at + 1) if at + 1 < len(events) - 1 else b"")
     events[at] = broken
     # What can still be read as one whole chunk is none that a client could tell from a whole one.
-    assume(any(type(payload) is Lost for payload in iter_payloads([broken + b"\n\n"])))
+    assume(any(type(payload) is Unreadable for payload in iter_payloads([broken + b"\n\n"])))
     return said, attrs.evolve(said, events=tuple(events)).body()
 
 

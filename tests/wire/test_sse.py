@@ -13,8 +13,8 @@ from support.arbitrary import cut, examples, growth, pieces, quick, thorough
 
 from openai_compat.errors import StreamError
 from openai_compat.wire.error_body import find_error
-from openai_compat.wire.event_data import BATCH, DONE, Lost
-from openai_compat.wire.sse import PIECE, TICK, NotAStream, iter_payloads, looks_like_sse
+from openai_compat.wire.event_data import CHECK_EVERY_LINES, DONE, Unreadable
+from openai_compat.wire.sse import CHECK_EVERY_BYTES, TICK, NotAStream, iter_payloads, looks_like_sse
 
 A: dict[str, Any] = {"a": 1}
 B: dict[str, Any] = {"b": {"c": "é"}}
@@ -45,13 +45,16 @@ STREAMS: dict[str, tuple[bytes, list[Any]]] = {
     "fields-after": (b"data: %b\nid: 7\n\n" % ONE, [A]),
     "multi-line-data": (b'data: {"a":\ndata: 1\ndata: }\n\ndata: %b\n\n' % TWO, [A, B]),
     "multi-line-braces": (b'data: {"b": {\ndata: "c": "\xc3\xa9"}\ndata: }\n\n', [B]),
-    "not-json": (b"data: hello\n\ndata: %b\n\ndata: {\n\ndata: %b\n\n" % (ONE, TWO), [Lost("hello"), A, Lost("{"), B]),
+    "not-json": (
+        b"data: hello\n\ndata: %b\n\ndata: {\n\ndata: %b\n\n" % (ONE, TWO),
+        [Unreadable("hello"), A, Unreadable("{"), B],
+    ),
     "single-newlines": (b"data: %b\ndata: %b\ndata: %b\ndata: [DONE]\n" % (ONE, TWO, ONE), [A, B, A, DONE]),
     "single-newlines-crlf": (b"data: %b\r\ndata: %b\r\ndata: [DONE]\r\n" % (ONE, TWO), [A, B, DONE]),
-    "single-newlines-with-junk": (b"data: %b\ndata: junk\ndata: %b\n" % (ONE, TWO), [A, Lost("junk"), B]),
+    "single-newlines-with-junk": (b"data: %b\ndata: junk\ndata: %b\n" % (ONE, TWO), [A, Unreadable("junk"), B]),
     "no-final-blank-line": (b"data: %b\n\ndata: %b\n" % (ONE, TWO), [A, B]),
     "no-final-newline": (b"data: %b\n\ndata: %b" % (ONE, TWO), [A, B]),
-    "cut-short": (b"data: %b\n\ndata: %b" % (ONE, TWO[:-1]), [A, Lost(TWO[:-1].decode())]),
+    "cut-short": (b"data: %b\n\ndata: %b" % (ONE, TWO[:-1]), [A, Unreadable(TWO[:-1].decode())]),
     "done-without-newline": (b"data: %b\n\ndata: [DONE]" % ONE, [A, DONE]),
     "done-ends": (b"data: [DONE]\n\ndata: %b\n\n" % ONE, [DONE]),
     "done-with-more": (b"data: [DONE] bye\n\n", [DONE]),
@@ -62,7 +65,7 @@ STREAMS: dict[str, tuple[bytes, list[Any]]] = {
     "cut-utf8": (b'data: {"x": "\xf0\x9f\x98"}\n\ndata: %b\n\n' % ONE, [{"x": "\ufffd"}, A]),
     "lone-surrogate": (b'data: {"x": "\\ud83d"}\n\n', [{"x": "\ud83d"}]),
     "nan": (b'data: {"x": -Infinity}\n\n', [{"x": float("-inf")}]),
-    "scalars": (b'data: 7\n\ndata: null\n\ndata: "x"\n\n', [7, None, Lost("x")]),
+    "scalars": (b'data: 7\n\ndata: null\n\ndata: "x"\n\n', [7, None, Unreadable("x")]),
     "array-of-chunks": (b"data: [%b, %b]\n\n" % (ONE, TWO), [A, B]),
     "error-field": (b'data: %b\n\nerror: {"message": "no"}\n\n' % ONE, [A, {"message": "no"}]),
     "error-field-of-no-known-shape": (b'data: %b\n\nerror: {"why": "no"}\n\n' % ONE, [A, {"error": {"why": "no"}}]),
@@ -105,27 +108,30 @@ STREAMS: dict[str, tuple[bytes, list[Any]]] = {
     ),
     "two-on-a-line": (b"data: %b%b\n\ndata: %b %b\n\n" % (ONE, TWO, TWO, ONE), [A, B, B, A]),
     "two-on-a-line-with-prefix": (b"data: %bdata: %b\n\ndata: %bdata: [DONE]\n\n" % (ONE, TWO, ONE), [A, B, A, DONE]),
-    "one-and-a-half-on-a-line": (b"data: %b%b\n\n" % (ONE, TWO[:9]), [A, Lost(TWO[:9].decode())]),
+    "one-and-a-half-on-a-line": (b"data: %b%b\n\n" % (ONE, TWO[:9]), [A, Unreadable(TWO[:9].decode())]),
     "half-and-one-on-a-line": (
         b"data: %bdata: %b\n\n" % (TWO[:9], ONE),
-        [Lost(f"{TWO[:9].decode()}data: {ONE.decode()}")],
+        [Unreadable(f"{TWO[:9].decode()}data: {ONE.decode()}")],
     ),
     "trailing-commas": (b'data: {"a": 1,}\n\ndata: {"b": {"c": "\xc3\xa9", } , }\n\n', [A, B]),
     "comma-in-a-string": (b'data: {"x": ",}", }\n\n', [{"x": ",}"}]),
-    "prefix-damaged": (b"data: %b\n\ndat: %b\n\ndata: %b\n\n" % (ONE, TWO, ONE), [A, Lost(f"dat: {TWO.decode()}"), A]),
-    "first-prefix-damaged": (b"dat: %b\n\ndata: %b\n\n" % (TWO, ONE), [Lost(f"dat: {TWO.decode()}\n\n"), A]),
+    "prefix-damaged": (
+        b"data: %b\n\ndat: %b\n\ndata: %b\n\n" % (ONE, TWO, ONE),
+        [A, Unreadable(f"dat: {TWO.decode()}"), A],
+    ),
+    "first-prefix-damaged": (b"dat: %b\n\ndata: %b\n\n" % (TWO, ONE), [Unreadable(f"dat: {TWO.decode()}\n\n"), A]),
     "unknown-fields": (b"data: %b\nfoo: bar\nbaz\n\n" % ONE, [A]),
-    "multi-line-damaged": (b'data: {"a":\ndata: "x\n\ndata: %b\n\n' % ONE, [Lost('{"a":\n"x'), A]),
+    "multi-line-damaged": (b'data: {"a":\ndata: "x\n\ndata: %b\n\n' % ONE, [Unreadable('{"a":\n"x'), A]),
     "html": (b"<html>\n\n<body>\n</html>\n\n", [NotAStream(b"<html>\n\n<body>\n</html>\n\n")]),
 }
 
 
 LONG: dict[str, tuple[bytes, list[Any]]] = {
     "thousands-of-digits": (b'data: {"a": 1, "n": %b}\n\n' % (b"7" * 5000), [{"a": 1, "n": None}]),
-    "too-deep": (b"data: %b\n\ndata: %b\n\n" % (b"[" * 9999, ONE), [Lost("[" * 200), A]),
+    "too-deep": (b"data: %b\n\ndata: %b\n\n" % (b"[" * 9999, ONE), [Unreadable("[" * 200), A]),
     "objects-too-deep": (
         b'data: {"x": %b\n\ndata: %b\n\n' % (b'{"x":' * 9999, ONE),
-        [Lost(('{"x": ' + '{"x":' * 99)[:200]), A],
+        [Unreadable(('{"x": ' + '{"x":' * 99)[:200]), A],
     ),
 }
 """Too long to be cut at every place."""
@@ -426,7 +432,7 @@ LASTING: dict[str, bytes] = {
 @pytest.mark.parametrize("body", LASTING.values(), ids=LASTING)
 def test_the_time_is_looked_at_whatever_comes(body: bytes) -> None:
     lines = body.count(b"\n")
-    assert len(looks(body)) >= max(len(body) // PIECE, lines // (2 * BATCH))
+    assert len(looks(body)) >= max(len(body) // CHECK_EVERY_BYTES, lines // (2 * CHECK_EVERY_LINES))
 
 
 def test_what_a_look_at_the_time_raises_ends_the_reading() -> None:

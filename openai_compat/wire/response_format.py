@@ -11,7 +11,7 @@ from ..errors import ConfigurationError
 SchemaAs = Literal["json_schema", "tool", "json_object", "prompt"]
 
 
-def _wish(body: Mapping[str, Any]) -> Mapping[str, Any] | None:
+def _json_schema(body: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """The named schema in a body; None where it asks for none."""
     wanted = body.get("response_format")
     if not isinstance(wanted, Mapping) or wanted.get("type") != "json_schema":
@@ -22,12 +22,12 @@ def _wish(body: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 def can_be_tool(body: Mapping[str, Any]) -> bool:
     """Whether the schema can be asked for as a tool that must be called: not beside tools of the request's own."""
-    return _wish(body) is not None and not body.get("tools")
+    return _json_schema(body) is not None and not body.get("tools")
 
 
-def say_schema(body: dict[str, Any], way: SchemaAs) -> None:
+def set_response_format(body: dict[str, Any], way: SchemaAs) -> None:
     """Ask for the schema in another way than ``json_schema``; a body that asks for none stays as it is."""
-    named = _wish(body)
+    named = _json_schema(body)
     if named is None:
         return
     can_ask_by_call = can_be_tool(body)
@@ -40,26 +40,26 @@ def say_schema(body: dict[str, Any], way: SchemaAs) -> None:
         return
     if way != "prompt":
         body["response_format"] = {"type": "json_object"}
-    body["messages"] = _told(body.get("messages"), named["schema"])
+    body["messages"] = _with_schema_in_words(body.get("messages"), named["schema"])
 
 
-def _told(messages: Any, schema: Mapping[str, Any]) -> list[Any]:
+def _with_schema_in_words(messages: Any, schema: Mapping[str, Any]) -> list[Any]:
     """The messages with the schema in words, at the end of the system message."""
     try:
-        wish = f"Answer with nothing but JSON that fits this schema: {json.dumps(schema, ensure_ascii=False)}"
+        instruction = f"Answer with nothing but JSON that fits this schema: {json.dumps(schema, ensure_ascii=False)}"
     except (TypeError, ValueError, RecursionError) as error:
         raise ConfigurationError(f"the schema cannot be written as JSON: {error}") from error
     said = list(messages) if isinstance(messages, list) else []
     first = said[0] if said and isinstance(said[0], Mapping) and said[0].get("role") == "system" else {}
     content = first.get("content")
     if isinstance(content, str) and content:
-        return [{**first, "content": f"{content}\n\n{wish}"}, *said[1:]]
+        return [{**first, "content": f"{content}\n\n{instruction}"}, *said[1:]]
     if isinstance(content, list):
-        return [{**first, "content": [*content, {"type": "text", "text": wish}]}, *said[1:]]
-    return [{"role": "system", "content": wish}, *said]
+        return [{**first, "content": [*content, {"type": "text", "text": instruction}]}, *said[1:]]
+    return [{"role": "system", "content": instruction}, *said]
 
 
-def next_way(body: Mapping[str, Any], way: SchemaAs) -> SchemaAs | None:
+def next_schema_as(body: Mapping[str, Any], way: SchemaAs) -> SchemaAs | None:
     """What to try after this body, which was made in ``way``, was refused; None where there is nothing else.
 
     A schema that the server was to enforce to the letter (``strict``) is asked for in no other way.
@@ -67,7 +67,7 @@ def next_way(body: Mapping[str, Any], way: SchemaAs) -> SchemaAs | None:
     wanted = body.get("response_format")
     kind = wanted.get("type") if isinstance(wanted, Mapping) else None
     if kind == "json_schema":
-        named = _wish(body)
+        named = _json_schema(body)
         if named is None or named.get("strict"):
             return None
         return "tool" if can_be_tool(body) else "json_object"
@@ -76,7 +76,7 @@ def next_way(body: Mapping[str, Any], way: SchemaAs) -> SchemaAs | None:
     return "prompt" if kind == "json_object" and way in ("tool", "json_object") else None
 
 
-def text_of_call(payload: Any) -> Any:
+def tool_call_as_text(payload: Any) -> Any:
     """A reply, or a chunk of one, in which the arguments of the tool that had to be called are the text."""
     if not isinstance(payload, dict) or not isinstance(payload.get("choices"), list):
         return payload

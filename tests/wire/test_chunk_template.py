@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from support.arbitrary import as_json, examples, json_values, payloads, pieces, texts
 
 from openai_compat._json import decode_json
-from openai_compat.wire import repeated as module
+from openai_compat.wire import chunk_template as module
 from openai_compat.wire.accumulate import Accumulator
-from openai_compat.wire.event_data import Lost
-from openai_compat.wire.repeated import Repeated
+from openai_compat.wire.chunk_template import ChunkTemplate
+from openai_compat.wire.event_data import Unreadable
 from openai_compat.wire.sse import iter_payloads
 
 
@@ -36,10 +36,10 @@ DELTAS: dict[str, Any] = {
 
 @pytest.mark.parametrize("make", DELTAS.values(), ids=DELTAS)
 def test_a_chunk_that_brings_one_string_is_learnt(make: Any) -> None:
-    repeated = Repeated()
+    template = ChunkTemplate()
     first = chunk(make("Hi"))
-    repeated.learn(as_json(first), first)
-    found = repeated.read(as_json(chunk(make('é "x"\n'))))
+    template.learn(as_json(first), first)
+    found = template.read(as_json(chunk(make('é "x"\n'))))
     if isinstance(found, str):
         assert found == 'é "x"\n'
     else:
@@ -65,30 +65,30 @@ NEVER: dict[str, Any] = {
 
 @pytest.mark.parametrize("payload", NEVER.values(), ids=NEVER)
 def test_a_chunk_that_brings_anything_else_is_not_learnt(payload: Any) -> None:
-    repeated = Repeated()
-    repeated.learn(as_json(payload), payload)
-    assert repeated.read(as_json(payload)) is None
+    template = ChunkTemplate()
+    template.learn(as_json(payload), payload)
+    assert template.read(as_json(payload)) is None
 
 
 @pytest.mark.parametrize(
     "spoilt", [b'"a\nb"', b'"a","b"', b'"a', b"7", b'"\xff"', b'"a"}', b'"\\ud83d"', b'"\x00"', b""]
 )
 def test_what_is_no_string_is_decoded_like_any_other(spoilt: bytes) -> None:
-    repeated = Repeated()
+    template = ChunkTemplate()
     first = as_json(chunk({"content": "Hi"}))
-    repeated.learn(first, decode_json(first))
-    assert repeated.read(first) == "Hi"
-    assert repeated.read(first.replace(b'"Hi"', spoilt)) is None
+    template.learn(first, decode_json(first))
+    assert template.read(first) == "Hi"
+    assert template.read(first.replace(b'"Hi"', spoilt)) is None
 
 
 def test_where_every_chunk_changes_nothing_more_is_learnt(monkeypatch: pytest.MonkeyPatch) -> None:
     decoded: list[bytes] = []
     monkeypatch.setattr(module, "decode_json", lambda data: decoded.append(data) or decode_json(data))
-    repeated = Repeated()
+    template = ChunkTemplate()
     for number in range(100):
         payload = {**chunk({"content": "a"}), "created": number}
-        assert repeated.read(as_json(payload)) is None
-        repeated.learn(as_json(payload), payload)
+        assert template.read(as_json(payload)) is None
+        template.learn(as_json(payload), payload)
     assert len(decoded) < 20
 
 
@@ -103,14 +103,14 @@ _chunks = st.lists(
 ).map(lambda groups: [payload for group in groups for payload in group])
 
 
-def told(chunks: list[bytes], repeated: Repeated | None) -> tuple[list[Any], Any, int]:
+def told(chunks: list[bytes], template: ChunkTemplate | None) -> tuple[list[Any], Any, int]:
     accumulator = Accumulator()
 
     def events() -> Iterator[Any]:
-        for payload in iter_payloads(chunks, repeated=repeated):
+        for payload in iter_payloads(chunks, template=template):
             if type(payload) is str:
                 yield from accumulator.feed_text(payload)
-            elif type(payload) is Lost:
+            elif type(payload) is Unreadable:
                 accumulator.skipped += 1
             else:
                 yield from accumulator.feed(payload)
@@ -125,7 +125,7 @@ def test_the_short_way_is_the_long_way(data: st.DataObject, chunks: list[Any], c
     separators = (",", ":") if compact else None
     events = [b"data: " + json.dumps(payload, separators=separators).encode() + b"\n\n" for payload in chunks]
     for cut in (events, [b"".join(events)], data.draw(pieces(b"".join(events)))):
-        assert repr(told(cut, Repeated())) == repr(told(cut, None))
+        assert repr(told(cut, ChunkTemplate())) == repr(told(cut, None))
 
 
 def test_only_one_kind_of_payload_is_a_string() -> None:

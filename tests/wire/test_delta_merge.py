@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 from support.arbitrary import growth, json_values, quick
 
 from openai_compat.errors import StreamError
-from openai_compat.wire.growing import Growing, grow, plain
+from openai_compat.wire.delta_merge import MergedObject, merge_delta, merged_value
 
 
 def grown(key: str, *values: Any) -> Any:
-    into = Growing()
+    into = MergedObject()
     for value in values:
-        grow(into, key, value)
-    return plain(into).get(key)
+        merge_delta(into, key, value)
+    return merged_value(into).get(key)
 
 
 def thought(text: str, **fields: Any) -> dict[str, Any]:

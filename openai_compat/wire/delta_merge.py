@@ -46,7 +46,7 @@ class _Text:
             raise StreamError(f"a part of the answer is longer than {MAX_TEXT:,} characters")
 
 
-class Growing(dict[str, Any]):
+class MergedObject(dict[str, Any]):
     """An object that grows; a plain one is a value as it came."""
 
 
@@ -75,7 +75,7 @@ class _Entries:
             if not entry_id and place is None and not _grows(item):
                 self._add_new(item)
                 return
-            entry = Growing()
+            entry = MergedObject()
             self.entries.append(entry)
         if entry_id:
             self._by_id[entry_id, kind] = entry
@@ -83,7 +83,7 @@ class _Entries:
         if place is not None:
             self._by_index[place] = entry
         for key, value in item.items():
-            grow(entry, key, value, depth + 1)
+            merge_delta(entry, key, value, depth + 1)
 
     def _find(
         self, item: dict[str, Any], entry_id: str, place: tuple[int, str] | None, kind: str
@@ -96,7 +96,7 @@ class _Entries:
                 return None
             return entry
         last = self.entries[-1] if self.entries and self._joins and not entry_id else None
-        if type(last) is not Growing or last.get("type") != kind or not _grows(item):
+        if type(last) is not MergedObject or last.get("type") != kind or not _grows(item):
             return None
         return None if "signature" in last and item.get("thinking") else last
 
@@ -122,7 +122,7 @@ def _grows(item: dict[str, Any]) -> bool:
 def _is_another_picture(entry: dict[str, Any], item: dict[str, Any]) -> bool:
     """Whether this is a picture of its own, though it has the index of another."""
     new = _url(item) if "image_url" in item else ""
-    return new.startswith(("data:", "http")) and _url(plain(entry)) not in ("", new)
+    return new.startswith(("data:", "http")) and _url(merged_value(entry)) not in ("", new)
 
 
 def _url(item: Any) -> str:
@@ -130,7 +130,7 @@ def _url(item: Any) -> str:
     return as_text(image.get("url") if type(image) is dict else image)
 
 
-def grow(into: dict[str, Any], key: str, value: Any, depth: int = 0) -> None:
+def merge_delta(into: dict[str, Any], key: str, value: Any, depth: int = 0) -> None:
     """Let ``into[key]`` grow by ``value``; ``plain`` makes values of it again."""
     if value is None:
         return
@@ -143,13 +143,13 @@ def grow(into: dict[str, Any], key: str, value: Any, depth: int = 0) -> None:
         into[key] = node = _Text()
         node.take(value, repeats=False)
     elif type(value) is dict and depth < MAX_DEPTH:
-        if type(node) is not Growing:
-            node = into[key] = Growing()
+        if type(node) is not MergedObject:
+            node = into[key] = MergedObject()
         for inner, item in value.items():
             if inner == "citation" and type(item) is dict:
                 # LiteLLM: one a delta.
                 inner, item = "citations", [item]
-            grow(node, inner, item, depth + 1)
+            merge_delta(node, inner, item, depth + 1)
     elif type(value) is list and depth < MAX_DEPTH:
         if type(node) is not _Entries:
             node = into[key] = _Entries(joins=key == "thinking_blocks")
@@ -159,12 +159,12 @@ def grow(into: dict[str, Any], key: str, value: Any, depth: int = 0) -> None:
         into[key] = value
 
 
-def plain(node: Any) -> Any:
+def merged_value(node: Any) -> Any:
     """What has grown, as a value of its own."""
     if type(node) is _Text:
         return "".join(node.pieces)
-    if type(node) is Growing:
-        return {key: plain(value) for key, value in node.items()}
+    if type(node) is MergedObject:
+        return {key: merged_value(value) for key, value in node.items()}
     if type(node) is _Entries:
-        return [plain(entry) for entry in node.entries]
+        return [merged_value(entry) for entry in node.entries]
     return node

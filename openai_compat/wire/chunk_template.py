@@ -23,7 +23,7 @@ _TRIES = 16
 _string = msgspec.json.Decoder(str).decode
 
 
-class Repeated:
+class ChunkTemplate:
     """One chunk as a pattern, the string in its delta being any."""
 
     __slots__ = ("_begin", "_end", "_make", "_prefix", "_suffix", "_tries")
