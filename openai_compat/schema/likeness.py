@@ -1,4 +1,4 @@
-"""Which of several schemas a value was meant for, told by what it looks like."""
+"""Which of several schemas a value was meant for, judged by what it looks like."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def is_pydantic(hint: Any) -> bool:
 
 
 def is_pydantic_field(value: Any) -> bool:
-    """Whether a default is what ``Field(...)`` gives, in place of a value."""
+    """Whether a default is what ``Field(...)`` returns, in place of a value."""
     return type(value).__name__ == "FieldInfo" and type(value).__module__.startswith("pydantic.")
 
 

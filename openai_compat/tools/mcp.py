@@ -66,7 +66,7 @@ def mcp_tools(
     Either ``command`` starts the server as a child process, spoken to over its standard streams and ended with the
     block, or ``url`` names one that speaks streamable HTTP. The tools may be called from several threads at once.
 
-    A tool gives its text; a list of texts and :class:`Image` values where the server sends images; the structured
+    A tool returns its text; a list of texts and :class:`Image` values where the server sends images; the structured
     content where it sends nothing else. What a model cannot be shown (audio, binary resources) becomes a short note.
     A call that fails raises ``ToolError``, which ``run_tools`` tells the model.
 
@@ -378,7 +378,7 @@ async def _all_tools(client: mcp.Client) -> list[mcp.types.Tool]:
 
 
 def _value(result: mcp.types.CallToolResult) -> Any:
-    """What the tool gives back.
+    """What the tool returns.
 
     Raises:
         ToolError: the server says that it failed.

@@ -27,7 +27,7 @@ R = TypeVar("R")
 
 @runtime_checkable
 class ToolDispatcher(Protocol):
-    """Whoever runs calls: ``call(name, arguments)`` gives the result, or raises."""
+    """Whoever runs calls: ``call(name, arguments)`` returns the result, or raises."""
 
     def call(self, name: str, arguments: Mapping[str, Any]) -> Any: ...
 
@@ -170,7 +170,7 @@ def _check_name(name: str) -> None:
 
 
 def _check_kind(name: str, function: Any) -> None:
-    """Refuse what gives no result when it is called, but something that is still to run."""
+    """Refuse what returns no result when it is called, but something that is still to run."""
     called = function if inspect.isroutine(function) or isinstance(function, type) else type(function).__call__
     if inspect.iscoroutinefunction(called):
         raise ConfigurationError(f"the tool {name!r} is a coroutine; a tool is a plain function")

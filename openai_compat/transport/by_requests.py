@@ -170,7 +170,7 @@ def _watch_pool(session: requests.Session, prepared: requests.PreparedRequest, s
         verify, proxies, cert = (settings.get(name) for name in ("verify", "proxies", "cert"))
         pool: Any = adapter.get_connection_with_tls_context(prepared, verify, proxies=proxies, cert=cert)
     except Exception:
-        return  # what is wrong with the request or the session is told when it is sent
+        return  # what is wrong with the request or the session is raised when it is sent
     if "_get_conn" in vars(pool):
         return
     reference = weakref.ref(pool)

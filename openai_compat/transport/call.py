@@ -33,7 +33,7 @@ class Call:
     Args:
         deadline: when it has to be over, and what may end it before.
         policy: what is tried again, and when.
-        on_retry: hears of each attempt that failed and is followed by another.
+        on_retry: called with each attempt that failed and is followed by another.
     """
 
     def __init__(

@@ -17,7 +17,7 @@ MAX_HEAD = 65536
 """Most bytes that the head of a reply, or a line between chunks, may have."""
 
 Read = Callable[[], bytes | None]
-"""Gives the next bytes, none at the end, None where nothing came for a while."""
+"""Returns the next bytes, none at the end, None where nothing came for a while."""
 Pieces = Generator[bytes, None, bytes]
 """The pieces of a body, an empty one where ``Read`` gave None; returns what came behind the body."""
 

@@ -1,4 +1,4 @@
-"""Who owns a connection: a lease, from the moment that it is taken until it is given back or closed."""
+"""Who owns a connection: a lease, from the moment that it is taken until it is released or closed."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class BorrowedLease:
     """A connection that urllib3 owns, as long as the body that is read over it: a lease on requests' own way.
 
     Args:
-        raw: urllib3's response, which gives its connection back by itself once its body has ended.
+        raw: urllib3's response, which releases its connection by itself once its body has ended.
         cancel: shuts the connection down, from any thread.
     """
 

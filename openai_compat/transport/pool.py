@@ -52,7 +52,7 @@ class Pool:
         return Lease(connection, self._end, deadline.cancel)
 
     def close(self) -> None:
-        """Close all that are kept, and whatever is given back from now on."""
+        """Close all that are idle, and whatever is released from now on."""
         self._closed = True
         while (connection := self._next()) is not None:
             connection.close()

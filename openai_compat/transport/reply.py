@@ -119,7 +119,7 @@ class Reply:
                 yield piece or TICK
 
     def tick_every(self, seconds: float) -> bool:
-        """Whether ``chunks`` now gives ``TICK`` whenever ``seconds`` pass without a piece of the answer.
+        """Whether ``chunks`` now yields ``TICK`` whenever ``seconds`` pass without a piece of the answer.
 
         On requests' own way it cannot: there a read that timed out is not to be repeated.
         """

@@ -50,7 +50,7 @@ class Transport:
         headers: sent with every request.
         auth: makes the header that carries the key, anew for each request.
         has_key: whether a key was given, so that netrc's password is not for this server.
-        secrets: gives the keys that no error may show.
+        secrets: returns the keys that no error may show.
         settings: how connections are made.
         session: the user's own; its adapters, proxies, verification, auth and plugins apply.
         requests_auth: an auth object of requests.

@@ -27,11 +27,11 @@ _RARE_KEYS = _CHOICE_KEYS | {"usage", "logprobs", "error"}
 
 
 class Accumulator:
-    """Takes payloads, gives events, and has the answer so far at any time.
+    """Takes payloads, returns events, and has the answer so far at any time.
 
     Args:
         call: stamped into events and the answer.
-        think: how inline reasoning is told from text.
+        think: how inline reasoning is separated from text.
         several: more than one choice was asked for. Where it was not, whatever comes is one answer, also under other
             indexes.
         make_id: makes an id for a tool call that has none, of nine letters and digits, all that Mistral takes; by

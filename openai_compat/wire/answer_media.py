@@ -53,7 +53,7 @@ class AnswerAudio(RichDisplay):
 
     @property
     def format(self) -> str:
-        """``"wav"``, ``"mp3"``, ..., told by the content; empty for raw samples."""
+        """``"wav"``, ``"mp3"``, ..., inferred from the content; empty for raw samples."""
         return audio_format(self.content[:64]) or ""
 
     def save(self, path: str | PathLike) -> None:

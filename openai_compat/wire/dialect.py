@@ -239,7 +239,7 @@ class Dialect:
         )
 
     def _learn_schema(self, said: Rejection, body: dict[str, Any]) -> Dialect | None:
-        """Another way to ask for a schema. Which was asked for can be told by the body."""
+        """Another way to ask for a schema. Which was asked for, the body shows."""
         way = next_schema_as(body, self.schema_as)
         if way is None or not said.refuses_schema():
             return None

@@ -95,7 +95,7 @@ class Image(RichDisplay):
         """Take what callers have.
 
         A string is a URL and never a path, so that no visitor's text can name a file of the server. A ``Path``, bytes
-        or a binary file object become a ``data:`` URL whose media type is told from the content. A Pillow image is
+        or a binary file object become a ``data:`` URL whose media type is inferred from the content. A Pillow image is
         sent as JPEG where it was opened as such, else as PNG, as RGB where PNG has no such mode; a Matplotlib figure as
         PNG.
 
@@ -153,7 +153,7 @@ class Image(RichDisplay):
         """Take an encoded image.
 
         Args:
-            data: PNG, JPEG, GIF, WebP, BMP, TIFF, AVIF or HEIC, told by its content.
+            data: PNG, JPEG, GIF, WebP, BMP, TIFF, AVIF or HEIC, recognised by its content.
             media_type: what it is if it is none of these, such as ``"image/svg+xml"``.
             detail: how closely to look.
             max_bytes: the most that is taken, 20 MB by default.
@@ -230,7 +230,7 @@ class Audio:
         """Take what callers have.
 
         A string is a URL and never a path, so that no visitor's text can name a file of the server. A ``Path``, bytes
-        or a binary file object are embedded, their format told from the content.
+        or a binary file object are embedded, their format inferred from the content.
 
         Raises:
             ConfigurationError: no such file, no known audio format, more than 25 MB, or a string that is no URL.
@@ -270,7 +270,7 @@ class Audio:
         """Take encoded audio.
 
         Args:
-            data: WAV, MP3, FLAC, Ogg, M4A, WebM, AAC or AIFF, told by its content.
+            data: WAV, MP3, FLAC, Ogg, M4A, WebM, AAC or AIFF, recognised by its content.
             format: the server's name for what it is if it is none of these, such as ``"pcm16"``.
             max_bytes: the most that is taken, 25 MB by default.
 

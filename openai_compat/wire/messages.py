@@ -184,7 +184,7 @@ def _arguments_text(value: Any) -> str:
 
 
 def parse_arguments(text: str) -> tuple[dict[str, Any] | None, str]:
-    """``(arguments, text)``: empty and null are ``{}``; what is no JSON object gives None and the text as sent."""
+    """``(arguments, text)``: empty and null are ``{}``; of what is no JSON object None and the text as sent."""
     if not text.strip():
         return {}, "{}"
     try:

@@ -238,7 +238,7 @@ class ReasoningSplitter:
 
 
 class ThinkOptions(NamedTuple):
-    """How inline reasoning is told from text.
+    """How inline reasoning is separated from text.
 
     ``mode``: ``"leading"`` takes ``<think>`` spans out of the text where it begins, and none once the server tells
     thoughts in a field of their own; ``"all"`` takes out every span, ``"keep"`` none. ``tags`` are what stands around

@@ -69,7 +69,7 @@ def iter_payloads(
     Args:
         check: called at least every 64 KB and every 1,000 lines, whatever they are; what it raises ends the reading.
         template: what reads chunks that differ from an earlier one in one string alone; their payloads are what its
-            ``read`` gives.
+            ``read`` returns.
 
     Raises:
         StreamError: one event, or the JSON body, is larger than ``max_event_bytes``.
@@ -101,7 +101,7 @@ def iter_payloads(
 
 
 class _Reader:
-    """Takes pieces with LF line ends, and gives the payloads of the events that have ended."""
+    """Takes pieces with LF line ends, and returns the payloads of the events that have ended."""
 
     def __init__(self, limit: int, check: Callable[[], object], template: ChunkTemplate | None) -> None:
         self._limit = limit

@@ -281,7 +281,7 @@ class ToolCallAssembler:
             self._by_id[call_id] = call
 
     def finish(self, *, whole: bool = True, lost: bool = False) -> tuple[ToolCall, ...]:
-        """The calls as they stand; asking twice gives the same ids.
+        """The calls as they stand; asking twice returns the same ids.
 
         Args:
             whole: the answer is not known to have been cut short.

@@ -257,7 +257,7 @@ def test_a_forked_child_keeps_nothing_of_its_parent(route: Route) -> None:
         try:
             used.release()
             pool.close()
-            status = len(pool._kept)
+            status = len(pool._idle)
         finally:
             os._exit(status)
     assert os.waitpid(child, 0)[1] == 0
