@@ -26,7 +26,7 @@ What may be sent again?                ``call``
 Whose exception is it?                 ``failures``
 What time is it?                       ``clock``
 Who sees the call?                     ``patching`` (``by_requests`` is the other way)
-Which settings?                        ``route``, ``endpoint``
+Which settings?                        ``settings``, ``endpoint``
 What do the bytes say?                 ``http1``, ``exchange``, ``reply``
 =====================================  ==============================================
 """
@@ -35,7 +35,7 @@ from .call import Call
 from .clock import Clock
 from .endpoint import Endpoint
 from .reply import Reply
-from .route import Settings
+from .settings import Settings
 from .transport import Transport
 
 __all__ = ["Call", "Clock", "Endpoint", "Reply", "Settings", "Transport"]

@@ -23,7 +23,8 @@ from .endpoint import Endpoint
 from .exchange import INFLATION_FROM, MAX_INFLATION, READ_SIZE, inflated_too_far, of_the_parent, read_end
 from .lease import BorrowedLease
 from .patching import original, unpatched
-from .route import SYSTEM, Route
+from .route import Route
+from .settings import SYSTEM
 
 
 class Sessions:

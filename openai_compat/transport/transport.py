@@ -20,7 +20,8 @@ from .http1 import request_head
 from .patching import unpatched
 from .pool import Pool
 from .reply import Reply
-from .route import Route, Settings, basic
+from .route import Route, basic
+from .settings import Settings
 
 if TYPE_CHECKING:
     import requests

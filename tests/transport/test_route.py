@@ -24,7 +24,7 @@ from support.wire_bodies import chat_reply
 from openai_compat import APITimeoutError, Client, ConfigurationError, Timeout
 from openai_compat.timeouts import Deadline
 from openai_compat.transport import Endpoint, Settings
-from openai_compat.transport import route as module
+from openai_compat.transport import settings as module
 from openai_compat.transport.connecting import Connecting
 from openai_compat.transport.route import Route, basic
 
