@@ -13,7 +13,8 @@ from urllib.parse import urlsplit
 import attrs
 
 from .._imports import importing
-from ..errors import ConfigurationError, Secret
+from ..errors import ConfigurationError
+from ..redaction import Secret
 from .endpoint import Endpoint
 
 _PROXIES = tuple(name for word in ("http", "https", "all", "no") for name in (f"{word}_proxy", f"{word.upper()}_PROXY"))
