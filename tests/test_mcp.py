@@ -278,18 +278,31 @@ def test_closing_ends_a_call_on_another_thread(where: dict[str, Any], tmp_path: 
 @contextlib.contextmanager
 def ctrl_c_after(path: Path) -> Iterator[None]:
     """Interrupts the block as soon as there is a file."""
+    heard = threading.Event()
+
+    def hear(*_: object) -> None:
+        if not heard.is_set():
+            heard.set()
+            raise KeyboardInterrupt
 
     def interrupt() -> None:
         if eventually(path.exists):
-            os.kill(os.getpid(), signal.SIGINT)
+            # A signal may come just before a wait that it was to end, hence again.
+            for _ in range(200):
+                os.kill(os.getpid(), signal.SIGINT)
+                if heard.wait(0.05):
+                    return
 
+    before = signal.signal(signal.SIGINT, hear)
     helper = threading.Thread(target=interrupt)
     helper.start()
     try:
         with pytest.raises(KeyboardInterrupt):
             yield
     finally:
+        heard.set()
         helper.join()
+        signal.signal(signal.SIGINT, before)
 
 
 def test_a_cancelled_token_ends_the_call_there_too(tools: dict[str, Tool], tmp_path: Path) -> None:
