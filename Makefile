@@ -42,7 +42,7 @@ unit: $(VENV)/test.stamp browser
 	@$(BIN)/python $(PYTEST) $(PYTEST_ARGS)
 
 quick: $(VENV)/test.stamp
-	@$(BIN)/python $(PYTEST) $(LIGHT) --hypothesis-profile=quick $(PYTEST_ARGS)
+	@$(BIN)/python $(PYTEST) --quick $(PYTEST_ARGS)
 
 # In another order each time, with new examples, and many of them.
 nightly: $(VENV)/test.stamp browser

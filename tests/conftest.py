@@ -40,7 +40,36 @@ LONG = (
 """Begun first, so that no worker is left alone with one of them at the end."""
 
 
+SLOW = (
+    "hooks/",
+    "transport/",
+    "web/",
+    "test_faults",
+    "test_django",
+    "test_flask",
+    "test_transport",
+    "test_corpus_tools",
+    "test_threads",
+)
+"""What ``--quick`` leaves out as well: it talks over many sockets, waits on purpose, or loads much."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--quick", action="store_true", help="what runs in seconds, with few examples")
+
+
+def named(path: Path) -> str:
+    return path.relative_to(HERE).with_suffix("").as_posix()
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    left_out = (*SLOW, *(name for files in NEEDS.values() for name in files))
+    return True if config.getoption("quick") and named(collection_path).startswith(left_out) else None
+
+
 def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("quick"):
+        settings.load_profile("quick")
     for name in NEEDS:
         config.addinivalue_line("markers", f"{name}: needs it")
 
@@ -48,11 +77,11 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     order = {name: place for place, name in enumerate(LONG)}
     for item in items:
-        name = item.path.relative_to(HERE).with_suffix("").as_posix()
+        name = named(item.path)
         for need, files in NEEDS.items():
             if name in files:
                 item.add_marker(need)
-    items.sort(key=lambda item: order.get(item.path.relative_to(HERE).with_suffix("").as_posix(), len(order)))
+    items.sort(key=lambda item: order.get(named(item.path), len(order)))
 
 
 @pytest.fixture(autouse=True)
