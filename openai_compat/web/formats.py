@@ -140,6 +140,7 @@ class OpenAIEncoder:
         self._started: set[int] = set()
         self._announced: dict[int, int] = {}
         self._deferred: set[int] = set()
+        self._held: dict[tuple[int, int], str] = {}
 
     def encode(self, event: StreamEvent) -> bytes:
         kind = event.kind
@@ -175,14 +176,24 @@ class OpenAIEncoder:
         and arguments that are no object become one.
         """
         announced = self._announced.get(index, 0)
-        arguments = piece.arguments
+        place = index, piece.position
         if piece.position < announced:
-            return self._tool_call(index, piece.position, function={"arguments": arguments})
-        ready = piece.position == announced and piece.id and piece.name and arguments.lstrip().startswith("{")
+            arguments = self._unheld(place, piece.arguments) if place in self._held else piece.arguments
+            return b"" if place in self._held else self._tool_call(*place, function={"arguments": arguments})
+        ready = piece.position == announced and piece.id and piece.name and piece.arguments.lstrip().startswith("{")
         if index in self._deferred or not ready:
             self._deferred.add(index)
             return b""
-        return self._announce(index, piece.id, piece.name, arguments)
+        return self._announce(index, piece.id, piece.name, self._unheld(place, piece.arguments))
+
+    def _unheld(self, place: tuple[int, int], arguments: str) -> str:
+        """What may be sent of the beginning of arguments: an empty object waits, for some servers begin with one, and
+        then send the real one."""
+        arguments = self._held.pop(place, "") + arguments
+        if arguments in ("{", "{}"):
+            self._held[place] = arguments
+            return ""
+        return arguments.removeprefix("{}") if arguments.startswith("{}{") else arguments
 
     def _announce(self, index: int, call_id: str, name: str, arguments: str) -> bytes:
         position = self._announced.get(index, 0)
@@ -205,6 +216,8 @@ class OpenAIEncoder:
 
     def _end(self, response: ChatResponse) -> bytes:
         end = b""
+        for place, arguments in self._held.items():
+            end += self._tool_call(*place, function={"arguments": arguments})
         for choice in response.choices:
             for call in choice.tool_calls[self._announced.get(choice.index, 0) :]:
                 end += self._announce(choice.index, call.id, call.name, call.arguments_json)
