@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codeop
 import os
 import re
 import subprocess
@@ -28,6 +29,17 @@ def environment(local_server: LocalServer, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("OPENAI_BASE_URL", local_server.base_url)
     monkeypatch.setenv("OPENAI_MODEL", local_server.model)
     monkeypatch.chdir(ROOT)
+
+
+def test_the_readme_can_be_pasted_at_a_prompt() -> None:
+    # Where a statement of several lines is ended by an empty line, and by nothing else.
+    for block in BLOCK.finditer(PAGES[0].read_text()):
+        statement: list[str] = []
+        for line in [*block[1].split("\n"), ""]:
+            statement.append(line)
+            if codeop.compile_command("\n".join(statement), symbol="single"):
+                statement = []
+        assert not any(statement)
 
 
 SITE = """
