@@ -116,6 +116,11 @@ def _audio(value: Any) -> tuple[Audio, ...]:
     return tuple(Audio.of(item) for item in _each(value))
 
 
+def _not_a_class(_request: ChatRequest, field: attrs.Attribute[Any], value: object) -> None:
+    if isinstance(value, type):
+        raise ConfigurationError(f"{field.name} is JSON, as a dict; the class {value.__name__} goes into response_type")
+
+
 def _prompt_by_place(_class: type, fields: list[attrs.Attribute[Any]]) -> list[attrs.Attribute[Any]]:
     # Before attrs 25.4 a field of a keyword-only class is keyword-only whatever it says itself.
     return [field.evolve(kw_only=field.name != "prompt") for field in fields]
@@ -162,9 +167,9 @@ class ChatRequest:
     stop: tuple[str, ...] = attrs.field(default=(), converter=_strings)
     reasoning: bool | None = None
     reasoning_effort: str | None = None
-    response_schema: Mapping[str, Any] | None = None
+    response_schema: Mapping[str, Any] | None = attrs.field(default=None, validator=_not_a_class)
     strict: bool = False
-    response_format: Mapping[str, Any] | None = None
+    response_format: Mapping[str, Any] | None = attrs.field(default=None, validator=_not_a_class)
     seed: int | None = None
     presence_penalty: float | None = None
     frequency_penalty: float | None = None

@@ -191,6 +191,8 @@ NEVER_MADE: dict[str, tuple[dict[str, Any], str]] = {
     "path-as-audio": ({"audio": "a.wav"}, "must be an http, https or data URL"),
     "image-as-audio": ({"audio": [Image("https://h/a")]}, "an audio clip is a URL.*, not Image"),
     "options-as-audio": ({"audio": {"voice": "alloy"}}, "an audio clip is a URL.*, not dict"),
+    "class-as-format": ({"response_format": Message}, "response_format is JSON.*Message goes into response_type"),
+    "class-as-schema": ({"response_schema": Message}, "response_schema is JSON.*Message goes into response_type"),
 }
 
 
