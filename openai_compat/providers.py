@@ -115,7 +115,11 @@ def provider_named(name: str) -> Provider:
     try:
         return PROVIDERS[name.lower()]
     except KeyError:
-        raise ConfigurationError(f"unknown provider {name!r}; known are {', '.join(PROVIDERS)}") from None
+        from difflib import get_close_matches
+
+        near = get_close_matches(name.lower(), PROVIDERS, 1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        raise ConfigurationError(f"unknown provider {name!r}{hint}; known are {', '.join(PROVIDERS)}") from None
 
 
 def provider_for_url(host: str, port: int | None) -> Provider | None:

@@ -84,6 +84,12 @@ def test_an_unknown_name_lists_the_known_ones(name: str) -> None:
     assert caught.value.__suppress_context__
 
 
+@pytest.mark.parametrize(("name", "meant"), [("grok", "groq"), ("OpenRoute", "openrouter"), ("LM-Studio", "lmstudio")])
+def test_a_misspelt_name_is_told_the_nearest(name: str, meant: str) -> None:
+    with pytest.raises(ConfigurationError, match=rf"unknown provider '{name}' \(did you mean {meant}\?\); known are"):
+        provider_named(name)
+
+
 ADDRESSES: dict[str, tuple[str, int | None, str | None]] = {
     "azure": ("mine.openai.azure.com", None, "azure"),
     "azure-port": ("mine.openai.azure.com", 443, "azure"),
