@@ -365,7 +365,9 @@ class TestNotStarting:
     def test_port_taken(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as taken:
             port = taken.getsockname()[1]
-            with pytest.raises(LocalServerError, match=f"couldn't bind .* port: {port}") as caught:
+            with pytest.raises(
+                LocalServerError, match=f"couldn't bind .* port: {port}; .*port 0 picks a free one"
+            ) as caught:
                 LocalServer(port=port).start()
         assert "couldn't bind" in caught.value.log
 

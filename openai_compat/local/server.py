@@ -347,7 +347,8 @@ class _Child:
         lines = self.log.split("\n")
         for line in lines:
             if match := re.match(r"[\d.]+ E (?:(?:srv|cmn|slot)\s+)?(.*)", line):
-                return match[1].strip()
+                taken = "couldn't bind" in match[1]
+                return match[1].strip() + ("; if that port is taken, port 0 picks a free one" if taken else "")
         if said := _FAILED.search(self._tail):
             return said[1].decode("utf-8", "replace")
         if status < 0:
