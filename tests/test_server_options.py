@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from support.replay import JSON, ReplayServer, Reply
@@ -257,7 +260,12 @@ def test_where_no_server_has_a_model_the_error_says_so() -> None:
         server_options.server_options({}, local=Client)
 
 
-def test_the_well_known_ports() -> None:
+def test_the_usual_servers_are_looked_for_first() -> None:
     names = [known.name for known in local_providers()]
     assert names[:4] == ["ollama", "lmstudio", "llamacpp", "vllm"]
-    assert names[4:] == ["sglang", "jan", "koboldcpp", "litellm", "tgi", "localai"]
+
+
+def test_the_docs_list_every_port_that_is_looked_at() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "cli.md").read_text(encoding="utf-8")
+    (listed,) = re.findall(r"a server on a well-known port of this machine: (.*?);", page, re.DOTALL)
+    assert re.findall(r"\((\d+)\)", listed) == [str(urlsplit(known.base_url).port) for known in local_providers()]
