@@ -1,4 +1,4 @@
-"""The child process of a ``LocalServer``: llama.cpp's server, until the parent has gone."""
+"""What runs in the child process that a ``LocalServer`` starts: llama.cpp's server, until the parent has gone."""
 
 from __future__ import annotations
 

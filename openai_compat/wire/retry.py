@@ -1,4 +1,4 @@
-"""Whether to try again, and when: policy as a value, and the servers' own hints."""
+"""Whether to try again, and when: policy as a value, and the servers' own hints (``Retry-After``)."""
 
 from __future__ import annotations
 
