@@ -18,8 +18,8 @@ from typing import Any
 import jsonschema
 
 from openai_compat.errors import ConfigurationError
+from openai_compat.schema.problems import ValidationError
 from openai_compat.schema.raw_schema import RawSchema
-from openai_compat.schema.validation import ValidationError
 
 DRAFTS = {
     "draft2020-12": jsonschema.Draft202012Validator,
