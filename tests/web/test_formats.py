@@ -284,5 +284,5 @@ def test_each_call_is_announced_once_and_whole_at_the_end(deltas: list[dict[str,
     # Of arguments that cannot be read, an empty object before them may have been sent, or not.
     for sent, call in zip(got, answer.tool_calls, strict=True):
         assert (sent["id"], sent["name"]) == (call.id, call.name)
-        ignored = "{}" if call.invalid else ""
-        assert sent["arguments"].removeprefix(ignored) == call.arguments_json.removeprefix(ignored)
+        without = call.arguments_json.removeprefix("{}" if call.invalid else "")
+        assert sent["arguments"] in (call.arguments_json, without)
