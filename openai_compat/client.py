@@ -68,8 +68,8 @@ class Client(BaseClient):
         cert: the client's own certificate: the path of one file with its key, or of both.
         proxies: as for requests; None: what ``HTTPS_PROXY`` and its like say, for servers on other machines.
         trust_env: whether proxies, certificates and netrc are read from the environment.
-        pool_size: the most connections that are kept for later calls.
-        keepalive_expiry: seconds after which a kept connection is not used again; None for ever.
+        pool_size: how many connections are kept for later calls.
+        keepalive_expiry: how many seconds an idle connection stays usable; None for no limit.
         max_response_bytes: the size limit of a reply that is read as a whole.
         api_path: appended to ``base_url``, ``""`` for nothing. None: ``/v1`` where the URL has no path, and the root
             where that is not found.
@@ -126,12 +126,12 @@ class Client(BaseClient):
 
         Raises:
             ConfigurationError: no model, nothing to ask, or an unusable value; nothing was sent.
-            APIStatusError: the server refused.
-            APIConnectionError: it could not be reached, or not to the end; ``APITimeoutError`` if that took too long.
+            APIStatusError: the server replied with an HTTP error.
+            APIConnectionError: it could not be reached, or the connection broke; ``APITimeoutError`` if too slow.
             ResponseParseError: the reply is not JSON.
             ResponseShapeError: it holds no answer, or with ``response_type`` one that does not fit
                 (``ResponseTypeError``); ``.partial`` has what there was.
-            StreamError: with a sink, the stream failed; ``.partial`` has what had come.
+            StreamError: with a sink, the stream failed; ``.partial`` has what had arrived.
             Cancelled: by ``cancel``.
         """
         request = self._request(prompt, fields)
@@ -235,7 +235,7 @@ class Client(BaseClient):
         """Ask, and read the answer as it comes: an iterator of ``StreamEvent`` and a context manager.
 
         Takes what ``chat`` takes; its errors are raised while the stream is read. With ``response_type``, ``partial``
-        is the value as far as it has come, and ``response.parsed`` the whole.
+        is the value as far as it has arrived, and ``response.parsed`` the whole.
         """
         with importing:
             from .stream import ChatStream, ParsedStream
@@ -299,7 +299,7 @@ class Client(BaseClient):
         think_opened: bool = False,
         **fields: Any,
     ) -> CallFuture[Any]:
-        """``chat`` on a thread of its own; takes what it takes.
+        """``chat`` on a thread of its own, with the same arguments.
 
         The future is a ``concurrent.futures.Future`` whose ``cancel()`` works while the call runs: it frees the waiting
         thread, and the server sees the connection close. ``sink`` is called on the call's thread.
@@ -388,8 +388,8 @@ class Client(BaseClient):
     ) -> Iterator[ToolRound]:
         """The rounds of ``run_tools``, for a loop of your own.
 
-        Each round comes when the model's reply is there, before its calls run. They run when the loop goes on, or at
-        ``round.run()``; leave the loop, and they do not.
+        Each round is yielded when the model's reply has arrived, before its calls run. They run when the loop
+        continues, or at ``round.run()``; leave the loop, and they do not.
         """
         with importing:
             from .tools.loop import ToolOptions, tool_rounds
@@ -438,15 +438,15 @@ class Client(BaseClient):
         """Vectors for one text or many, in their order.
 
         Args:
-            texts: what to embed; lists of token ids are taken too.
+            texts: what to embed; lists of token ids are accepted too.
             encoding_format: what to ask for; either is understood, whatever the server sends. None leaves it out.
-            dimensions: numbers in a vector, where the model can shorten them.
-            batch_size: most texts in one request; by default 2048, or fewer where the server says so.
+            dimensions: the length of a vector, where the model can shorten it.
+            batch_size: the limit of texts in one request; by default 2048, or fewer where the server says so.
             normalize: scale every vector to length 1.
 
         Raises:
             ConfigurationError: no model, or nothing to embed.
-            ResponseShapeError: a vector is missing, not finite, or cannot be told to belong to a text.
+            ResponseShapeError: a vector is missing, is not finite, or cannot be matched to its text.
         """
         with importing:
             from .wire.embeddings_request import build_embeddings_body, embedding_inputs

@@ -63,7 +63,7 @@ _server = _together(
     click.option("--provider", metavar="NAME",
                  help=f"A known provider (openai, ollama, groq, ...), or '{EMBEDDED}' for the server in this package."),
     click.option("--api-key", metavar="KEY",
-                 help="Better in the environment (OPENAI_API_KEY, or the provider's own variable): "
+                 help="The key. Safer in the environment (OPENAI_API_KEY, or the provider's own variable): "
                  "other users of this machine can see a command line."),
     click.option("--timeout", type=float, metavar="SECONDS", help="Limit for the whole call."),
     click.option("--max-retries", type=click.IntRange(min=0), default=2, show_default=True,
@@ -77,11 +77,11 @@ _server = _together(
 
 @program.command()
 @click.argument("prompt", required=False)
-@click.option("-s", "--system", metavar="TEXT", help="Instructions that come before everything.")
+@click.option("-s", "--system", metavar="TEXT", help="Instructions for the model: the system message.")
 @click.option("-i", "--image", "images", multiple=True, metavar="PATH|URL", help="An image to ask about. Repeatable.")
 @click.option("--schema", metavar="PATH|JSON", help="A JSON Schema for the answer to follow: a file, or the JSON.")
-@click.option("-t", "--temperature", type=float, help="0 is nearly always the same answer, higher is more varied.")
-@click.option("--max-tokens", type=int, help="Most tokens of the answer, reasoning included.")
+@click.option("-t", "--temperature", type=float, help="0 nearly always gets the same answer; higher varies more.")
+@click.option("--max-tokens", type=int, help="Limit of the answer's tokens, reasoning included.")
 @click.option("--top-p", type=float, help="Sample from the likeliest tokens that together have this probability.")
 @click.option("--top-k", type=int, help="Sample from this many of the likeliest tokens.")
 @click.option("--seed", type=int, help="The same seed returns the same answer, if the server supports it.")
@@ -411,7 +411,7 @@ def models(**given: Any) -> None:
     metavar="KEY",
     envvar="LLAMA_API_KEY",
     show_envvar=True,
-    help="Require this key from clients. Better in the environment.",
+    help="The key that clients have to send. Safer in the environment.",
 )
 @click.option(
     "--context", type=click.IntRange(min=1), default=4096, show_default=True, help="Tokens in one conversation."

@@ -311,7 +311,7 @@ class _Event:
         self.size += len(line) + 1
         if line.startswith(b"data:"):
             return self._take_data(line[5:].removeprefix(b" "))
-        if line.startswith(b":"):
+        if line.startswith(b":"):  # a comment
             self.known = True
         elif line.startswith(b"event:"):
             self.known = True

@@ -58,9 +58,11 @@ def _options() -> Any:
         "%%chat", description="Ask a model what the rest of the cell says."
     )
     parser.add_argument("-m", "--model", help="the model's name")
-    parser.add_argument("-s", "--system", metavar="TEXT", help="instructions that come before everything")
-    parser.add_argument("--max-tokens", type=int, metavar="N", help="most tokens of the answer")
-    parser.add_argument("-t", "--temperature", type=float, metavar="NUMBER", help="0 is nearly always the same")
+    parser.add_argument("-s", "--system", metavar="TEXT", help="instructions for the model: the system message")
+    parser.add_argument("--max-tokens", type=int, metavar="N", help="limit of the answer's tokens")
+    parser.add_argument(
+        "-t", "--temperature", type=float, metavar="NUMBER", help="0 nearly always gets the same answer"
+    )
     parser.add_argument("--base-url", metavar="URL", help="where the server is")
     parser.add_argument("--provider", metavar="NAME", help="a known provider: openai, ollama, groq, ...")
     parser.add_argument("--local", action="store_true", help="if nothing names a server, look for one on this machine")
