@@ -238,10 +238,20 @@ def stuck(n: int) -> None:
     entered.wait(20)
     threading.Event().wait()
 
+landed = threading.Event()
+
+def land(*_: object) -> None:
+    if not landed.is_set():
+        landed.set()
+        raise KeyboardInterrupt
+
 def interrupt() -> None:
     entered.wait(20)
-    signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+    # Again, for one that comes just before the main thread waits is noticed only after it.
+    while not landed.wait(0.05):
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
+signal.signal(signal.SIGINT, land)
 threading.Thread(target=interrupt, daemon=True).start()
 try:
     run_calls(Toolbox([stuck]), [ToolCall(id=str(n), name="stuck", arguments={"n": n}) for n in range(2)])
