@@ -18,7 +18,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # The same examples each time, so that a change is judged by what it changes; nightly looks for new ones.
 steady = settings(deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("quick", steady, max_examples=10)
-settings.register_profile("ci", steady, max_examples=100)
+settings.register_profile("ci", steady, max_examples=50)
 settings.register_profile("nightly", steady, derandomize=False, max_examples=1000)
 settings.load_profile("ci")
 

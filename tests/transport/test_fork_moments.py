@@ -19,7 +19,7 @@ import pytest
 from support.replay import EVENT_STREAM, ReplayServer, Reply, Request
 from support.wire_bodies import chat_reply, stream_pieces
 
-MOMENTS = 50
+MOMENTS = 25
 """For each of first and later calls, over TCP and TLS."""
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
@@ -86,7 +86,7 @@ def moment(after):
     for thread in threads:
         thread.start()
     time.sleep(after)
-    well = ended_well(forked(child, 10))
+    well = ended_well(forked(child, 30))
     over.set()
     for thread in threads:
         thread.join(20)
@@ -97,7 +97,7 @@ span = 0.15 if call == "first" else 0.02
 failed = []
 for number in range(moments):
     after = span * number / moments
-    if not ended_well(forked(lambda: moment(after), 45)):
+    if not ended_well(forked(lambda: moment(after), 90)):
         failed.append(f"{after:.4f} s")
     if len(failed) == 2:
         break

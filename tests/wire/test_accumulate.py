@@ -645,7 +645,7 @@ def chunkings(draw: st.DrawFn, message: dict[str, Any]) -> list[dict[str, Any]]:
     return merged
 
 
-@examples(300)
+@examples(200)
 @given(
     st.data(),
     messages(),

@@ -119,7 +119,7 @@ def told(chunks: list[bytes], template: ChunkTemplate | None) -> tuple[list[Any]
     return list(events()), accumulator.response(), accumulator.skipped
 
 
-@examples(400)
+@examples(200)
 @given(st.data(), _chunks, st.booleans())
 def test_the_short_way_is_the_long_way(data: st.DataObject, chunks: list[Any], compact: bool) -> None:
     separators = (",", ":") if compact else None

@@ -195,7 +195,7 @@ def joined(out: list[tuple[str, str]], kind: str) -> str:
     return "".join(piece for which, piece in out if which == kind)
 
 
-@examples(500)
+@examples(200)
 @given(cut_contents(), tag_sets, st.booleans(), st.booleans())
 def test_any_split_equals_the_whole(parts: list[str], tags: tuple[Tag, ...], opened: bool, leading: bool) -> None:
     out = fed(parts, tags, opened, leading)
@@ -204,19 +204,19 @@ def test_any_split_equals_the_whole(parts: list[str], tags: tuple[Tag, ...], ope
     assert all(piece for _, piece in out)
 
 
-@examples(500)
+@examples(200)
 @given(cut_contents(), st.booleans())
 def test_streamed_text_joined_and_trimmed_is_the_stripped_whole(parts: list[str], opened: bool) -> None:
     assert joined(fed(parts, opened=opened), TEXT).strip() == strip_reasoning("".join(parts), opened=opened)
 
 
-@examples(500)
+@examples(200)
 @given(contents)
 def test_strip_reasoning_is_what_a_regular_expression_says(content: str) -> None:
     assert strip_reasoning(content) == re.sub(r"<think>.*?(?:</think>|\Z)", "", content, flags=re.DOTALL).strip()
 
 
-@examples(500)
+@examples(200)
 @given(contents)
 def test_leading_spans_are_what_a_regular_expression_says(content: str) -> None:
     spans = re.match(r"(?:\s*<think>.*?(?:</think>|\Z))*", content, re.DOTALL)
@@ -225,7 +225,7 @@ def test_leading_spans_are_what_a_regular_expression_says(content: str) -> None:
     assert split_reasoning(content, leading=True)[0] == (rest.lstrip() if spans.end() else rest)
 
 
-@examples(500)
+@examples(200)
 @given(cut_contents(), st.booleans())
 def test_no_piece_of_a_tag_that_was_taken_out_is_given_as_text(parts: list[str], leading: bool) -> None:
     seen = ""

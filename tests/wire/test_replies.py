@@ -146,7 +146,7 @@ def text_of(events: list[StreamEvent]) -> str:
     return "".join(event.delta for event in events)
 
 
-@examples(300)
+@examples(200)
 @given(st.data(), replies(), st.sampled_from([b"\n\n", b"\r\n\r\n", b"\r\r"]))
 def test_a_whole_reply_is_all_that_was_sent(data: st.DataObject, said: Said, end: bytes) -> None:
     assume(said.text.strip() or said.calls or said.pictures)
@@ -192,7 +192,7 @@ def is_part_of(text: str, whole: str) -> bool:
     return all(character in left for character in text)
 
 
-@examples(400)
+@examples(200)
 @given(st.data(), damaged())
 def test_a_damaged_reply_is_never_a_whole_one(data: st.DataObject, sent: tuple[Said, bytes]) -> None:
     said, body = sent
@@ -206,7 +206,7 @@ def test_a_damaged_reply_is_never_a_whole_one(data: st.DataObject, sent: tuple[S
     assert text_of(events).startswith(text_of(strict_events))
 
 
-@examples(300)
+@examples(200)
 @given(st.data(), replies(), st.sampled_from(["length", "content_filter", None]), st.booleans())
 def test_a_reply_that_was_cut_runs_no_half_call(
     data: st.DataObject, said: Said, reason: str | None, done: bool
