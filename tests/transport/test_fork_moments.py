@@ -19,7 +19,7 @@ import pytest
 from support.replay import EVENT_STREAM, ReplayServer, Reply, Request
 from support.wire_bodies import chat_reply, stream_pieces
 
-MOMENTS = 25
+MOMENTS = 50
 """For each of first and later calls, over TCP and TLS."""
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
