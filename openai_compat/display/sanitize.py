@@ -85,6 +85,7 @@ def markdown_parser() -> MarkdownIt:
     )
     parser.inline.ruler.before("escape", "math", _math)
     parser.inline.ruler.at("image", _image)
+    parser.inline.ruler.at("linkify", _bare_link)
     parser.add_render_rule("math", lambda self, tokens, at, options, env: html.escape(tokens[at].content))
     parser.add_render_rule(
         "math_block", lambda self, tokens, at, options, env: f"<p>{html.escape(tokens[at].content)}</p>\n"
@@ -223,6 +224,18 @@ def _image(state: StateInline, silent: bool) -> bool:
     if state.linkLevel:
         state.tokens[start:] = [token for token in state.tokens[start:] if token.tag != "a"]
     return True
+
+
+def _bare_link(state: StateInline, silent: bool) -> bool:
+    """The parser's own rule, but only where it finds a link: it looks through all the text before each ``://``."""
+    from markdown_it.rules_inline import linkify
+
+    if not state.src.startswith("://", state.pos):
+        return False
+    scheme = re.search(r"(?:^|[^a-z0-9.+-])(https?)$", state.pending[-6:], re.IGNORECASE)
+    if scheme is None or _address(state.src[state.pos - len(scheme[1]) :]) is None:
+        return False
+    return linkify(state, silent)
 
 
 def _address(text: str) -> Any:
