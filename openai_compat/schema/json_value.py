@@ -22,7 +22,16 @@ from .._json import NotJSONError, decode_json
 from .problems import ValidationError
 from .validation import with_floats
 
-_decode = msgspec.json.Decoder(float_hook=decimal.Decimal).decode
+
+def _exactly(number: str) -> decimal.Decimal | float:
+    """A number with its digits; infinity, as ``float`` has it, where its exponent has too many for a Decimal."""
+    try:
+        return decimal.Decimal(number)
+    except decimal.InvalidOperation:
+        return float(number)
+
+
+_decode = msgspec.json.Decoder(float_hook=_exactly).decode
 
 
 def decode_exactly(text: str) -> Any:
@@ -35,7 +44,7 @@ def decode_exactly(text: str) -> Any:
         return _decode(text)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         decode_json(text)
-        return json.loads(text.lstrip("\ufeff"), strict=False, parse_float=decimal.Decimal)
+        return json.loads(text.lstrip("\ufeff"), strict=False, parse_float=_exactly)
 
 
 def with_digits(value: Any, text: str) -> Any:

@@ -497,7 +497,8 @@ def test_where_models_hide_a_value(response_type: Any, text: str, value: Any) ->
 
 
 @pytest.mark.parametrize(
-    "text", ["NaN", "-Infinity", "1e500", '{"value": NaN}', 'It is {"value": 1e999}', "[NaN] it is"]
+    "text",
+    ["NaN", "-Infinity", "1e500", "1e99999999999999999999", '{"value": NaN}', 'It is {"value": 1e999}', "[NaN] it is"],
 )
 @pytest.mark.parametrize(
     "response_type",
