@@ -33,8 +33,8 @@ MAX_STRAY = 500
 
 _BOM = b"\xef\xbb\xbf"
 _PREAMBLE = re.compile(rb"\A(?:\s|\xef\xbb\xbf)+")
-_NEWLINE = b"\x0b"
-"""Stands for a newline within data: no JSON has it, and sseclient-py, which splits bytes, does not split at it."""
+_NEWLINE, _STAND_IN = b"\x0b1", b"\x0b0"
+"""Stand for a newline within data, and for the character that both begin with: sseclient-py does not split at them."""
 _SSE_START = re.compile(rb"\s*(?:data|event|id|retry|error)?:")
 
 
@@ -359,12 +359,17 @@ class _Event:
         if not data:
             return ()
         # One line for all: sseclient-py copies an event for each of its lines.
-        frame = _valid_utf8(b"event: %b\ndata: %b\n\n" % (name, _NEWLINE.join(data)))
+        joined = _NEWLINE.join([line.replace(b"\x0b", _STAND_IN) for line in data])
+        frame = _valid_utf8(b"event: %b\ndata: %b\n\n" % (name, joined))
         return [
             payload
             for event in SSEClient(iter([frame])).events()
-            for payload in read_data(event.data.replace(_NEWLINE.decode(), "\n"), event.event, self._check)
+            for payload in read_data(_as_it_came(event.data), event.event, self._check)
         ]
+
+
+def _as_it_came(data: str) -> str:
+    return data.replace(_NEWLINE.decode(), "\n").replace(_STAND_IN.decode(), "\x0b")
 
 
 def _is_whole(data: bytes) -> bool:

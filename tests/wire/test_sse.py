@@ -64,6 +64,10 @@ STREAMS: dict[str, tuple[bytes, list[Any]]] = {
     "invalid-utf8": (b'data: {"x": "\xff"}\n\ndata: %b\n\n' % ONE, [{"x": "\ufffd"}, A]),
     "cut-utf8": (b'data: {"x": "\xf0\x9f\x98"}\n\ndata: %b\n\n' % ONE, [{"x": "\ufffd"}, A]),
     "lone-surrogate": (b'data: {"x": "\\ud83d"}\n\n', [{"x": "\ud83d"}]),
+    "vertical-tabs": (
+        b'data: {"x": "\x0b1\x0b0"}\n\nevent: x\ndata: {"x":\ndata: "\x0b1\x0b0"}\n\n',
+        [{"x": "\x0b1\x0b0"}] * 2,
+    ),
     "nan": (b'data: {"x": -Infinity}\n\n', [{"x": float("-inf")}]),
     "scalars": (b'data: 7\n\ndata: null\n\ndata: "x"\n\n', [7, None, Unreadable("x")]),
     "array-of-chunks": (b"data: [%b, %b]\n\n" % (ONE, TWO), [A, B]),
