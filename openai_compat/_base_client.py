@@ -278,7 +278,9 @@ class BaseClient:
 
         def attempt() -> tuple[Model, ...]:
             reply = self._transport.send("GET", "/models", None, call)
-            payload = decode_body(reply.read(), provider=self.provider, request_id=reply.request_id)
+            payload = decode_body(
+                reply.read(), provider=self.provider, request_id=reply.request_id, secrets=self._key.secrets()
+            )
             return parse_models(payload, provider=self.provider)
 
         return call.run(attempt)

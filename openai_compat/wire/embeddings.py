@@ -184,7 +184,7 @@ def parse_embeddings_response(
     try:
         items, model, usage, raw = _read_fast(body)
     except (msgspec.DecodeError, UnicodeError, RecursionError, TypeError):
-        payload = decode_body(body, provider=info.provider, request_id=reply.request_id)
+        payload = decode_body(body, provider=info.provider, request_id=reply.request_id, secrets=secrets)
         if find_error(payload) is not None:
             raise status_error(
                 200,

@@ -94,7 +94,7 @@ def parse_response(
             # Some servers end even a whole body with "data: [DONE]".
             streamed = _DATA_LINE.search(data) is not None
             if not streamed:
-                raise _not_json(data, reason, provider, reply.request_id) from None
+                raise _not_json(data, reason, provider, reply.request_id, secrets) from None
 
     def refused(error: bytes | str) -> APIStatusError:
         return status_error(
@@ -135,8 +135,10 @@ def parse_response(
     return response
 
 
-def decode_body(data: bytes | bytearray, *, provider: str = "", request_id: str | None = None) -> Any:
-    """Decode a JSON body.
+def decode_body(
+    data: bytes | bytearray, *, provider: str = "", request_id: str | None = None, secrets: Iterable[str] = ()
+) -> Any:
+    """Decode a JSON body; the error of one that is none masks ``secrets``, the caller's keys.
 
     Raises:
         ResponseParseError: not JSON; retryable where there was nothing, or only the beginning of a body.
@@ -144,21 +146,21 @@ def decode_body(data: bytes | bytearray, *, provider: str = "", request_id: str 
     try:
         return decode_reply(data)
     except NotJSONError as error:
-        raise _not_json(data, error, provider, request_id) from None
+        raise _not_json(data, error, provider, request_id, secrets) from None
 
 
 _DATA_LINE = re.compile(rb"^data:", re.MULTILINE)
 
 
 def _not_json(
-    data: bytes | bytearray, error: NotJSONError, provider: str, request_id: str | None
+    data: bytes | bytearray, error: NotJSONError, provider: str, request_id: str | None, secrets: Iterable[str]
 ) -> ResponseParseError:
     start = bytes(data[:4096]).decode("utf-8", "replace").strip()
     what = "empty" if not start else f"not JSON ({error})"
     if start.startswith("<"):
-        what = describe_text(start).message
+        what = redact_error_body(describe_text(start).message, secrets=secrets)
     elif start and not start.startswith(("{", "[")):
-        what = f"not JSON but text: {redact_error_body(start, limit=200)}"
+        what = f"not JSON but text: {redact_error_body(start, secrets=secrets, limit=200)}"
     return ResponseParseError(
         f"the reply of {provider or 'the server'} is {what}",
         provider=provider,
@@ -216,7 +218,8 @@ def stream_events(
                 _skip(payload, accumulator, secrets, strict)
                 continue
             if type(payload) is NotAStream:
-                decode_body(payload.body, provider=accumulator.call.provider, request_id=request_id)
+                provider = accumulator.call.provider
+                decode_body(payload.body, provider=provider, request_id=request_id, secrets=secrets)
             if type(payload) is str:  # of a chunk that is like the one before, its text
                 events = accumulator.feed_text(payload)
             else:

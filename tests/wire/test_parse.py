@@ -23,6 +23,7 @@ from openai_compat.errors import (
     StreamServerError,
 )
 from openai_compat.wire.accumulate import Accumulator
+from openai_compat.wire.embeddings import parse_embeddings_response
 from openai_compat.wire.parse import (
     attributed,
     decode_body,
@@ -108,6 +109,15 @@ def test_a_parse_error_says_what_came_and_whether_to_retry(body: bytes, message:
     with pytest.raises(ResponseParseError, match=f"the server {message}") as caught:
         decode_body(bytearray(body))
     assert caught.value.retryable is retryable
+
+
+@pytest.mark.parametrize("body", [b"no such key: quite-ordinary-words", b"<title>quite-ordinary-words</title>"])
+def test_a_parse_error_does_not_show_the_key(body: bytes) -> None:
+    for parse in (decode_body, parse_response, parse_embeddings_response):
+        with pytest.raises(ResponseParseError) as caught:
+            parse(bytearray(body), secrets=["quite-ordinary-words"])
+        assert "***" in str(caught.value)
+        assert "ordinary" not in str(caught.value)
 
 
 NO_ANSWERS: dict[str, tuple[bytes, str]] = {
