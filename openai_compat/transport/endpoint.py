@@ -12,6 +12,9 @@ from ..redaction import Secret
 
 _LOOPBACK = re.compile(r"localhost|.+\.localhost|::1|0\.0\.0\.0|127(\.\d{1,3}){3}").fullmatch
 
+_NETLOC = re.compile(r"[^\[\]]+|\[[^\[\]]+\](:[0-9]*)?").fullmatch
+"""Host and port; nothing stands behind the bracket of an IPv6 address, which ``urlsplit`` would ignore."""
+
 _URL = "!#$%&'()*+,/:;=?@[]~"
 """What stands in a URL as it is, beside letters and digits."""
 
@@ -74,7 +77,7 @@ class Endpoint(NamedTuple):
         bare, userinfo, query = _split_url(base_url)
         try:
             parts = urlsplit(bare)
-            host = _ascii_host(parts.hostname or "")
+            host = _ascii_host(parts.hostname or "") if _NETLOC(parts.netloc) else ""
         except ValueError:
             host = ""
         if not host or parts.scheme not in ("http", "https"):

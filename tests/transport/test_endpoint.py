@@ -89,7 +89,7 @@ def test_what_is_none_says_so(base_url: str) -> None:
         Endpoint.parse(base_url)
 
 
-@pytest.mark.parametrize("host", ["[::1", "a..b", "h\u2100x", "h:port", ":80", "ho st"])
+@pytest.mark.parametrize("host", ["[::1", "[::1]\x04", "[::1].evil.com", "a..b", "h\u2100x", "h:port", ":80", "ho st"])
 def test_what_is_none_shows_no_password(host: str) -> None:
     base_url = f"http://someone:hunter22@{host}/v1"
     with pytest.raises(ConfigurationError) as caught:
