@@ -180,6 +180,7 @@ def test_a_request_that_asks_nothing_is_refused(fields: dict[str, Any], message:
 
 NEVER_MADE: dict[str, tuple[dict[str, Any], str]] = {
     "text-as-messages": ({"messages": "hi"}, "messages is a list"),
+    "number-as-messages": ({"messages": 7}, "messages is a list"),
     "dict-as-messages": ({"messages": USER}, "messages is a list"),
     "message-as-messages": ({"messages": Message(role="user")}, "messages is a list"),
     "no-role": ({"messages": [{"content": "hi"}]}, "a message needs a 'role'"),
