@@ -152,7 +152,7 @@ class Tally:
     problems: list[str] = attrs.field(factory=list)
 
     def check(self, holds: bool, problem: str) -> None:
-        if not holds and len(self.problems) < 20:
+        if not holds:
             self.problems.append(problem)
 
 
@@ -226,9 +226,8 @@ def _work(client: Client, number: int, end: float, tally: Tally, counting: threa
             problems = [f"{type(error).__name__}: {error}"]
         with counting:
             tally.calls[kind] += 1
-            tally.failures[failure] += bool(failure)
-            for problem in problems:
-                tally.check(False, f"{kind} {tag}: {problem}")
+            tally.failures.update([failure] if failure else [])
+            tally.problems += [f"{kind} {tag}: {problem}" for problem in problems][: 20 - len(tally.problems)]
 
 
 def _differences(answer: Any, came: Any, wanted: Any) -> list[str]:
