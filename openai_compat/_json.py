@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -68,20 +69,25 @@ def decode_event(
         most: how many objects are wanted.
         check: called every 1,000 objects.
     """
+    values, rest = _objects(text, most, check)
+    if not rest.startswith("{") or len(values) == most:
+        return values, rest
+    mended = _TRAILING_COMMA.sub(r"\1", rest)
+    more, after = _objects(mended, most and most - len(values), check) if mended != rest else ([], rest)
+    return (values + more, after) if more else (values, rest)
+
+
+def _objects(text: str, most: int | None, check: Callable[[], object]) -> tuple[list[Any], str]:
+    """The objects at the start of a text, and the rest, from the first one on that cannot be read."""
     values: list[Any] = []
     at = len(text) - len(text.lstrip())
-    try:
+    with contextlib.suppress(ValueError, RecursionError):
         while text.startswith("{", at) and len(values) != most:
             if len(values) % 1000 == 999:
                 check()
             value, at = _EVENT.raw_decode(text, at)
             values.append(value)
             at = _BETWEEN.match(text, at).end()  # type: ignore[union-attr]
-    except (ValueError, RecursionError):
-        mended = _TRAILING_COMMA.sub(r"\1", text[at:])
-        if mended != text[at:]:
-            more, rest = decode_event(mended, most=most, check=check)
-            return values + more, rest
     return values, text[at:]
 
 

@@ -100,6 +100,7 @@ BODIES: dict[str, tuple[bytes, str, bool]] = {
     "blank": (b" \n", "is empty", True),
     "html": (b" <html>", "is an HTML page", False),
     "cut-short": (b'{"a": ', "is not JSON", True),
+    "commas": (b'{"a": [%b]}' % (b"," * 5000), "is not JSON", False),
     "text": (b"upstream down", "is not JSON", False),
 }
 

@@ -117,6 +117,7 @@ STREAMS: dict[str, tuple[bytes, list[Any]]] = {
         b"data: %bdata: %b\n\n" % (TWO[:9], ONE),
         [Unreadable(f"{TWO[:9].decode()}data: {ONE.decode()}")],
     ),
+    "two-commas": (b'data: {"a": [1,,]}\n\ndata: %b\n\n' % TWO, [Lost('{"a": [1,,]}'), B]),
     "trailing-commas": (b'data: {"a": 1,}\n\ndata: {"b": {"c": "\xc3\xa9", } , }\n\n', [A, B]),
     "comma-in-a-string": (b'data: {"x": ",}", }\n\n', [{"x": ",}"}]),
     "prefix-damaged": (
@@ -391,6 +392,7 @@ LARGE = {
     "short-lines": lambda size: b"data: [\n" + b"data: 1\n" * size + b"\n",
     "bare-words": lambda size: b"data: {}\n\n" + b"no\n" * size,
     "objects-on-a-line": lambda size: b"data: " + b'{"x": 1}' * size + b"\n\n",
+    "commas": lambda size: b'data: {"x": [' + b"," * size + b"]}\n\n",
     "trailing-commas": lambda size: b"data: " + b'{"x": 1,}' * size + b"\n\n",
     "underscores": lambda size: b"data: " + b"a_" * (10 * size) + b"\n\n",
     "spaces": lambda size: b"data: " + b" " * (10 * size) + b"x\n\n",
