@@ -13,6 +13,9 @@ from ..errors import APIError, ConfigurationError
 MAX_WAIT = 120.0
 """Seconds; a server that asks for a longer wait is not asked again automatically."""
 
+MAX_HINT = 100
+"""Characters of a wait or a date, which are looked through again from each digit."""
+
 _DURATION = r"(?P<number>\d+(?:\.\d+)?)(?P<unit>ms|us|µs|ns|h|m|s|d)"
 _SECONDS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
 
@@ -83,6 +86,8 @@ class RetryPolicy:
 def parse_duration(text: str) -> float | None:
     """Seconds in ``"6"``, ``"5.289s"``, ``"6m0s"`` or ``"17ms"``; None for all else, zero and negative too."""
     text = text.strip()
+    if len(text) > MAX_HINT:
+        return None
     try:
         seconds = float(text)
     except ValueError:
@@ -97,6 +102,8 @@ def _http_date(text: str, now: float) -> float | None:
     from datetime import UTC
     from email.utils import parsedate_to_datetime
 
+    if len(text) > MAX_HINT:
+        return None
     try:
         moment = parsedate_to_datetime(text)
         # A date of HTTP is in UTC, said or not.

@@ -7,6 +7,7 @@ import pickle
 import time
 from collections.abc import Iterator
 from email.utils import formatdate
+from time import process_time
 from typing import Any
 
 import msgspec
@@ -173,6 +174,17 @@ _hints = st.one_of(
 def test_waits_are_positive_and_finite(headers: dict[str, str], payload: Any, now: float) -> None:
     wait = retry_after(headers, payload, now)
     assert wait is None or (wait >= 0 and math.isfinite(wait))
+
+
+@pytest.mark.parametrize("text", [":" + "0" * 60_000, "1" * 60_000 + "x", "1 " * 30_000, "1ms" * 20_000])
+def test_a_long_hint_costs_nothing(text: str) -> None:
+    began = process_time()
+    assert (
+        retry_after({"retry-after": text, "retry-after-ms": text, "x-ratelimit-reset-tokens": text}, None, NOW) is None
+    )
+    assert rate_limits({"x-ratelimit-reset-tokens": text}) == {}
+    # Each digit is looked through again from the next one: that takes some twenty seconds.
+    assert process_time() - began < 2
 
 
 def test_rate_limits() -> None:
