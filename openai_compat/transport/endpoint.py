@@ -15,6 +15,8 @@ _LOOPBACK = re.compile(r"localhost|.+\.localhost|::1|0\.0\.0\.0|127(\.\d{1,3}){3
 _NETLOC = re.compile(r"[^\[\]]+|\[[^\[\]]+\](:[0-9]*)?").fullmatch
 """Host and port; nothing stands behind the bracket of an IPv6 address, which ``urlsplit`` would ignore."""
 
+_BREAK = re.compile(r"[^?#]*[\t\r\n]").match
+
 _URL = "!#$%&'()*+,/:;=?@[]~"
 """What stands in a URL as it is, beside letters and digits."""
 
@@ -73,7 +75,10 @@ class Endpoint(NamedTuple):
         """
         if not isinstance(base_url, str) or not base_url.strip():
             raise ConfigurationError("no base URL: give one such as 'http://localhost:11434/v1'")
-        base_url = Secret(base_url)  # this frame may be shown with an error
+        base_url = Secret(base_url.strip())  # this frame may be shown with an error
+        if _BREAK(base_url):
+            # ``urlsplit`` leaves it out, and would see a password where ``_split_url`` sees none.
+            raise ConfigurationError("the base URL has a tab or a line break in it")
         bare, userinfo, query = _split_url(base_url)
         try:
             parts = urlsplit(bare)

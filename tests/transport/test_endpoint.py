@@ -98,6 +98,13 @@ def test_what_is_none_shows_no_password(host: str) -> None:
     assert "hunter22" not in "".join(shown)
 
 
+@pytest.mark.parametrize("control", ["\r", "\n", "\t"])
+@pytest.mark.parametrize("start", ["https:/{}/", "https://{}", "ht{}tps://"])
+def test_a_line_break_hides_no_password(start: str, control: str) -> None:
+    with pytest.raises(ConfigurationError, match="line break"):
+        Endpoint.parse(f"{start.format(control)}someone:hunter22@h/v1")
+
+
 @pytest.mark.parametrize(
     ("base_url", "host", "port", "secure", "loopback", "authority"),
     [
