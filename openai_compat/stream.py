@@ -270,7 +270,7 @@ class _Reading:
         # Where nothing but [DONE] says that the answer is complete, the transfer has to have ended well.
         complete = complete and (intact or accumulator.finished)
         response = self.so_far(truncated=not complete)
-        error = completeness_error(response, complete=complete, strict=self._strict)
+        error = completeness_error(response, complete=complete, strict=self._strict, secrets=self._secrets())
         if error is not None:
             raise attributed(error, self._info.provider, reply.request_id)
         if not complete and not response.skipped_events:

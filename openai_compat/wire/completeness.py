@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from ..errors import APIError, ResponseShapeError, StreamInterruptedError, StreamServerError
+from ..redaction import redact_error_body
 from .response import ChatResponse
 
 _FAILED = frozenset({"error", "insufficient_system_resource", "network_error"})
 """Finish reasons that mean that the server failed."""
 
 
-def completeness_error(response: ChatResponse, *, complete: bool, strict: bool) -> APIError | None:
+def completeness_error(
+    response: ChatResponse, *, complete: bool, strict: bool, secrets: Iterable[str] = ()
+) -> APIError | None:
     """Why a reply that has ended is not an answer, or None where it is one.
 
     Args:
         complete: ``finish_reason`` or ``[DONE]`` has come, or the reply was one JSON body.
         strict: what is not complete is an error even where it has content.
+        secrets: the caller's keys, masked where the server gives one as the reason.
     """
     if strict and not complete:
         return StreamInterruptedError(
@@ -34,12 +40,12 @@ def completeness_error(response: ChatResponse, *, complete: bool, strict: bool) 
     if any(not call.name for choice in response.choices for call in choice.tool_calls):
         return ResponseShapeError("the answer has a tool call without a name", partial=response)
     if all(choice.empty for choice in response.choices):
-        return ResponseShapeError(_why_empty(response), partial=response, retryable=not complete)
+        return ResponseShapeError(_why_empty(response, secrets), partial=response, retryable=not complete)
     return None
 
 
-def _why_empty(response: ChatResponse) -> str:
-    reason = response.finish_reason
+def _why_empty(response: ChatResponse, secrets: Iterable[str]) -> str:
+    reason = redact_error_body(response.finish_reason, secrets=secrets, limit=100)
     only = "holds only reasoning" if response.reasoning else "is empty"
     what = f"the answer {only} (finish_reason: {reason!r})"
     if reason == "length":

@@ -269,7 +269,7 @@ def _in_order(pairs: list[tuple[Any, Any]], count: int) -> list[Any]:
         return [embedding for _, embedding in pairs]
     by_index = {as_int(index): embedding for index, embedding in pairs}
     if set(by_index) != set(range(count)):
-        raise _Misshapen(f"index is not each of 0 to {count - 1} once: {[index for index, _ in pairs][:10]}")
+        raise _Misshapen(f"index is not each of 0 to {count - 1} once: {[as_int(index) for index, _ in pairs[:10]]}")
     return [by_index[index] for index in range(count)]
 
 

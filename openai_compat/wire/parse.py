@@ -85,6 +85,7 @@ def parse_response(
     """
     accumulator = Accumulator(call, think=think, several=several, make_id=make_id)
     provider = accumulator.call.provider
+    secrets = tuple(secrets)
     data = body.encode("utf-8", "replace") if isinstance(body, str) else body
     payload, streamed = None, looks_like_sse(data)
     if not streamed:
@@ -129,7 +130,7 @@ def parse_response(
             raise refused(bytes(data) if failed is payload else json.dumps(failed))
         complete = True
         response = _whole(payload if as_text is None else as_text(payload), accumulator, reply)
-    error = completeness_error(response, complete=complete, strict=strict)
+    error = completeness_error(response, complete=complete, strict=strict, secrets=secrets)
     if error is not None:
         raise attributed(error, provider, reply.request_id)
     return response

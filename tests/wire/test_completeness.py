@@ -86,3 +86,11 @@ def test_finish_reasons_that_are_a_failure_of_the_server(reason: str, retryable:
     assert type(error) is StreamServerError
     assert error.partial is not None
     assert error.retryable is retryable
+
+
+def test_a_reason_shows_no_key_and_is_short() -> None:
+    key = "quite-ordinary-words"
+    error = completeness_error(answer(key * 1000), complete=True, strict=False, secrets=[key])
+    assert error is not None
+    assert "ordinary" not in str(error)
+    assert len(str(error)) < 250
