@@ -82,7 +82,9 @@ def _depth(schema: Mapping[str, Any], definitions: Mapping[str, Any], known: dic
     return ("properties" in schema) + max((_depth(inner, definitions, known) for inner in _inner(schema)), default=0)
 
 
-def _strict(schema: Mapping[str, Any], path: str) -> dict[str, Any]:
+def _strict(schema: Any, path: str) -> dict[str, Any]:
+    if not isinstance(schema, Mapping):
+        raise ConfigurationError(f"{path}: strict mode needs a type; {schema!r} is not one")
     made = {key: value for key, value in schema.items() if key in _KEYWORDS}
     if "prefixItems" in schema:
         raise ConfigurationError(f"{path}: strict mode has no tuples of several types; use a class")

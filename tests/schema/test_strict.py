@@ -295,6 +295,15 @@ FOREIGN: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 }
 
 
+@pytest.mark.parametrize("inner", [True, False, "string"])
+@pytest.mark.parametrize("where", ["items", "anyOf", "properties"])
+def test_a_schema_that_is_true_or_false_is_refused_with_its_path(where: str, inner: Any) -> None:
+    held = {"items": inner, "anyOf": [inner], "properties": {"a": inner}}[where]
+    kind = {"items": "array", "anyOf": "string", "properties": "object"}[where]
+    with pytest.raises(ConfigurationError, match=rf"\$.*: strict mode needs a type; {inner!r} is not one"):
+        strict_schema({"type": kind, where: held})
+
+
 @pytest.mark.parametrize(("schema", "expected"), FOREIGN.values(), ids=FOREIGN)
 def test_schemas_that_others_write(schema: dict[str, Any], expected: dict[str, Any]) -> None:
     before = msgspec.json.encode(schema)
