@@ -90,9 +90,9 @@ class BaseClient:
             endpoint = Endpoint.parse(base_url, known.api_path)
         if known is PROVIDERS["azure"]:
             endpoint = endpoint._replace(base=azure_base_url(endpoint.base, endpoint.query, model))
-        self.provider = known.name if known else provider or endpoint.host
+        self.provider: str = known.name if known else provider or endpoint.host
         self.model = model
-        self.timeout = Timeout.of(timeout)
+        self.timeout: Timeout = Timeout.of(timeout)
         self._dialect = known.dialect if known else GENERIC
         self._learnt: dict[str, Dialect] = {}
         self._batch_limits: dict[str, tuple[int, float]] = {}

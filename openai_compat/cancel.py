@@ -9,7 +9,7 @@ from typing import Any
 
 from .errors import Cancelled
 
-log = logging.getLogger("openai_compat")
+log: logging.Logger = logging.getLogger("openai_compat")
 
 
 class CancelToken:

@@ -88,7 +88,9 @@ class Conversation(RichDisplay):
             )
         self._tools = Toolbox(tools, dispatcher)
         self._loop = ToolOptions(**_taken(fields, _LOOP_FIELDS))
-        self.request = ChatRequest(system=system, tools=self._tools.specs, **_taken(fields, _REQUEST_FIELDS))
+        self.request: ChatRequest = ChatRequest(
+            system=system, tools=self._tools.specs, **_taken(fields, _REQUEST_FIELDS)
+        )
         if fields:
             of_a_turn = dict.fromkeys(_OF_A_TURN, "say() takes it")
             raise TypeError(unknown_fields("a conversation", fields, _REQUEST_FIELDS | _LOOP_FIELDS, of_a_turn))

@@ -20,7 +20,7 @@ class Key:
         self._name = header
         # With renewed keys, those that other threads may still have under way.
         self._recent: deque[str] = deque([self._given] if isinstance(self._given, str) else [], maxlen=64)
-        self.given = self._given is not None
+        self.given: bool = self._given is not None
 
     def __repr__(self) -> str:
         return "<key>"

@@ -175,7 +175,7 @@ class APIStatusError(APIError):
         self.type = type
         self.param = param
         self.body = body
-        self.headers = dict(headers or {})
+        self.headers: dict[str, str] = dict(headers or {})
 
 
 class BadRequestError(APIStatusError):
@@ -234,7 +234,7 @@ class ToolLoopError(ResponseShapeError):
 
     def __init__(self, message: str = "", *, messages: Iterable[Any] = (), **fields: Any) -> None:
         super().__init__(message, **fields)
-        self.messages = tuple(messages)
+        self.messages: tuple[Any, ...] = tuple(messages)
 
 
 class StreamError(APIError):

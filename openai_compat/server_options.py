@@ -21,7 +21,7 @@ from .providers import PROVIDERS, Provider, provider_for_url, provider_named
 from .transport import Endpoint
 from .wire.models import first_model
 
-log = logging.getLogger("openai_compat")
+log: logging.Logger = logging.getLogger("openai_compat")
 
 Options = dict[str, Any]
 Purpose = Literal["chat", "embed"]

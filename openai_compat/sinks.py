@@ -35,7 +35,7 @@ __all__ = [
     "emitter",
 ]
 
-log = logging.getLogger("openai_compat")
+log: logging.Logger = logging.getLogger("openai_compat")
 
 
 class StopStream(Exception):  # noqa: N818 - a wish, not an error
@@ -209,7 +209,7 @@ class ThreadSink:
             raise ConfigurationError(f"when_full must be 'wait', 'drop' or 'stop', not {when_full!r}")
         if size < 1:
             raise ConfigurationError(f"size must be at least 1, not {size}")
-        self.dropped = 0
+        self.dropped: int = 0
         self._emit = emitter(sink)
         self._when_full = when_full
         self._queue: queue.Queue[StreamEvent | None] = queue.Queue(size)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .wire.output import Output
     from .wire.partial_json import PartialJSON
 
-log = logging.getLogger("openai_compat")
+log: logging.Logger = logging.getLogger("openai_compat")
 
 T = TypeVar("T")
 

@@ -66,8 +66,8 @@ class Deadline:
     def __init__(self, timeout: Timeout, cancel: CancelToken | None = None) -> None:
         self.timeout = timeout
         self.cancel = cancel
-        self.started = time.monotonic()
-        self.ends = None if timeout.total is None else self.started + timeout.total
+        self.started: float = time.monotonic()
+        self.ends: float | None = None if timeout.total is None else self.started + timeout.total
 
     @property
     def cancelled(self) -> bool:

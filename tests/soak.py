@@ -24,8 +24,8 @@ from typing import Any
 
 import attrs
 import psutil
-from replay import EVENT_STREAM, JSON, ReplayServer, Reply, Request
-from wire_bodies import chunk, error_reply, stream_pieces
+from support.replay import EVENT_STREAM, JSON, ReplayServer, Reply, Request
+from support.wire_bodies import chunk, error_reply, stream_pieces
 
 from openai_compat import APIError, Client, RetryPolicy
 

@@ -30,8 +30,8 @@ from ._settings import LazyClient, client_options
 
 try:
     import flask
-except ImportError as error:
-    raise ConfigurationError("Flask is not installed: pip install 'openai-compat[flask]'") from error
+except ImportError as _error:
+    raise ConfigurationError("Flask is not installed: pip install 'openai-compat[flask]'") from _error
 
 if TYPE_CHECKING:
     from ..stream import ChatStream

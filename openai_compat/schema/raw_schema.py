@@ -54,6 +54,8 @@ class RawSchema:
                 "checking an answer against a JSON Schema needs jsonschema: pip install 'openai-compat[schema]'; "
                 "response_schema= asks for the schema without checking"
             ) from None
+        self.schema: Any
+        self.strict: bool
         self.schema, self.strict = _unwrapped(schema)
         self._formats = formats
         self._patterns: dict[str, str] = {}

@@ -62,7 +62,7 @@ class Signature:
             required = parameter.default is parameter.empty
             parameters.append(Parameter(name, hint, required, msgspec.UNSET if required else parameter.default))
         self._type = TypeSchema(Arguments(tuple(parameters)), strict=strict)
-        self.parameters = self._type.schema
+        self.parameters: dict[str, Any] = self._type.schema
 
     def convert(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """Arguments as the function wants them; only those that are given.

@@ -39,7 +39,7 @@ class TypeSchema:
             raise ConfigurationError(_reason(error)) from error
         self._definitions = definitions.schemas
         self._lenient = {**lenient, "$defs": self._definitions} if self._definitions else lenient
-        self.schema = strict_schema(self._lenient) if strict else self._lenient
+        self.schema: dict[str, Any] = strict_schema(self._lenient) if strict else self._lenient
         self._strict = strict
 
     def convert(self, value: Any) -> Any:

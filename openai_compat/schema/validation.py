@@ -30,8 +30,8 @@ class Walk:
     """
 
     def __init__(self, definitions: Mapping[str, Any]) -> None:
-        self.likeness = Likeness(definitions)
-        self.steps = 0
+        self.likeness: Likeness = Likeness(definitions)
+        self.steps: int = 0
         # With the values themselves, so that no other value gets the identity of one that is gone.
         self._done: dict[tuple[int, int], tuple[Any, Any, ValidationError | None]] = {}
 

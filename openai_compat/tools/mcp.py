@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 __all__ = ["mcp_tools"]
 
-log = logging.getLogger("openai_compat")
+log: logging.Logger = logging.getLogger("openai_compat")
 
 CLOSE_SECONDS = 5.0
 """How long an HTTP server may take to hear that its session is over; a child process is killed sooner."""

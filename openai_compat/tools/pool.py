@@ -19,7 +19,7 @@ from ..wire.messages import CUSTOM, ToolCall
 from ..wire.tool_results import ToolResult
 from .tool import Toolbox
 
-log = logging.getLogger("openai_compat")
+log: logging.Logger = logging.getLogger("openai_compat")
 
 
 def run_calls(

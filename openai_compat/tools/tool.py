@@ -19,7 +19,7 @@ from ..schema.problems import ValidationError, path_step
 from ..schema.signature import Signature
 from ..wire.request import ToolSpec
 
-log = logging.getLogger("openai_compat")
+log: logging.Logger = logging.getLogger("openai_compat")
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -79,7 +79,7 @@ class Tool(Generic[P, R]):
             except ConfigurationError as error:
                 raise ConfigurationError(f"the tool {name!r}: {error}") from error
             parameters = self._signature.parameters
-        self.spec = ToolSpec(
+        self.spec: ToolSpec = ToolSpec(
             name=name,
             description=documentation if description is None else description,
             parameters=parameters,
@@ -272,7 +272,9 @@ class Toolbox:
         given = _checked(tools)
         self._tools = {item.spec.name: item for item in given if isinstance(item, Tool)}
         self._dispatcher = dispatcher
-        self.specs = [item.spec if isinstance(item, Tool) else item for item in given]
+        self.specs: list[ToolSpec | Mapping[str, Any]] = [
+            item.spec if isinstance(item, Tool) else item for item in given
+        ]
         self._offered = [_name_of(spec) for spec in self.specs]
         if dispatcher is None and len(self._tools) < len(self.specs):
             raise ConfigurationError("a tool given as a specification needs dispatcher= to run it")

@@ -235,7 +235,7 @@ class RequestsBody:
         self._process = os.getpid()
         self._lease = BorrowedLease(response.raw, clock.deadline.cancel)
         clock.enter("first_token", clock.deadline.timeout.first_token)
-        self.pieces = self._pieces()
+        self.pieces: Iterator[bytes] = self._pieces()
 
     def _pieces(self) -> Iterator[bytes]:
         total = 0

@@ -17,7 +17,7 @@ from ..errors import APIError, APITimeoutError, Cancelled
 from ..timeouts import Deadline
 from ..wire.retry import Attempt, RetryPolicy
 
-log = logging.getLogger("openai_compat")
+log: logging.Logger = logging.getLogger("openai_compat")
 
 T = TypeVar("T")
 
@@ -44,14 +44,14 @@ class Call:
     ) -> None:
         self.deadline = deadline
         self.attempts: tuple[Attempt, ...] = ()
-        self.idempotency_key = os.urandom(16).hex() if policy.idempotency_key else ""
+        self.idempotency_key: str = os.urandom(16).hex() if policy.idempotency_key else ""
         self._policy = policy
         self._on_retry = on_retry
         self._tries = 0
         self._replay = False
         self._started = deadline.started
         self._waited = 0.0
-        self.sent = False
+        self.sent: bool = False
 
     def run(self, attempt: Callable[[], T]) -> T:
         """Call ``attempt`` until it succeeds or its error is not worth another try; that error is raised."""

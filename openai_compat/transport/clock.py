@@ -32,7 +32,7 @@ class Clock:
         self._provider = provider
         self._tick_every: float | None = None
         self._next_tick = 0.0
-        self.started = time.monotonic()
+        self.started: float = time.monotonic()
         self.enter("connect", deadline.timeout.connect)
 
     def enter(self, phase: Phase, seconds: float | None) -> None:

@@ -30,8 +30,8 @@ class Connecting:
     """
 
     def __init__(self, cancel: CancelToken | None) -> None:
-        self.late = False
-        self.ends = cancel is not None
+        self.late: bool = False
+        self.ends: bool = cancel is not None
         self._timer: threading.Timer | None = None
         self._cancel = cancel
         self._lock = threading.Lock()

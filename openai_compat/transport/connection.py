@@ -19,9 +19,9 @@ class Connection:
 
     def __init__(self, sock: Any, owner: object = None) -> None:
         self.sock = sock
-        self.process = os.getpid()
-        self.reused = False
-        self.idle_since = 0.0
+        self.process: int = os.getpid()
+        self.reused: bool = False
+        self.idle_since: float = 0.0
         self._owner = owner
         # TLS within TLS, through a proxy, is no socket itself.
         self._inner = sock if isinstance(sock, socket.socket) else getattr(sock, "socket", None)

@@ -61,9 +61,9 @@ class Exchange:
     def __init__(self, lease: Lease, clock: Clock) -> None:
         self.lease = lease
         self.clock = clock
-        self.sent = False
-        self.silent = True
-        self.received = 0
+        self.sent: bool = False
+        self.silent: bool = True
+        self.received: int = 0
         self.pieces: Iterator[bytes] = iter(())
         self._sock = lease.sock
         self._process = os.getpid()

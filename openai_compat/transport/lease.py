@@ -28,8 +28,8 @@ class Lease:
     def __init__(
         self, connection: Connection, end: Callable[[Connection, bool], object], cancel: CancelToken | None = None
     ) -> None:
-        self.sock = connection.sock
-        self.reused = connection.reused
+        self.sock: Any = connection.sock
+        self.reused: bool = connection.reused
         self._connection: Connection | None = connection
         self._end = end
         self._lock = _ProcessLock()

@@ -30,7 +30,7 @@ class Pool:
 
     def __init__(self, route: Route, *, size: int, expiry: float | None) -> None:
         self.route = route
-        self.process = os.getpid()
+        self.process: int = os.getpid()
         self._size = size
         self._expiry = expiry
         self._idle: deque[Connection] = deque()

@@ -56,7 +56,7 @@ class Reply:
         self.status = status
         self.headers = headers
         self.url = url
-        self.clock = body.clock
+        self.clock: Clock = body.clock
         self._body = body
         self._explain = explain
         self._max_bytes = max_bytes

@@ -35,11 +35,13 @@ class Route:
 
     def __init__(self, endpoint: Endpoint, settings: Settings, *, login: bool) -> None:
         self.endpoint = endpoint
-        self.environment = settings.environment()
+        self.environment: tuple[object, ...] = settings.environment()
         self._settings = settings
+        self.proxy: str | None
+        self.verify: bool | str
         self.proxy, self._proxy_name = proxy_for(endpoint, settings)
         self.verify, self._verify_name = bundle_of(settings)
-        self.login = netrc_login(endpoint) if login and settings.trust_env else None
+        self.login: tuple[str, str] | None = netrc_login(endpoint) if login and settings.trust_env else None
         self._check_certificates()
         self._manager: Any = None
         self._context: ssl.SSLContext | None = None

@@ -72,7 +72,7 @@ class Transport:
         requests_auth: Any = None,
         max_response_bytes: int = MAX_RESPONSE_BYTES,
     ) -> None:
-        self.endpoint = endpoint
+        self.endpoint: Endpoint = endpoint
         self.provider = provider
         once = dict({name.lower(): (name, value) for name, value in headers.items()}.values())
         self._headers = merged_headers({"Host": endpoint.authority}, once)

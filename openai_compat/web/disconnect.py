@@ -14,7 +14,7 @@ import weakref
 from collections.abc import Callable, Mapping
 from typing import Any
 
-log = logging.getLogger("openai_compat")
+log: logging.Logger = logging.getLogger("openai_compat")
 
 WeakCallback = Callable[[], Callable[[], None] | None]
 """A weak reference to what to call when a browser disconnects."""
@@ -41,7 +41,7 @@ class DisconnectWatcher:
     """One thread that watches the browsers of all streams, while there are any."""
 
     def __init__(self) -> None:
-        self.process = os.getpid()
+        self.process: int = os.getpid()
         # Reentrant, for the holder may drop the last reference to a stream, which then closes and unwatches itself.
         self._lock = threading.RLock()
         self._sockets: dict[WeakCallback, Any] = {}

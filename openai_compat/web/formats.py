@@ -46,7 +46,7 @@ class SSEEncoder:
     """Server-sent events with names of their own, for an ``EventSource``."""
 
     content_type = "text/event-stream; charset=utf-8"
-    preamble = b"retry: %d\nid: 0\n\n" % RETRY_MS
+    preamble: bytes = b"retry: %d\nid: 0\n\n" % RETRY_MS
     heartbeat = b": \n\n"
 
     def __init__(self, *, defer_tool_calls: bool = False, include_usage: bool = False) -> None:

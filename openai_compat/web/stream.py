@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EventStream", "Format", "Handler", "Run", "is_reconnect", "wsgi_response"]
 
-log = logging.getLogger("openai_compat")
+log: logging.Logger = logging.getLogger("openai_compat")
 
 Run = Callable[..., ChatResponse]
 """Asks with the keyword arguments ``sink`` and ``cancel``, and returns the answer: ``partial(client.chat, "hi")``."""
@@ -175,7 +175,7 @@ class EventStream(Iterator[bytes]):
         for seconds in (heartbeat, first_wait):
             if seconds is not None and not 0 < seconds < math.inf:
                 raise ConfigurationError(f"heartbeat and first_wait must be positive seconds, not {seconds!r}")
-        self.status_code = 200
+        self.status_code: int = 200
         self.headers: list[tuple[str, str]] = []
         self._stream: ChatStream | _FunctionStream = _FunctionStream(source) if callable(source) else source
         self._encoder = ENCODERS[format](

@@ -46,7 +46,7 @@ class Accumulator:
         several: bool = False,
         make_id: Callable[[], str] | None = None,
     ) -> None:
-        self.call = call or CallInfo()
+        self.call: CallInfo = call or CallInfo()
         self.error: ErrorDetail | None = None
         self.skipped = 0
         self._think = think

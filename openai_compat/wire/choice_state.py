@@ -35,7 +35,7 @@ class ChoiceState:
 
     def __init__(self, index: int, call: CallInfo, think: ThinkOptions, make_id: Callable[[], str]) -> None:
         self.index = index
-        self.finish_reason = ""
+        self.finish_reason: str = ""
         self.went_on = False
         self.fields: dict[str, Any] = {}
         self._make_id = make_id

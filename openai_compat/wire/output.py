@@ -53,6 +53,7 @@ class Output:
     """
 
     def __init__(self, response_type: Any, *, strict: bool = False) -> None:
+        self.schema: dict[str, Any]
         self._wrapped = False
         self._strict = strict
         if isinstance(response_type, Mapping):

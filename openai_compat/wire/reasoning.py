@@ -108,14 +108,14 @@ class ReasoningSplitter:
     def __init__(self, tags: Iterable[Tag] = DEFAULT_TAGS, *, opened: bool = False, leading: bool = False) -> None:
         self._openers, self._closers = _ends(tag_pairs(tags))
         self._sought = self._closers if opened else self._openers
-        self.inside = opened  # within a span
+        self.inside: bool = opened  # within a span
         self._buffer = ""
         self._spaces: list[str] = []
         self._lead: str | None = ""
         self._texted = False
         self._reasoned = opened
         self._leading = leading
-        self.over = False  # no further span counts
+        self.over: bool = False  # no further span counts
 
     def passes(self, piece: str) -> bool:
         """Whether a piece is text as it stands, with nothing held back before or after it."""

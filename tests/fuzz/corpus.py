@@ -6,8 +6,8 @@ import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from corpus import load_cases
 from display.pages import EVIL
+from support.corpus import load_cases
 
 KEPT = Path(__file__).with_name("kept")
 

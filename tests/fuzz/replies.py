@@ -8,6 +8,7 @@ import pickle
 from typing import Any
 
 import attrs
+from openai_compat.wire.repeated import Repeated
 
 from openai_compat.errors import (
     APIError,
@@ -25,7 +26,6 @@ from openai_compat.wire.models import parse_models
 from openai_compat.wire.parse import parse_response, parse_stream
 from openai_compat.wire.partial_json import PartialJSON
 from openai_compat.wire.reasoning import KNOWN_TAGS, ReasoningSplitter, split_reasoning
-from openai_compat.wire.repeated import Repeated
 from openai_compat.wire.response import ChatResponse, ReplyInfo
 from openai_compat.wire.sse import NotAStream, iter_payloads
 

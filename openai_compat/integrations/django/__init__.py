@@ -24,9 +24,9 @@ try:
     from .clients import get_client
     from .responses import stream_response
     from .views import chat_urls
-except ModuleNotFoundError as error:
-    if error.name != "django":
+except ModuleNotFoundError as _error:
+    if _error.name != "django":
         raise
-    raise ConfigurationError("Django is not installed: pip install 'openai-compat[django]'") from error
+    raise ConfigurationError("Django is not installed: pip install 'openai-compat[django]'") from _error
 
 __all__ = ["chat_urls", "get_client", "stream_response"]

@@ -11,8 +11,8 @@ class OpenAICompatConfig(AppConfig):
 
     name = "openai_compat.integrations.django"
     label = "openai_compat"
-    verbose_name = "Language models"
-    default_auto_field = "django.db.models.BigAutoField"
+    verbose_name: str = "Language models"
+    default_auto_field: str = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
         from .checks import check_settings

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 from django.db import models, router, transaction
@@ -17,6 +18,9 @@ from ...wire.response import ChatResponse
 from .._chat import StoredMessage
 from .clients import get_client
 
+if TYPE_CHECKING:
+    from django.db.models.fields.related_descriptors import RelatedManager
+
 
 class Conversation(models.Model):
     """A conversation; its messages are ``Message`` rows.
@@ -27,20 +31,31 @@ class Conversation(models.Model):
         answer = row.say("Why is the sky blue?")  # a turn that fails leaves no trace
     """
 
-    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
-    user = models.ForeignKey(
+    id: models.UUIDField[uuid.UUID, uuid.UUID] = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    user: models.ForeignKey[Any, Any] = models.ForeignKey(
         settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.CASCADE, related_name="llm_conversations"
     )
-    chat = models.CharField(max_length=100, blank=True, db_index=True, help_text="The chat that it belongs to.")
-    title = models.CharField(max_length=200, blank=True, help_text="How the first message begins.")
-    system = models.TextField(blank=True, help_text="Instructions, sent before all messages.")
-    created = models.DateTimeField(auto_now_add=True)
-    updated = models.DateTimeField(auto_now=True)
-    input_tokens = models.PositiveBigIntegerField(default=0)
-    output_tokens = models.PositiveBigIntegerField(default=0)
+    chat: models.CharField[str, str] = models.CharField(
+        max_length=100, blank=True, db_index=True, help_text="The chat that it belongs to."
+    )
+    title: models.CharField[str, str] = models.CharField(
+        max_length=200, blank=True, help_text="How the first message begins."
+    )
+    system: models.TextField[str, str] = models.TextField(
+        blank=True, help_text="Instructions, sent before all messages."
+    )
+    created: models.DateTimeField[datetime, datetime] = models.DateTimeField(auto_now_add=True)
+    updated: models.DateTimeField[datetime, datetime] = models.DateTimeField(auto_now=True)
+    input_tokens: models.PositiveBigIntegerField[int, int] = models.PositiveBigIntegerField(default=0)
+    output_tokens: models.PositiveBigIntegerField[int, int] = models.PositiveBigIntegerField(default=0)
+
+    if TYPE_CHECKING:
+        # Django adds them.
+        user_id: Any
+        messages: RelatedManager[Message]
 
     class Meta:
-        ordering = ("-updated",)
+        ordering: tuple[str, ...] = ("-updated",)
 
     def __str__(self) -> str:
         return self.title or str(self.pk)
@@ -106,17 +121,19 @@ class Conversation(models.Model):
 class Message(models.Model):
     """A message of the user, the model or a tool."""
 
-    id = models.BigAutoField(primary_key=True)
-    conversation = models.ForeignKey(Conversation, on_delete=models.CASCADE, related_name="messages")
-    role = models.CharField(max_length=20)
-    content = models.TextField(blank=True)
-    reasoning = models.TextField(blank=True)
+    id: models.BigAutoField[int, int] = models.BigAutoField(primary_key=True)
+    conversation: models.ForeignKey[Conversation, Conversation] = models.ForeignKey(
+        Conversation, on_delete=models.CASCADE, related_name="messages"
+    )
+    role: models.CharField[str, str] = models.CharField(max_length=20)
+    content: models.TextField[str, str] = models.TextField(blank=True)
+    reasoning: models.TextField[str, str] = models.TextField(blank=True)
     # Text, for some databases reject NUL in their JSON type.
-    saved = models.TextField(help_text="The whole message as JSON.")
-    created = models.DateTimeField(auto_now_add=True)
+    saved: models.TextField[str, str] = models.TextField(help_text="The whole message as JSON.")
+    created: models.DateTimeField[datetime, datetime] = models.DateTimeField(auto_now_add=True)
 
     class Meta:
-        ordering = ("id",)
+        ordering: tuple[str, ...] = ("id",)
 
     def __str__(self) -> str:
         return f"{self.role}: {self.content[:50]}"

@@ -68,7 +68,7 @@ def chat_urls(
     @require_POST
     def ask(request: HttpRequest) -> HttpResponseBase:
         try:
-            question = endpoint.question(request.content_type, _length(request), lambda: request.body)
+            question = endpoint.question(request.content_type or "", _length(request), lambda: request.body)
         except RequestError as error:
             return JsonResponse(error.public_error.to_wire(), status=error.public_error.status)
         row = _current_conversation(request, name)
