@@ -548,7 +548,7 @@ def _typed(request: ChatRequest, response_type: Any, repair: int = 0) -> tuple[O
     return output, output.asked(request)
 
 
-def _drive(stream: ChatStream, sink: Any) -> ChatResponse:
+def _drive(stream: ChatStream, sink: Sink) -> ChatResponse:
     """Push a stream's events into a sink; a sink that raises ends the stream, one that raises StopStream quietly."""
     with importing:
         from .sinks import StopStream, emitter

@@ -49,7 +49,7 @@ class _Emits(Protocol):
 Sink = Callable[[StreamEvent], Any] | _Emits
 
 
-def emitter(sink: Any) -> Callable[[StreamEvent], Any]:
+def emitter(sink: Sink) -> Callable[[StreamEvent], Any]:
     """The callable in a sink.
 
     Raises:
@@ -58,7 +58,7 @@ def emitter(sink: Any) -> Callable[[StreamEvent], Any]:
     emit = getattr(sink, "emit", sink)
     if not callable(emit):
         raise ConfigurationError(f"a sink is a callable or has emit; {type(sink).__name__} is neither")
-    return emit  # type: ignore[no-any-return]
+    return emit
 
 
 class PrintSink:
@@ -130,7 +130,7 @@ class QueueSink:
 class TeeSink:
     """Hands each event to several sinks in turn; the first that raises ends the stream."""
 
-    def __init__(self, *sinks: Any) -> None:
+    def __init__(self, *sinks: Sink) -> None:
         self._emitters = [emitter(sink) for sink in sinks]
 
     def emit(self, event: StreamEvent) -> None:
@@ -142,7 +142,7 @@ class TeeSink:
 class IsolateSink:
     """Goes on when its sink raises: the exception is logged with its traceback. ``StopStream`` still stops."""
 
-    def __init__(self, sink: Any) -> None:
+    def __init__(self, sink: Sink) -> None:
         self._emit = emitter(sink)
 
     def emit(self, event: StreamEvent) -> None:
@@ -162,7 +162,7 @@ class ThrottleSink:
     held until another event comes.
     """
 
-    def __init__(self, sink: Any, seconds: float = 0.1) -> None:
+    def __init__(self, sink: Sink, seconds: float = 0.1) -> None:
         if not seconds > 0:
             raise ConfigurationError(f"seconds must be positive, not {seconds!r}")
         self._emit = emitter(sink)
@@ -204,7 +204,7 @@ class ThreadSink:
         when_full: ``"wait"`` for room, ``"drop"`` the event (never the last one), or ``"stop"`` the stream.
     """
 
-    def __init__(self, sink: Any, *, size: int = 1000, when_full: WhenFull = "wait") -> None:
+    def __init__(self, sink: Sink, *, size: int = 1000, when_full: WhenFull = "wait") -> None:
         if when_full not in ("wait", "drop", "stop"):
             raise ConfigurationError(f"when_full must be 'wait', 'drop' or 'stop', not {when_full!r}")
         if size < 1:
