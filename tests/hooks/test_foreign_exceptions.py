@@ -600,12 +600,12 @@ INNER: dict[str, Any] = {
 }
 
 
-def outcome(server: ReplayServer, own: bool, warm: bool, waits: list[float]) -> tuple[Any, ...]:
+def outcome(server: ReplayServer, own: bool, warm: bool, waits: list[float], patience: float) -> tuple[Any, ...]:
     """How a call fails, and what the server saw of it."""
     waits.clear()
-    client = client_of(server.url, own, max_retries=1, timeout=Timeout(first_token=0.2))
+    client = client_of(server.url, own, max_retries=1, timeout=Timeout(first_token=patience))
     if warm:
-        assert client.chat("warm").text == "ok"
+        assert client.chat("warm", timeout=20).text == "ok"
     before = len(server.requests)
     with pytest.raises(OpenAICompatError) as caught:
         client.chat("hi")
@@ -634,12 +634,13 @@ def test_a_call_inside_an_except_block_is_judged_by_its_own_error(
             return chat_reply("ok")
         return failing(request) if callable(failing) else failing
 
+    patience = 0.2 if inner == "timeout" else 20.0
     with ReplayServer(replies) as server:
-        alone = outcome(server, own, warm, waits)
+        alone = outcome(server, own, warm, waits, patience)
         try:
             raise OUTER[outer]
         except Exception:
-            within = outcome(server, own, warm, waits)
+            within = outcome(server, own, warm, waits, patience)
     assert within == alone
     if inner == "timeout":
         assert alone[0] is APITimeoutError
