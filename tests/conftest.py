@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,10 +35,12 @@ NEEDS = {
 }
 """By file, what its tests need beside Python. A single test among others is marked where it stands."""
 LONG = (
-    *("test_chat_page", "test_jupyter", "web/test_servers", "test_docs", "test_mcp", "test_local"),
-    *("transport/test_fault_table", "test_chat_apps"),
+    *("transport/test_fault_table", "test_real_server", "test_chat_page", "test_chat_apps", "transport/test_clock"),
+    *("test_mcp", "hooks/test_foreign_exceptions", "test_faults", "web/test_openai_clients", "test_docs"),
+    *("schema/test_values", "schema/test_types", "transport/test_fork_moments", "test_transport", "test_fork"),
+    *("test_jupyter", "hooks/test_traces", "transport/test_pool_property", "web/test_stream", "test_local"),
 )
-"""Begun first, so that no worker is left alone with one of them at the end."""
+"""Begun first, the longest before others, so that no worker is left alone with one of them at the end."""
 
 
 SLOW = (
@@ -84,6 +87,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: order.get(named(item.path), len(order)))
 
 
+def pytest_collection_finish() -> None:
+    # Thousands of tests are no garbage: every full collection would look through them again.
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """No key, server or proxy of whoever runs the tests."""
@@ -96,6 +105,6 @@ def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def local_server() -> Iterator[LocalServer]:
-    """The real llama.cpp server with the real model."""
-    with LocalServer() as server:
+    """The real llama.cpp server with the real model, on one core: its threads wait by spinning."""
+    with LocalServer(threads=1) as server:
         yield server
