@@ -34,7 +34,7 @@ import requests
 import sqlalchemy
 from werkzeug.datastructures import MultiDict
 
-from openai_compat.schema.json_value import to_json_value
+from openai_compat.schema.json_value import decode_exactly, to_json_value, with_digits
 from openai_compat.wire.messages import Message
 
 DAY = datetime.date(2024, 2, 29)
@@ -156,6 +156,26 @@ def mail() -> email.message.EmailMessage:
 
 
 # A tool's value, and what the model gets; a text that begins with ! is why it gets none.
+
+
+class Tensor:
+    def tolist(self) -> list[int]:
+        return [1, 2]
+
+
+class Registry:
+    """Answers like a mapping, and is none."""
+
+    def keys(self) -> list[str]:
+        return ["a"]
+
+    def values(self) -> list[int]:
+        return [1]
+
+    def __getitem__(self, name: str) -> int:
+        return {"a": 1}[name]
+
+
 VALUES: dict[str, tuple[Any, str]] = {
     # pandas
     "frame": (
@@ -419,7 +439,11 @@ VALUES: dict[str, tuple[Any, str]] = {
     "pydantic-holds-an-object": (Holder(inside=object()), "!object has no JSON form"),
     "element": (xml.etree.ElementTree.fromstring("<a>b</a>"), "!Element has no JSON form"),
     "tuple-as-key": ({(1, 2): 3}, "!keys of an object are text, not tuple"),
+    "of-numpy-but-no-array": (np.random.default_rng(0), "!Generator has no JSON form"),
     "lock": (threading.Lock(), "!lock has no JSON form"),
+    "count-without-a-unit": (np.timedelta64(5), "5"),
+    "array-of-another-library": (Tensor(), "[1, 2]"),
+    "keys-and-values": (Registry(), '{"a": 1}'),
     "pattern": (re.compile("a"), "!Pattern has no JSON form"),
 }
 
@@ -436,3 +460,23 @@ def test_what_the_model_gets(value: Any, expected: str) -> None:
 
 def test_the_table_is_a_table() -> None:
     assert len(VALUES) >= 100
+
+
+EXACT: dict[str, tuple[str, Any]] = {
+    "digits": ('{"a": [0.10, 1e2]}', {"a": [decimal.Decimal("0.10"), decimal.Decimal("1e2")]}),
+    "integers": ("12345678901234567890123", 12345678901234567890123),
+    "byte-order-mark": ("\ufeff1.50", decimal.Decimal("1.50")),
+    "line-end-in-a-text": ('["a\nb", 0.10]', ["a\nb", decimal.Decimal("0.10")]),
+}
+
+
+@pytest.mark.parametrize(("text", "expected"), EXACT.values(), ids=EXACT)
+def test_all_digits_are_kept(text: str, expected: Any) -> None:
+    assert repr(decode_exactly(text)) == repr(expected)
+
+
+def test_digits_are_only_taken_from_the_text_of_the_value() -> None:
+    assert repr(with_digits({"a": 0.1}, '{"a": 0.10}')) == repr({"a": decimal.Decimal("0.10")})
+    for text in ("", "no JSON", '{"a": 0.2}', '{"a": 1e999}'):
+        value = {"a": 0.1}
+        assert with_digits(value, text) is value

@@ -1142,6 +1142,23 @@ def click(**changes: Any) -> dict[str, Any]:
     return {"kind": "click", "x": 1, "y": 2, **changes}
 
 
+class Part(enum.Enum):
+    """Of a whole."""
+
+    HALF = 0.5
+
+
+class Nowhere(NamedTuple):
+    pass
+
+
+class Span(NamedTuple):
+    """From here to there."""
+
+    first: int
+    last: int = 9
+
+
 CONVERTED: dict[str, tuple[Any, Any, Any]] = {
     "str": (str, "é", "é"),
     "lone-surrogate": (str, "\ud83d", "\ud83d"),
@@ -1228,6 +1245,11 @@ CONVERTED: dict[str, tuple[Any, Any, Any]] = {
         "a/b",
         pathlib.PurePosixPath("a/b"),
     ),
+    "decimal-of-a-float": (decimal.Decimal, 0.1, decimal.Decimal("0.1")),
+    "enum-of-floats": (Part, decimal.Decimal("0.5"), Part.HALF),
+    "no-fields": (Nowhere, [], Nowhere()),
+    "left-out-item": (Span, [1], Span(1)),
+    "described-keys": (dict[Annotated[int, Meta(description="A year.")], str], {"2024": "a"}, {2024: "a"}),
     "instances-pass": (list[Plan | User | Point], [Plan(Click(1, 2)), User(name="a"), Point(1)], None),
 }
 
@@ -1284,6 +1306,16 @@ MISFITS: dict[str, tuple[Any, Any, str]] = {
     ),
     "literal-in-lines": (Literal["a"], "b\n\tc", r"$: expected 'a', got 'b\n\tc'"),
     "enum": (Unit, "kelvin", "$: expected 'celsius' | 'fahrenheit', got 'kelvin'"),
+    "surrogate": (datetime.date, "\ud83d", "$: text that is not valid Unicode"),
+    "decimal-that-is-no-number": (decimal.Decimal, "NaN", "$: number out of range"),
+    "no-time-zone": (
+        Annotated[datetime.datetime, Meta(tz=True)],
+        "2024-02-29 10:00",
+        "$: expected datetime with a timezone component",
+    ),
+    "equal-items": (Annotated[frozenset[int], Meta(min_length=2)], [1, 1], "$: expected array of length >= 2"),
+    "too-few-items": (Span, [], "$: expected array of length >= 1, got 0"),
+    "too-many-items": (Span, [1, 2, 3], "$: expected array of length <= 2, got 3"),
     "date": (datetime.date, "today", "$: invalid RFC3339 encoded date"),
     "uuid": (uuid.UUID, "x", "$: invalid UUID"),
     "decimal": (decimal.Decimal, "x", "$: invalid decimal string"),
