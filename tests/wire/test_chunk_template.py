@@ -59,6 +59,8 @@ NEVER: dict[str, Any] = {
     "two-calls": chunk({"tool_calls": [{"function": {"arguments": "{"}}] * 2}),
     "two-choices": {"choices": chunk({"content": "a"})["choices"] * 2},
     "empty": chunk({"content": ""}),
+    "text-of-another-choice-of-words": {**chunk({"content": "a"}), "moderation": {"content": "b"}},
+    "key-again-without-text": {**chunk({"content": "a"}), "moderation": {"content": 7}},
     "nothing": {},
 }
 

@@ -359,3 +359,26 @@ def test_message_objects_of_the_openai_package_are_messages() -> None:
     given = openai.ChatCompletionMessage.model_validate({"role": "assistant", "content": "hi"})
     assert Message.from_wire(given).to_wire()["content"] == "hi"
     assert ChatRequest(messages=[given, {"role": "user", "content": "x"}], model="m").messages[0]["content"] == "hi"
+
+
+def test_a_message_is_itself() -> None:
+    message = Message(role="user", content="hi")
+    assert Message.from_wire(message) is message
+
+
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        ({"content": "hi"}, "a message needs a 'role'"),
+        ("hi", "a message needs a 'role'"),
+        ({"role": "assistant", "tool_calls": {"id": "1"}}, "tool_calls is a list, not dict"),
+    ],
+)
+def test_what_is_no_message_is_refused(value: Any, problem: str) -> None:
+    with pytest.raises(ConfigurationError, match=problem):
+        Message.from_wire(value)
+
+
+def test_what_a_tool_returned_is_sent_as_json() -> None:
+    message = Message.from_wire({"role": "tool", "tool_call_id": "1", "content": {"celsius": 20}})
+    assert message.content == '{"celsius":20}'

@@ -896,3 +896,18 @@ def test_a_deep_value_is_found_or_refused() -> None:
 def test_letters_of_any_script_are_words() -> None:
     for word in ("да", "是", "نعم", string.punctuation):
         assert read(str, word) == word
+
+
+def test_the_json_of_a_value_is_found() -> None:
+    answer = ChatResponse(choices=(Choice(text='Not {"value": "x"} but {"value": [1, 2]}.', finish_reason="stop"),))
+    assert Output(list[int]).found(answer) == [1, 2]
+    assert Output(Person).found(answer) is None
+
+
+@pytest.mark.parametrize(
+    ("partial", "wanted"),
+    [({"value": [1]}, [1]), ({}, None), ({"value": 1, "other": 2}, {"value": 1, "other": 2}), ([1], [1])],
+)
+def test_a_value_comes_out_of_the_object_around_it(partial: Any, wanted: Any) -> None:
+    assert Output(list[int]).unwrapped(partial) == wanted
+    assert Output(Person).unwrapped(partial) == partial

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,8 +12,10 @@ from hypothesis import strategies as st
 from support.arbitrary import as_json, attempt, cut, damaged, payloads, pieces, quick, thorough
 
 from openai_compat.errors import (
+    APIConnectionError,
     APIError,
     APIStatusError,
+    Cancelled,
     InternalServerError,
     OpenAICompatError,
     RateLimitError,
@@ -25,6 +28,7 @@ from openai_compat.errors import (
 from openai_compat.wire.accumulate import Accumulator
 from openai_compat.wire.embeddings import parse_embeddings_response
 from openai_compat.wire.parse import (
+    TICK_EVENT,
     attributed,
     decode_body,
     drain,
@@ -35,6 +39,7 @@ from openai_compat.wire.parse import (
 )
 from openai_compat.wire.reasoning import ThinkOptions
 from openai_compat.wire.response import CallInfo, ChatResponse, ReplyInfo, StreamEvent
+from openai_compat.wire.sse import TICK
 
 KEY = "Zq7-f3K9_vTn2Xw8RbLd0HcJ"
 CALL = CallInfo(call_id="c1", provider="ollama", model="asked", origin="o")
@@ -306,6 +311,33 @@ def test_an_event_that_is_too_large_names_the_provider() -> None:
     with pytest.raises(StreamError, match="larger than 10 bytes") as caught:
         drain(stream_events([b"data: " + b"x" * 99], Accumulator(CALL), max_event_bytes=10, request_id="r"))
     assert (caught.value.provider, caught.value.request_id) == ("ollama", "r")
+
+
+def test_a_tick_is_an_event_that_says_nothing() -> None:
+    events, complete = events_of([sse(chunk("Hi"), done=False), TICK, sse(chunk("!"))])
+    assert [event is TICK_EVENT for event in events] == [False, True, False]
+    assert ("".join(event.delta for event in events), complete) == ("Hi!", True)
+
+
+def test_a_stream_is_cancelled_between_its_events() -> None:
+    asked = iter([False, True])
+    stream = stream_events(
+        [sse(chunk("Hi"), done=False), sse(chunk("!"))], Accumulator(), is_cancelled=lambda: next(asked)
+    )
+    assert next(stream).delta == "Hi"
+    with pytest.raises(Cancelled):
+        next(stream)
+
+
+def test_a_connection_that_breaks_after_the_end_ends_the_stream() -> None:
+    def breaking(reason: str | None) -> Iterator[bytes]:
+        yield sse(chunk("Hi", reason), done=False)
+        raise APIConnectionError("reset")
+
+    events: list[StreamEvent] = []
+    with pytest.raises(APIConnectionError):
+        events.extend(stream_events(breaking(None), Accumulator()))
+    assert drain(stream_events(breaking("stop"), Accumulator())) is True
 
 
 def test_attributed() -> None:

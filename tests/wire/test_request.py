@@ -183,6 +183,8 @@ NEVER_MADE: dict[str, tuple[dict[str, Any], str]] = {
     "number-as-messages": ({"messages": 7}, "messages is a list"),
     "dict-as-messages": ({"messages": USER}, "messages is a list"),
     "message-as-messages": ({"messages": Message(role="user")}, "messages is a list"),
+    "one-tool": ({"tools": {"type": "function"}}, "tools is a list of tools, not dict"),
+    "function-as-tool": ({"tools": [print]}, "a tool is a ToolSpec, a dict or a @tool function, not builtin"),
     "no-role": ({"messages": [{"content": "hi"}]}, "a message needs a 'role'"),
     "role-number": ({"messages": [{"role": 7}]}, "a message needs a 'role'"),
     "text-message": ({"messages": ["hi"]}, "a message is a dict or a Message, not str"),

@@ -255,3 +255,10 @@ def test_policy_survives_pickle_and_json() -> None:
     policy = RetryPolicy(max_retries=5, first_wait=0.1)
     assert pickle.loads(pickle.dumps(policy)) == policy
     assert msgspec.json.decode(msgspec.json.encode(policy), type=RetryPolicy) == policy
+
+
+@pytest.mark.parametrize("value", [-1, True, math.nan, math.inf, "2", None, MAX_WAIT + 1])
+@pytest.mark.parametrize("name", ["first_wait", "longest_wait"])
+def test_waits_are_seconds(name: str, value: Any) -> None:
+    with pytest.raises(ConfigurationError, match=f"{name} must be from 0 to"):
+        RetryPolicy(**{name: value})
