@@ -70,6 +70,11 @@ def test_base_urls_in_every_form_work(tail: str, path: str) -> None:
         assert server.requests[0].path == path
 
 
+def test_a_provider_whose_paths_are_known_is_not_guessed_at() -> None:
+    assert Client("https://api.perplexity.ai").base_url == "https://api.perplexity.ai"
+    assert Client("https://api.perplexity.ai/v2").base_url == "https://api.perplexity.ai/v2"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -126,6 +131,38 @@ def test_stream_options_are_left_out_once_refused() -> None:
         for _ in range(2):
             assert client.chat("hi", sink=lambda event: None).text == "ok"
         assert ["stream_options" in r.json() for r in server.requests] == [True, False, False]
+
+
+def test_thoughts_that_a_server_wants_back_go_with_the_next_try() -> None:
+    missing = "The `reasoning_content` in the thinking mode must be passed back to the API."
+    thinking = chat_reply("<think>Add them.</think>", tool_calls=[tool_call("add", "{}")])
+    with ReplayServer([thinking, error_reply(400, missing), chat_reply("3")]) as server:
+        client = Client(server.url, "k", model="m", max_retries=0)
+        call = client.chat("1 + 2?")
+        result = {"role": "tool", "tool_call_id": "call_1", "content": "3"}
+        assert client.chat([{"role": "user", "content": "1 + 2?"}, call.to_message(), result]).text == "3"
+        sent = [request.json()["messages"][1].get("reasoning_content") for request in server.requests[1:]]
+    assert sent == [None, "Add them."]
+
+
+def test_an_answer_by_call_is_read_as_text() -> None:
+    def reply(request: Request) -> Reply:
+        if "response_format" in request.json():
+            return error_reply(400, "response_format is not supported", param="response_format")
+        return chat_reply(tool_calls=[tool_call("output", '{"a": 1}')], finish_reason="tool_calls")
+
+    with ReplayServer(reply) as server:
+        answer = Client(server.url, "k", model="m", max_retries=0).chat("hi", response_schema={"type": "object"})
+        assert (answer.text, answer.tool_calls, len(server.requests)) == ('{"a": 1}', (), 2)
+
+
+def test_what_is_learnt_and_changes_nothing_is_not_tried() -> None:
+    refused = error_reply(400, "`reasoning_effort` must be one of `low` or `high`", param="reasoning_effort")
+    with ReplayServer([refused]) as server:
+        client = Client(server.url, "k", provider="openai", model="m", max_retries=0)
+        with pytest.raises(BadRequestError, match="must be one of"):
+            client.chat("hi", reasoning_effort="low")
+        assert len(server.requests) == 1
 
 
 def test_what_a_provider_refuses_is_left_out_and_told_once(caplog: pytest.LogCaptureFixture) -> None:

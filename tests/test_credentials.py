@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import pickle
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from requests.auth import HTTPBasicAuth, HTTPDigestAuth
@@ -17,7 +19,9 @@ from openai_compat import (
     APIError,
     AuthenticationError,
     Client,
+    ConfigurationError,
 )
+from openai_compat.credentials import checked_headers, secret_option
 
 
 def test_no_key_sends_no_authorization() -> None:
@@ -132,3 +136,53 @@ def test_variables_in_a_traceback_show_no_key(carried: str, way: str) -> None:
             assert base64.b64encode(f"user:{KEY}".encode()).decode() not in shown
             del frames, shown
         client.close()
+
+
+@pytest.mark.parametrize(
+    ("headers", "problem"),
+    [
+        ([("X-Team", "a")], "headers is a dict of names and values, not list"),
+        ({"X-Team": 1}, "header 'X-Team' must be a string"),
+        ({1: "a"}, "header 1 must be a string"),
+        ({"X Team": "a"}, "header 'X Team' has a character that is not allowed in a name"),
+        ({"Content-Length": "5"}, "header 'Content-Length' says where a request ends"),
+        ({"X-Team": "a\r\nX-Key: b"}, "header 'X-Team' has a line break in it"),
+        ({"X-Team": "a\0"}, "header 'X-Team' has a control character"),
+        ({"X-Team": "\u20ac"}, "header 'X-Team' has a control character, or one that is not in Latin-1"),
+    ],
+)
+def test_a_header_that_cannot_be_sent_is_refused(headers: Any, problem: str) -> None:
+    with pytest.raises(ConfigurationError, match=problem):
+        checked_headers(headers)
+
+
+def test_headers_that_carry_a_secret_do_not_show_it() -> None:
+    headers = checked_headers({"X-Team": "search", "X-Api-Key": KEY, "Cookie": KEY})
+    assert headers == {"X-Team": "search", "X-Api-Key": KEY, "Cookie": KEY}
+    assert KEY not in repr(headers)
+    assert "search" in repr(headers)
+
+
+SECRETS: dict[str, tuple[dict[str, Any], str | None]] = {
+    "none": ({}, None),
+    "key": ({"api_key": KEY}, "api_key"),
+    "key-by-a-function": ({"api_key": str}, None),
+    "auth": ({"auth": HTTPBasicAuth("u", "p")}, "auth"),
+    "login": ({"base_url": "http://u:p@x"}, "base_url"),
+    "header": ({"headers": {"X-Team": "a", "X-Auth": "b"}}, "headers"),
+    "plain-header": ({"headers": {"X-Team": "a"}}, None),
+    "proxy": ({"proxies": {"http": "http://u:p@x"}}, "proxies"),
+    "plain-proxy": ({"proxies": {"http": "http://x"}}, None),
+}
+
+
+@pytest.mark.parametrize(("options", "held"), SECRETS.values(), ids=SECRETS)
+def test_which_option_holds_a_secret(options: dict[str, Any], held: str | None) -> None:
+    plain = {"api_key": None, "auth": None, "base_url": "http://x", "headers": None, "proxies": None}
+    assert secret_option({**plain, **options}) == held
+
+
+def test_a_function_for_the_key_is_pickled_with_its_client_or_refused() -> None:
+    assert pickle.loads(pickle.dumps(Client("http://x", str))).base_url == "http://x/v1"
+    with pytest.raises(ConfigurationError, match="api_key is a function that cannot be pickled"):
+        pickle.dumps(Client("http://x", lambda: KEY))

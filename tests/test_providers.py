@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from openai_compat.errors import ConfigurationError
-from openai_compat.providers import PROVIDERS, Provider, provider_for_url, provider_named
+from openai_compat.providers import PROVIDERS, Provider, azure_base_url, provider_for_url, provider_named
 from openai_compat.wire.dialect import AZURE, GENERIC, MISTRAL, OPENAI, OPENROUTER
 
 LOCAL = {"ollama", "lmstudio", "llamacpp", "vllm", "sglang", "jan", "koboldcpp", "litellm", "tgi", "localai"}
@@ -131,3 +131,29 @@ def test_a_provider_survives_pickle_and_json(provider: Provider) -> None:
 def test_a_provider_is_frozen() -> None:
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
         PROVIDERS["openai"].name = "x"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("base", "query", "model", "wanted"),
+    [
+        ("https://a.openai.azure.com/v1", "", None, "https://a.openai.azure.com/openai/v1"),
+        ("https://a.openai.azure.com/own/path", "api-version=1", None, "https://a.openai.azure.com/own/path"),
+        (
+            "https://a.openai.azure.com/v1",
+            "api-version=1",
+            "a b",
+            "https://a.openai.azure.com/openai/deployments/a%20b",
+        ),
+    ],
+)
+def test_the_address_of_azures_api(base: str, query: str, model: str | None, wanted: str) -> None:
+    assert azure_base_url(base, query, model) == wanted
+
+
+@pytest.mark.parametrize(
+    ("model", "problem"),
+    [(None, "Azure with api-version needs model="), ("..", "'..' cannot be the name of a deployment")],
+)
+def test_a_deployment_needs_a_name(model: str | None, problem: str) -> None:
+    with pytest.raises(ConfigurationError, match=problem):
+        azure_base_url("https://a.openai.azure.com/v1", "api-version=1", model)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 import threading
 from typing import Any
 
@@ -46,6 +47,19 @@ class TestTimeout:
         assert Timeout.of(5) == Timeout(total=5)
         assert Timeout.of(None) == Timeout(connect=None, first_token=None, idle=None, total=None)
 
+    @pytest.mark.parametrize(
+        ("value", "meant"),
+        [
+            ((3, 5), "Timeout(connect=3, first_token=5, idle=5)"),
+            ({"idle": 7}, "Timeout(idle=7)"),
+            ([], "Timeout(total=60)"),
+        ],
+    )
+    def test_how_another_kind_is_written_is_told(self, value: Any, meant: str) -> None:
+        with pytest.raises(ConfigurationError) as caught:
+            Timeout.of(value)
+        assert str(caught.value).endswith(f"write {meant}")
+
 
 class TestCancelToken:
     def test_who_listens_is_called_once_whenever_it_came(self) -> None:
@@ -72,6 +86,21 @@ class TestCancelToken:
 
         token.subscribe(leave)
         token.cancel()
+
+    def test_a_listener_that_fails_keeps_no_other_from_being_called(self, caplog: pytest.LogCaptureFixture) -> None:
+        token, heard = CancelToken(), []
+        for name in ("one", "two"):
+            token.subscribe(lambda name=name: heard.append(name) or 1 / 0)
+        token.cancel()
+        assert (sorted(heard), token.cancelled) == (["one", "two"], True)
+        assert [record.getMessage() for record in caplog.records] == ["a listener of a CancelToken failed"] * 2
+
+    def test_a_copy_knows_whether_it_was_cancelled(self) -> None:
+        token = CancelToken()
+        token.subscribe(lambda: None)
+        assert not pickle.loads(pickle.dumps(token)).cancelled
+        token.cancel()
+        assert pickle.loads(pickle.dumps(token)).cancelled
 
 
 class TestDeadline:
