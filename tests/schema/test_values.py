@@ -212,7 +212,7 @@ def test_what_pydantic_would_take_for_ever_over_is_refused_before_it_begins() ->
     schema = TypeSchema(PydanticAnd)
     small = nest(5, {"a": 1}, lambda inner: {"c": [inner]})
     assert isinstance(schema.convert(small), PydanticAnd)
-    deep = nest(60, {"a": "x"}, lambda inner: {"c": [inner]})
+    deep = nest(40, {"a": "x"}, lambda inner: {"c": [inner]})
     with pytest.raises(ValidationError, match=rf"more than {MAX_STEPS} steps.*need a discriminator"):
         schema.convert(deep)
 
