@@ -1385,3 +1385,9 @@ def test_a_call_whose_arguments_never_came_comes_back_as_such() -> None:
     call = ToolCall(id="1", name="f", arguments=None, arguments_json="", invalid=True)
     message = Message(role="assistant", tool_calls=(call,))
     assert loaded_message(saved_message(message)).tool_calls == (call,)
+
+
+def test_a_conversation_says_how_long_it_is() -> None:
+    messages = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "Hello."}]
+    talk = Conversation(lambda request, **options: ChatResponse(), messages=messages)
+    assert repr(talk) == "<Conversation of 2 messages>"

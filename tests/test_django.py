@@ -6,6 +6,8 @@ import gc
 import io
 import json
 import os
+import subprocess
+import sys
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -664,3 +666,17 @@ def test_the_command_says_what_fails_and_tries_the_others() -> None:
 def test_the_command_tells_wrong_settings(value: Any, arguments: list[str], said: str) -> None:
     with override_settings(OPENAI_COMPAT=value), pytest.raises(CommandError, match=said):
         call_command("openai_compat_check", *arguments, "--skip-checks", stdout=io.StringIO())
+
+
+def test_without_django_the_extra_is_named() -> None:
+    code = """
+import sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name == "django":
+            raise ModuleNotFoundError(name, name=name)
+sys.meta_path.insert(0, Absent())
+import openai_compat.integrations.django
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.stderr.endswith("ConfigurationError: Django is not installed: pip install 'openai-compat[django]'\n")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import json
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -452,3 +454,9 @@ def test_an_instance_folder_that_cannot_be_written_is_told(tmp_path: Path) -> No
 def test_a_wrong_field_of_the_blueprint_is_told_at_once() -> None:
     with pytest.raises(TypeError, match="sytem"):
         chat_blueprint(sytem="x")
+
+
+def test_without_flask_the_extra_is_named() -> None:
+    code = "import sys; sys.modules['flask'] = None; import openai_compat.integrations.flask"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.stderr.endswith("ConfigurationError: Flask is not installed: pip install 'openai-compat[flask]'\n")

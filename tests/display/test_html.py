@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from support.replay import ReplayServer
 from support.wire_bodies import chat_reply, tool_call
@@ -9,6 +11,8 @@ from support.wire_bodies import chat_reply, tool_call
 from display.pages import EVIL, check_harmless, shown
 from openai_compat import ChatResponse, Client, Conversation, EmbeddingResponse, Usage
 from openai_compat.display.html import to_html
+from openai_compat.wire.answer_media import AnswerAudio
+from openai_compat.wire.media import Image
 from openai_compat.wire.response import Choice, ParsedResponse
 
 
@@ -66,3 +70,24 @@ def test_a_conversation_shows_who_said_what() -> None:
 
 def test_a_value_without_html_of_its_own_is_shown_verbatim() -> None:
     assert shown(to_html(["<b>"])) == "['<b>']"
+
+
+PNG = "data:image/png;base64,iVBORw0KGgo="
+
+
+@pytest.mark.parametrize(
+    ("value", "begins"),
+    [
+        (Image(PNG), f'<img src="{PNG}"'),
+        (Image("https://a/?x=<b>"), '<a href="https://a/?x=&lt;b&gt;">'),
+        (Image("javascript:alert(1)"), "<pre"),
+        (Image('data:image/png;base64,"onload="x'), "<pre"),
+        (Image("data:image/svg+xml;base64,AAAA"), "<pre"),
+        (AnswerAudio(data="SUQzBA==", transcript="<b>"), '<audio controls src="data:audio/mp3;base64,SUQzBA==">'),
+        (AnswerAudio(data="????", transcript="<b>"), "<pre"),
+    ],
+)
+def test_pictures_and_sounds_load_nothing_from_elsewhere(value: Any, begins: str) -> None:
+    page = to_html(value)
+    assert page.startswith(begins)
+    assert "<b>" not in page

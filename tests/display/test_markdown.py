@@ -37,3 +37,10 @@ def test_values_as_markdown() -> None:
 def test_pictures_and_sounds_have_no_markdown() -> None:
     assert to_markdown(Image("https://x.test/c.png")) is None
     assert to_markdown(AnswerAudio(transcript="hi")) is None
+
+
+def test_a_conversation_ends_with_what_it_cost() -> None:
+    answer = ChatResponse(choices=(Choice(text="yes", finish_reason="stop"),), usage=Usage(input_tokens=3))
+    conversation = Conversation(lambda request, **options: answer)
+    conversation.say("hi")
+    assert (to_markdown(conversation) or "").endswith("**assistant**\n\nyes\n\n" + (to_markdown(answer.usage) or "!"))

@@ -10,7 +10,7 @@ import pytest
 
 from openai_compat.errors import ConfigurationError
 from openai_compat.wire.accumulate import Accumulator
-from openai_compat.wire.answer_media import Annotation, AnswerAudio, AudioDelta
+from openai_compat.wire.answer_media import Annotation, AnswerAudio, AudioDelta, picture
 from openai_compat.wire.completeness import completeness_error
 from openai_compat.wire.media import Image
 from openai_compat.wire.response import ChatResponse, StreamEvent
@@ -100,22 +100,22 @@ def test_a_picture_can_be_saved_and_sent_back(tmp_path: Path) -> None:
         _ = Image("https://a").content
 
 
-@pytest.mark.parametrize(
-    ("value", "shown"),
-    [
-        (Image(PNG), f'<img src="{PNG}"'),
-        (Image("https://a/?x=<b>"), '<a href="https://a/?x=&lt;b&gt;">'),
-        (Image("javascript:alert(1)"), "<pre"),
-        (Image('data:image/png;base64,"onload="x'), "<pre"),
-        (Image("data:image/svg+xml;base64,AAAA"), "<pre"),
-        (AnswerAudio(data="SUQzBA==", transcript="<b>"), '<audio controls src="data:audio/mp3;base64,SUQzBA==">'),
-        (AnswerAudio(data="????", transcript="<b>"), "<pre"),
-    ],
-)
-def test_how_a_notebook_shows_it(value: Any, shown: str) -> None:
-    html = value._repr_html_()
-    assert html.startswith(shown)
-    assert "<b>" not in html
+PICTURES: dict[str, tuple[Any, str | None]] = {
+    "url": ("https://a", "https://a"),
+    "part": ({"type": "image_url", "image_url": {"url": "https://a"}}, "https://a"),
+    "part-with-a-plain-url": ({"type": "image_url", "image_url": "https://a"}, "https://a"),
+    "flat": ({"type": "image", "url": "https://a"}, "https://a"),
+    "base64": ({"b64_json": "iVBORw0KGgo="}, PNG),
+    "base64-by-another-name": ({"image_base64": "iVBORw0KGgo="}, PNG),
+    "link": ({"type": "link", "url": "https://a"}, None),
+    "nothing": (7, None),
+}
+
+
+@pytest.mark.parametrize(("entry", "url"), PICTURES.values(), ids=PICTURES)
+def test_where_a_picture_stands(entry: Any, url: str | None) -> None:
+    found = picture(entry)
+    assert (found.url if found is not None else None) == url
 
 
 def test_what_a_server_says_of_a_choice_is_kept_and_not_sent_back() -> None:
