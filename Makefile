@@ -45,11 +45,11 @@ unit: $(VENV)/test.stamp browser
 quick: $(VENV)/test.stamp
 	@$(BIN)/python $(PYTEST) --quick $(PYTEST_ARGS)
 
-# In another order each time, with new examples, and many of them.
+# In another order each time, with new examples, and many of them. SEED: that of a run to be repeated.
+SEED ?= $(shell date +%s)
 nightly: $(VENV)/test.stamp browser
-	@echo "==> pytest, all night"
-	@$(PIP) install 'pytest-randomly>=3.15'
-	@$(BIN)/python -m pytest --hypothesis-profile=nightly $(PYTEST_ARGS)
+	@echo "==> pytest, all night; SEED=$(SEED)"
+	@$(BIN)/python $(PYTEST) --hypothesis-profile=nightly --random-order --random-order-seed=$(SEED) --timeout=3600 $(PYTEST_ARGS)
 
 # The pages are tested in Debian's Chromium.
 browser:
@@ -57,8 +57,10 @@ browser:
 	  $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq --no-install-recommends chromium > /dev/null; }
 
 cover: $(VENV)/test.stamp browser
-	@echo "==> pytest, with the lines that no test reaches"
-	@$(BIN)/coverage run -m pytest $(PYTEST_ARGS)
+	@echo "==> pytest, with the lines and branches that no test reaches"
+	@$(BIN)/coverage erase
+	@$(BIN)/coverage run $(PYTEST) $(PYTEST_ARGS)
+	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report
 
 wheel: $(VENV)/test.stamp
@@ -132,4 +134,4 @@ $(PYTHONS:%=$(VENV)-%/test.stamp): $(VENV)-%/test.stamp: $(VENV)/test.stamp
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV)-lowest $(PYTHONS:%=$(VENV)-%) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage benchmarks/.envs tests/node/node_modules
+	rm -rf $(VENV) $(VENV)-lowest $(PYTHONS:%=$(VENV)-%) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage* benchmarks/.envs tests/node/node_modules
