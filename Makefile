@@ -34,9 +34,11 @@ lint: $(VENV)/test.stamp
 	@$(BIN)/ruff format --check .
 
 types: $(VENV)/test.stamp
-	@echo "==> mypy --strict, and pyright on a program of a user's"
+	@echo "==> mypy --strict; pyright on a program of a user's, and on what the package exports: all of it typed"
 	@$(BIN)/mypy
 	@$(BIN)/pyright --pythonpath $(BIN)/python tests/typing/program.py
+	@said=$$(PYTHONPATH=$(CURDIR):$$($(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))") \
+	  $(BIN)/pyright --pythonpath $(BIN)/python --verifytypes openai_compat --ignoreexternal) || { echo "$$said"; exit 1; }
 
 unit: $(VENV)/test.stamp browser
 	@echo "==> pytest"
