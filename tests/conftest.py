@@ -33,7 +33,8 @@ NEEDS = {
         *("transport/test_fork_moments", "web/test_openai_clients", "web/test_servers"),
     ),
 }
-"""By file, what its tests need beside Python. A single test among others is marked where it stands."""
+"""By file, what its tests need beside Python; a single test is marked where it stands, or by the fixture it takes."""
+FIXTURES = {"local_server": "real_model"}
 LONG = (
     *("transport/test_fault_table", "test_real_server", "test_chat_page", "test_chat_apps", "transport/test_clock"),
     *("test_mcp", "hooks/test_foreign_exceptions", "test_faults", "web/test_openai_clients", "test_docs"),
@@ -54,7 +55,7 @@ SLOW = (
     "test_corpus_tools",
     "test_threads",
 )
-"""What ``--quick`` leaves out as well: it talks over many sockets, waits on purpose, or loads much."""
+"""What ``--quick`` leaves out, with what is marked ``slow``: it talks over many sockets, waits, or loads much."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -75,16 +76,23 @@ def pytest_configure(config: pytest.Config) -> None:
         settings.load_profile("quick")
     for name in NEEDS:
         config.addinivalue_line("markers", f"{name}: needs it")
+    config.addinivalue_line("markers", "slow: takes more than a second")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     order = {name: place for place, name in enumerate(LONG)}
     for item in items:
         name = named(item.path)
         for need, files in NEEDS.items():
             if name in files:
                 item.add_marker(need)
+        for fixture in FIXTURES.keys() & set(getattr(item, "fixturenames", ())):
+            item.add_marker(FIXTURES[fixture])
     items.sort(key=lambda item: order.get(named(item.path), len(order)))
+    if config.getoption("quick"):
+        kept = [item for item in items if not any(item.get_closest_marker(name) for name in ("slow", *NEEDS))]
+        config.hook.pytest_deselected(items=list(set(items) - set(kept)))
+        items[:] = kept
 
 
 def pytest_collection_finish() -> None:

@@ -74,6 +74,7 @@ def _add(path: Path, name: str) -> None:
         history.add("ann", "", said(f"{name}{number}"))
 
 
+@pytest.mark.slow
 def test_processes_that_write_at_once_lose_nothing(tmp_path: Path) -> None:
     path = tmp_path / "h.sqlite3"
     spawn = multiprocessing.get_context("spawn")

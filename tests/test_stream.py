@@ -162,6 +162,7 @@ def test_a_transfer_cut_after_the_finish_reason_costs_nothing(abort: Any) -> Non
     assert (answer.text, answer.finish_reason, answer.truncated) == ("a", "stop", False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("more", [b"", b": ping\n\n"], ids=["silence", "keep-alives"])
 def test_silence_after_the_finish_reason_and_usage_costs_nothing(more: bytes) -> None:
     def reply(request: Request) -> Reply:

@@ -83,6 +83,7 @@ def test_markdown_and_formulas(text: str, page: str) -> None:
     assert sanitize.markdown_to_html(text).strip().replace(' dir="auto"', "") == page
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("piece", ["[", "![", "[*", "\\(", "\\[\n", "[a]: b [", "a://", "http:// "])
 def test_no_text_takes_quadratic_time(piece: str) -> None:
     text = piece * (sanitize.MAX_MARKDOWN // len(piece))

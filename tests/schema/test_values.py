@@ -217,6 +217,7 @@ def test_what_pydantic_would_take_for_ever_over_is_refused_before_it_begins() ->
         schema.convert(deep)
 
 
+@pytest.mark.slow
 def test_a_long_list_is_not_taken_for_an_endless_check() -> None:
     rows = [{"a": at} for at in range(60_000)]
     made = TypeSchema(list[PydanticRule]).convert(rows)

@@ -469,6 +469,7 @@ def test_where_one_answer_was_asked_for_whatever_comes_is_it() -> None:
     assert len(answer.choices) == 1
 
 
+@pytest.mark.slow
 def test_choices_without_end_are_an_error() -> None:
     choices = [{"index": index, "delta": {"content": "x"}} for index in range(300_000)]
     with pytest.raises(StreamError, match="more than 1,000 choices"):

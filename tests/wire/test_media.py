@@ -504,6 +504,7 @@ def sparse(path: Path, head: bytes, size: int) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "head", "limit"), [(Image, PNG, MAX_IMAGE_BYTES), (Audio, MP3, MAX_AUDIO_BYTES)])
 def test_size_is_limited(kind: Any, head: bytes, limit: int, tmp_path: Path) -> None:
     fits = head + bytes(limit - len(head))
@@ -622,6 +623,7 @@ def test_a_pillow_image_that_cannot_be_encoded_is_refused() -> None:
         assert caught.value.__cause__ is not None
 
 
+@pytest.mark.slow
 def test_an_encoded_pillow_image_is_limited_too() -> None:
     noise = PIL.Image.frombytes("RGB", (2700, 2700), os.urandom(2700 * 2700 * 3))
     with pytest.raises(

@@ -300,6 +300,7 @@ def test_what_is_no_type_is_told(response_type: Any, message: str) -> None:
         Output.of(response_type)
 
 
+@pytest.mark.slow
 def test_a_schema_of_ones_own_in_strict_mode_has_its_limits() -> None:
     schema = {"properties": {f"p{at}": True for at in range(5001)}, "items": False, "$defs": {"a": True}}
     assert Output(schema).schema == schema

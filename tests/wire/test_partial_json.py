@@ -514,6 +514,7 @@ LONG: dict[str, tuple[str, str, str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("opening", "piece", "ending"), LONG.values(), ids=LONG)
 def test_a_long_value_that_is_looked_at_after_each_piece(opening: str, piece: str, ending: str) -> None:
     # Minutes, and so the suite's timeout, where a piece costs all that was before it. To a traced program, as under
@@ -529,6 +530,7 @@ def test_a_long_value_that_is_looked_at_after_each_piece(opening: str, piece: st
     assert reader.value == json.loads(opening + piece * amount + ending)
 
 
+@pytest.mark.slow
 def test_a_long_text_in_one_piece() -> None:
     # The long string makes it slow to copy what is left of the text for each number or note.
     text = f'{"[note] " * 20_000}[{"1, " * 50_000}"{"a" * 10_000_000}"]'

@@ -405,6 +405,7 @@ def test_cost_is_linear_in_the_size(make: Any) -> None:
     assert growth(lambda size: sum(1 for _ in iter_payloads(in_pieces(make(size)))), 6_000) < 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", LARGE.values(), ids=LARGE)
 def test_cost_is_linear_in_the_size_of_one_chunk(make: Any) -> None:
     assert growth(lambda size: sum(1 for _ in iter_payloads([make(size)])), 6_000) < 10
@@ -435,6 +436,7 @@ LASTING: dict[str, bytes] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("body", LASTING.values(), ids=LASTING)
 def test_the_time_is_looked_at_whatever_comes(body: bytes) -> None:
     lines = body.count(b"\n")

@@ -386,6 +386,7 @@ def test_in_an_answer_that_was_cut_only_a_whole_object_is_a_call(text: str, vali
     assert (lost.invalid, lost.arguments) == (True, None)
 
 
+@pytest.mark.slow
 def test_too_many_calls_are_an_error() -> None:
     calls = assembler()
     with pytest.raises(StreamError, match="more than 10,000 tool calls"):
