@@ -60,7 +60,7 @@ ALSO = {
     "conversation": {"_json", "_misuse", "_rich_display"},
     "wire": {"_json", "_rich_display"},
     "schema": {"_json"},
-    "integrations": {"local", "providers", "display", "_threads", "cancel", "timeouts"},
+    "integrations": {"local", "providers", "display", "_threads", "_json", "cancel", "timeouts"},
 }
 NOT_IN_WIRE = {"requests", "urllib3", "socket", "ssl", "threading", "time", "os", "random", "http"}
 
@@ -290,7 +290,7 @@ HEAVY = {
 }
 OPTIONAL = {
     *("click", "rich", "xllamacpp", "numpy", "hypothesis", "pytest", "PIL", "matplotlib", "pydantic"),
-    *("docstring_parser", "jsonschema", "mcp", "anyio", "IPython", "flask", "django", "markdown_it"),
+    *("docstring_parser", "jsonschema", "mcp", "anyio", "IPython", "flask", "django", "markdown_it", "celery", "redis"),
 }
 
 
