@@ -29,7 +29,7 @@ NEEDS = {
     "browser": ("test_chat_apps", "test_chat_page"),
     "kernel": ("test_jupyter",),
     "process": (
-        *("hooks/test_foreign_exceptions", "test_cli", "test_fork", "test_mcp"),
+        *("hooks/test_foreign_exceptions", "test_celery", "test_cli", "test_fork", "test_mcp"),
         *("transport/test_fork_moments", "web/test_openai_clients", "web/test_servers"),
     ),
 }

@@ -26,9 +26,9 @@ try:
     from .keys import cancel_relay
     from .response import RelayStream, relay_response
     from .sink import RelaySink
-except ModuleNotFoundError as error:
-    if error.name != "redis":
+except ModuleNotFoundError as _error:
+    if _error.name != "redis":
         raise
-    raise ConfigurationError("redis is not installed: pip install 'openai-compat[celery]'") from error
+    raise ConfigurationError("redis is not installed: pip install 'openai-compat[celery]'") from _error
 
 __all__ = ["RelaySink", "RelayStream", "cancel_relay", "relay_response"]

@@ -2,9 +2,11 @@
 
 ::
 
-    openai_compat:relay:{KEY}         a stream: one entry an event, with the fields "event" and "data"
-    openai_compat:relay:{KEY}:alive   there while its producer is
-    openai_compat:relay:{KEY}:cancel  there once it is to end
+    openai_compat:relay:{KEY}                a stream: one entry an event, with the fields "event" and "data"
+    openai_compat:relay:{KEY}:alive:ATTEMPT  there while what writes it is
+    openai_compat:relay:{KEY}:cancel         there once it is to end
+
+An attempt is a time in milliseconds, the first half of its events' ids.
 """
 
 from __future__ import annotations
@@ -30,9 +32,9 @@ def stream_key(key: str) -> str:
     return f"openai_compat:relay:{{{key}}}"
 
 
-def alive_key(stream: str) -> str:
-    """There while something writes to a stream."""
-    return f"{stream}:alive"
+def alive_key(stream: str, attempt: int) -> str:
+    """There while an attempt writes to a stream."""
+    return f"{stream}:alive:{attempt}"
 
 
 def cancel_key(stream: str) -> str:

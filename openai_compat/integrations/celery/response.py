@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, overload
 from urllib.parse import parse_qs
 
 from redis import Redis
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from ..._json import encode_json
 from ...errors import ConfigurationError
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from django.http import HttpRequest
     from django.http.response import HttpResponseBase
 
-log = logging.getLogger("openai_compat")
+log: logging.Logger = logging.getLogger("openai_compat")
 
 Id = tuple[int, int]
 """An event's id: its attempt, and its number in that. Redis writes ``"1700000000000-17"``."""
@@ -221,16 +222,21 @@ class RelayStream(Iterator[bytes]):
         if self._task is not None and self._task.ready():
             return LOST
         if self._last != BEGINNING:
-            return None if self._redis.exists(alive_key(self._stream)) else LOST
+            return None if self._redis.exists(alive_key(self._stream, self._last[0])) else LOST
         return NOT_STARTED if waited >= self._start_within else None
 
     def _read(self, *, wait: bool) -> list[tuple[Id, bytes, bytes]]:
         seconds = min(MAX_BLOCK, self._heartbeat, (self._socket_timeout() or math.inf) / 2)
-        reply: Any = self._redis.xread(
-            {self._stream: "{}-{}".format(*self._last)},
-            count=MAX_ENTRIES,
-            block=max(1, int(seconds * 1000)) if wait else None,
-        )
+        try:
+            reply: Any = self._redis.xread(
+                {self._stream: "{}-{}".format(*self._last)},
+                count=MAX_ENTRIES,
+                block=max(1, int(seconds * 1000)) if wait else None,
+            )
+        except RedisTimeoutError:
+            if not wait:
+                raise
+            return []  # the client's patience was shorter than the wait
         return [_parse(entry) for entry in _entries(reply)]
 
     def _socket_timeout(self) -> float | None:

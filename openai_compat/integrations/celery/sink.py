@@ -21,14 +21,14 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from ..._json import encode_json
 from ..._threads import spawn
 from ...cancel import CancelToken
-from ...errors import APITimeoutError, ConfigurationError
+from ...errors import APITimeoutError, Cancelled, ConfigurationError
 from ...web.formats import SSEEncoder
 from ...web.public_error import public_error
 from ...wire.messages import Usage
 from ...wire.response import ChatResponse, StreamEvent
 from .keys import alive_key, cancel_key, connect, stream_key, text
 
-log = logging.getLogger("openai_compat")
+log: logging.Logger = logging.getLogger("openai_compat")
 
 Entry = tuple[bytes, bytes]
 """An event's name and its data, JSON."""
@@ -58,8 +58,8 @@ class RelaySink:
     Events are written by a thread, at once after a pause and then every ``flush_every`` seconds, pieces of text joined:
     one round trip for all that has come. Nothing is lost at the end: the block ends when Redis has everything.
 
-    A key is for one answer. When its task runs again, readers hear ``start``, and forget what the first attempt said.
-    An exception of Celery's ``self.retry()`` is not an end.
+    A sink, and a key, is for one answer. When its task runs again, readers hear ``start``, and forget what the first
+    attempt said. An exception of Celery's ``self.retry()`` is not an end.
 
     Args:
         redis: a client, which may be shared, or a URL, whose connection is closed at the end.
@@ -112,6 +112,8 @@ class RelaySink:
         self._last: StreamEvent | None = None
 
     def __enter__(self) -> RelaySink:
+        if self._writer is not None:
+            raise ConfigurationError("a RelaySink is for one answer: make another for the next")
         self._in_block = True
         self._begin()
         return self
@@ -208,22 +210,29 @@ class _Writer:
         self._ended: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._failure: Exception | None = None
         self._process = os.getpid()
-        self._attempt, self._number = "", 0
+        self._attempt = self._number = 0
         self._written = self._polled = -math.inf
 
     def begin(self) -> None:
         """Take away what an earlier attempt wrote, and tell its readers that another begins."""
+        stream = self.options.stream
         try:
+            known = self.redis.pipeline()
+            known.time()
+            known.xrevrange(stream, count=1)
+            (seconds, microseconds), tail = known.execute()
+            # After every id that a reader may have, whatever the clock says.
+            earlier = int(text(tail[0][0]).partition("-")[0]) if tail else 0
+            self._attempt = max(int(seconds) * 1000 + int(microseconds) // 1000, earlier + 1)
             changes = self.redis.pipeline()
-            changes.delete(self.options.stream)
-            changes.xadd(self.options.stream, dict(zip((b"event", b"data"), START, strict=True)))
+            changes.delete(stream)
+            event, data = START
+            changes.xadd(stream, {b"event": event, b"data": data}, id=f"{self._attempt}-0")
             self._renew(changes, self._alive_ms)
-            _, first, *_, cancelled = changes.execute()
+            cancelled = changes.execute()[-1]
         except BaseException:
             self._close()
             raise
-        self._attempt, _, number = text(first).partition("-")
-        self._number = int(number)
         if cancelled:
             self.token.cancel()
 
@@ -307,12 +316,12 @@ class _Writer:
 
     def _renew(self, changes: Redis, alive_ms: int) -> None:
         """Say that the stream is needed and its producer alive; the last result is whether it is to end."""
-        stream = self.options.stream
+        stream, alive = self.options.stream, alive_key(self.options.stream, self._attempt)
         changes.pexpire(stream, self.options.expire_ms)
         if alive_ms:
-            changes.set(alive_key(stream), 1, px=alive_ms)
+            changes.set(alive, 1, px=alive_ms)
         else:
-            changes.delete(alive_key(stream))
+            changes.delete(alive)
         changes.exists(cancel_key(stream))
 
     def _is_repeated(self, refused: Exception) -> bool:
@@ -324,7 +333,7 @@ class _Writer:
         if not (isinstance(refused, ResponseError) and "equal or smaller" in str(refused)):
             return False
         tail: Any = self.redis.xrevrange(self.options.stream, count=1)
-        if tail and text(tail[0][0]).partition("-")[0] == self._attempt:
+        if tail and text(tail[0][0]).partition("-")[0] == str(self._attempt):
             return True
         raise ConfigurationError("something else has begun to write to this relay: a key is for one answer")
 
@@ -362,6 +371,8 @@ def _error_entry(error: BaseException | None) -> Entry:
     """What readers may know of an error; None where the producer was given up."""
     if _is_soft_limit(error):
         error = APITimeoutError("the task's time is over")
+    elif isinstance(error, (SystemExit, KeyboardInterrupt)):  # a worker's process that is told to end, by revoke too
+        error = Cancelled()
     return b"error", encode_json(public_error(error or RuntimeError()).to_wire()["error"])
 
 
