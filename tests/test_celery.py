@@ -40,6 +40,9 @@ from openai_compat.web import EventStream
 
 __all__ = ["redis_server"]
 
+# Celery's own way of keeping a result.
+pytestmark = pytest.mark.filterwarnings("ignore:Call to deprecated setex:DeprecationWarning")
+
 PATIENCE = 30.0
 keys = map("answer-{}".format, itertools.count())
 

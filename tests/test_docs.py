@@ -5,14 +5,18 @@ from __future__ import annotations
 import codeop
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.redis_server import RedisServer, redis_server
 
 from openai_compat import LocalServer
+
+__all__ = ["redis_server"]
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -83,8 +87,39 @@ def test_examples_for_a_django_site_run() -> None:
 
 
 @pytest.mark.usefixtures("environment")
-@pytest.mark.parametrize("page", [page for page in PAGES if page.name != "django.md"], ids=lambda page: page.name)
+@pytest.mark.filterwarnings("ignore:Call to deprecated setex:DeprecationWarning")  # Celery's own way with results
+def test_examples_for_celery_run_with_a_worker(
+    tmp_path: Path, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = ROOT / "docs" / "celery.md"
+    found = BLOCK.search(page.read_text())
+    assert found is not None
+    (tmp_path / "tasks.py").write_text(found[1])
+    monkeypatch.setenv("REDIS_URL", redis_server.url)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *filter(None, sys.path)]))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    command = [sys.executable, "-m", "celery", "-A", "tasks", "worker", "--concurrency=1", "--loglevel=WARNING"]
+    with open(tmp_path / "log", "w") as log:
+        worker = subprocess.Popen(command, cwd=tmp_path, stdout=log, stderr=log, start_new_session=True)
+    try:
+        run_examples(page)
+    finally:
+        os.killpg(worker.pid, signal.SIGKILL)
+        worker.wait(20)
+    assert capsys.readouterr().out.count("event: done") == 2
+
+
+RUN_APART = {"celery.md", "django.md"}
+
+
+@pytest.mark.usefixtures("environment")
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name not in RUN_APART], ids=lambda page: page.name)
 def test_examples_run(page: Path) -> None:
+    run_examples(page)
+
+
+def run_examples(page: Path) -> None:
+    """Run a page's blocks one after the other."""
     text = page.read_text()
     namespace: dict[str, Any] = {"__name__": page.stem}
     for block in BLOCK.finditer(text):
