@@ -19,7 +19,7 @@ LIGHT  := -m "not (real_model or browser or kernel or process)"
 
 SUDO   := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: chat quick test lint types unit nightly cover browser wheel test-lowest test-pythons $(PYTHONS:%=test-python-%) schema-suite bench screenshots clean
+.PHONY: chat quick test lint types unit nightly cover browser redis wheel test-lowest test-pythons $(PYTHONS:%=test-python-%) schema-suite bench screenshots clean
 .DELETE_ON_ERROR:
 
 chat: $(VENV)/chat.stamp
@@ -40,7 +40,7 @@ types: $(VENV)/test.stamp
 	@said=$$(PYTHONPATH=$(CURDIR):$$($(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))") \
 	  $(BIN)/pyright --pythonpath $(BIN)/python --verifytypes openai_compat --ignoreexternal) || { echo "$$said"; exit 1; }
 
-unit: $(VENV)/test.stamp browser
+unit: $(VENV)/test.stamp browser redis
 	@echo "==> pytest"
 	@$(BIN)/python $(PYTEST) $(PYTEST_ARGS)
 
@@ -49,7 +49,7 @@ quick: $(VENV)/test.stamp
 
 # In another order each time, with new examples, and many of them. SEED: that of a run to be repeated.
 SEED ?= $(shell date +%s)
-nightly: $(VENV)/test.stamp browser
+nightly: $(VENV)/test.stamp browser redis
 	@echo "==> pytest, all night; SEED=$(SEED)"
 	@$(BIN)/python $(PYTEST) --hypothesis-profile=nightly --random-order --random-order-seed=$(SEED) --timeout=3600 $(PYTEST_ARGS)
 
@@ -58,7 +58,11 @@ browser:
 	@command -v chromium > /dev/null || { echo "==> installing Chromium with apt-get"; \
 	  $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq --no-install-recommends chromium > /dev/null; }
 
-cover: $(VENV)/test.stamp browser
+redis:
+	@command -v redis-server > /dev/null || { echo "==> installing Redis with apt-get"; \
+	  $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq --no-install-recommends redis-server > /dev/null; }
+
+cover: $(VENV)/test.stamp browser redis
 	@echo "==> pytest, with the lines and branches that no test reaches"
 	@$(BIN)/coverage erase
 	@$(BIN)/coverage run $(PYTEST) $(PYTEST_ARGS)
