@@ -18,8 +18,10 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import celery
 import django
 import pytest
+from celery import Celery
 from celery.contrib.abortable import AbortableAsyncResult
 from flask import Flask
 from hypothesis import HealthCheck, given, settings
@@ -520,6 +522,37 @@ def test_readers_learn_that_what_writes_is_gone(redis: Redis, redis_server: Redi
     events = read(RelayStream(redis, key))
     assert (text(events), code(events)) == ("Once", "worker_lost")
     assert code(read(RelayStream(redis, key, last_event_id=events[-2][1]))) == "worker_lost"
+
+
+FORKED = """
+import os, sys
+from openai_compat import StreamEvent
+from openai_compat.integrations.celery import RelaySink
+
+with RelaySink(sys.argv[1], sys.argv[2]) as relay:
+    relay.emit(StreamEvent("text", "Once"))
+    child = os.fork()
+if child:
+    raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+def test_a_forked_child_that_leaves_the_block_ends_nothing(redis: Redis, redis_server: RedisServer) -> None:
+    key = next(keys)
+    done = subprocess.run([sys.executable, "-c", FORKED, redis_server.url, key], check=False, timeout=PATIENCE / 2)
+    assert done.returncode == 0
+    events = read(RelayStream(redis, key))
+    assert [event[0] for event in events] == ["start", "text", "done"]
+
+
+def test_results_that_are_elsewhere_are_told() -> None:
+    with (
+        Celery("elsewhere", backend="cache+memory://", set_as_current=False) as app,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setattr(celery, "current_app", app)
+        with pytest.raises(ConfigurationError, match="results are not in Redis"):
+            relay_response("key")
 
 
 class Over:
