@@ -119,8 +119,8 @@ class RelayStream(Iterator[bytes]):
         self._over = False
         self._unwatch: Callable[[], None] = _nothing
         self._body: Iterator[bytes] = iter(())
-        self.status_code = 200
-        self.headers = [("Content-Type", "text/event-stream; charset=utf-8"), *SAFE_HEADERS]
+        self.status_code: int = 200
+        self.headers: list[tuple[str, str]] = [("Content-Type", "text/event-stream; charset=utf-8"), *SAFE_HEADERS]
         self._redis, self._owned = connect(redis)
         try:
             if self._last != BEGINNING and self._is_all_read():
@@ -226,7 +226,7 @@ class RelayStream(Iterator[bytes]):
         return NOT_STARTED if waited >= self._start_within else None
 
     def _read(self, *, wait: bool) -> list[tuple[Id, bytes, bytes]]:
-        seconds = min(MAX_BLOCK, self._heartbeat, (self._socket_timeout() or math.inf) / 2)
+        seconds = min(MAX_BLOCK, self._heartbeat, self._start_within, (self._socket_timeout() or math.inf) / 2)
         try:
             reply: Any = self._redis.xread(
                 {self._stream: "{}-{}".format(*self._last)},

@@ -95,7 +95,7 @@ class RelaySink:
                 raise ConfigurationError(
                     f"expire, max_events, flush_every and lost_after must be positive, not {number!r}"
                 )
-        self.token = CancelToken()
+        self.token: CancelToken = CancelToken()
         self._options = _Options(
             redis=redis,
             stream=stream_key(key),
