@@ -760,9 +760,9 @@ def relayed(task, url, **options):
 
 @app.task(name="ask", bind=True, time_limit=60)
 def ask(self, url):
-    return relayed(self, url, lost_after=5)
+    return relayed(self, url, lost_after=3)
 
-@app.task(name="patient", bind=True, soft_time_limit=3, time_limit=60)
+@app.task(name="patient", bind=True, soft_time_limit=2, time_limit=60)
 def patient(self, url):
     try:
         return relayed(self, url)
