@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from support.overheard import Overheard
 
 from openai_compat import LocalServer
 from openai_compat.providers import PROVIDERS
@@ -73,6 +74,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(Overheard(), "overheard")
     if config.getoption("quick"):
         settings.load_profile("quick")
     for name in NEEDS:
