@@ -30,7 +30,7 @@ NEEDS = {
     "browser": ("test_chat_apps", "test_chat_page"),
     "kernel": ("test_jupyter",),
     "process": (
-        *("hooks/test_foreign_exceptions", "test_celery", "test_cli", "test_fork", "test_mcp"),
+        *("hooks/test_foreign_exceptions", "test_celery", "test_cli", "test_fork", "test_mcp", "test_soak"),
         *("transport/test_fork_moments", "web/test_openai_clients", "web/test_servers"),
     ),
 }
@@ -40,8 +40,8 @@ LONG = (
     *("transport/test_fault_table", "test_real_server", "test_chat_page", "test_chat_apps", "transport/test_clock"),
     *("test_mcp", "hooks/test_foreign_exceptions", "test_faults", "web/test_openai_clients", "test_docs"),
     *("schema/test_values", "schema/test_types", "transport/test_fork_moments", "test_transport", "test_fork"),
-    *("test_celery", "test_jupyter", "hooks/test_traces", "transport/test_pool_property"),
-    *("web/test_stream", "test_local"),
+    *("test_celery", "test_jupyter", "test_soak", "hooks/test_traces", "transport/test_pool_property"),
+    *("web/test_stream", "test_local", "fuzz/test_fuzz"),
 )
 """Begun first, the longest before others, so that no worker is left alone with one of them at the end."""
 
