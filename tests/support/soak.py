@@ -1,6 +1,6 @@
 """Many calls from many threads to a server of which every tenth reply is faulty: everything has to add up.
 
-``PYTHONPATH=tests python -m support.soak --seconds 600`` runs it for long; ``test_soak.py`` for a short while.
+``make soak`` runs it for ten minutes; ``test_soak.py`` for a short while.
 """
 
 from __future__ import annotations
