@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -57,6 +59,22 @@ _MESSAGES = (
 )
 
 
+_PATTERNS = (r"^\p{Lu}[\p{L}\d_-]*$", r"(?<a>\u{1f600}|\ud83d\ude00)\k<a>[^]", r"[[a&&b]]\cJ[]\/", "abc")
+_REFUSALS = (
+    "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead.",
+    '{"error": {"message": "Unknown parameter: \'stream_options.include_usage\'.", "param": "stream_options"}}',
+    '{"detail": [{"loc": ["body", "chat_template_kwargs"], "msg": "Extra inputs are not permitted"}]}',
+    "reasoning_effort must be one of 'low', 'high'",
+    "Function tools with reasoning_effort are not supported for m",
+    "'response_format.type' must be 'json_object'",
+)
+_DELTAS = (
+    '{"content": "a", "x": [{"index": 0, "t": "a"}]}\n{"content": "b", "x": [{"index": 0, "t": "b"}, {"index": 1}]}',
+    '{"images": [{"type": "image_url", "image_url": {"url": "data:,"}}], "audio": {"id": "1", "data": "AAA="}}',
+    f'{{"choices": [{{"message": {{"tool_calls": [{_CALL}]}}, "finish_reason": "tool_calls"}}]}}',
+)
+
+
 def _own(name: str) -> Iterable[bytes | str]:
     """What a target begins with."""
     cases = load_cases()
@@ -73,6 +91,10 @@ def _own(name: str) -> Iterable[bytes | str]:
             f"{_CALL}\n{_CALL}",
             '{"index": 0, "function": {"arguments": "{"}}\n{"function": {"name": "g"}}',
         ],
+        "deltas": _DELTAS,
+        "rejection": _REFUSALS,
+        "pattern": _PATTERNS,
+        "inflated": [b"\x01" + pack(b"hello " * 2000) for pack in (gzip.compress, zlib.compress, _raw)],
         "partial_json": ["\x01" + text for text in _JSON],
         "converted": _JSON,
         "typed_answer": _JSON,
@@ -88,6 +110,10 @@ def _own(name: str) -> Iterable[bytes | str]:
         "media": _MEDIA,
     }
     return own[name]
+
+
+def _raw(data: bytes) -> bytes:
+    return zlib.compress(data, wbits=-15)
 
 
 def seeds(name: str) -> list[bytes]:

@@ -10,8 +10,9 @@ from collections.abc import Callable
 import h11
 
 from openai_compat.credentials import checked_headers, checked_key
-from openai_compat.errors import ConfigurationError
+from openai_compat.errors import ConfigurationError, ResponseParseError
 from openai_compat.transport.endpoint import Endpoint
+from openai_compat.transport.exchange import READ_SIZE, _Inflater
 from openai_compat.transport.http1 import BadReplyError, Head, body, read_head, request_head, split_head
 from openai_compat.wire.retry import parse_duration, rate_limits, retry_after
 
@@ -88,6 +89,29 @@ def _by_h11(sent: bytes) -> tuple[int, bytes] | None:
             elif not isinstance(event, h11.InformationalResponse):
                 return None
     return None
+
+
+def inflated(data: bytes) -> None:
+    """A compressed body is the same in any pieces, and comes in small ones, or is refused."""
+    sent, pieces = cut(data)
+    whole = _inflated([sent])
+    told = _inflated(pieces)
+    assert whole == told or "cannot be decompressed" in whole[1] == told[1]
+
+
+def _inflated(pieces: list[bytes]) -> tuple[bytes, str]:
+    inflater = _Inflater("deflate")
+    made: list[bytes] = []
+    try:
+        for piece in pieces:
+            for part in inflater.feed(piece):
+                assert len(part) <= READ_SIZE
+                made.append(part)
+                if len(made) > 1000:
+                    return b"", "large"
+    except ResponseParseError as error:
+        return b"", str(error)
+    return b"".join(made), ""
 
 
 def base_url(data: bytes) -> None:

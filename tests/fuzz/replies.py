@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import pickle
+from collections.abc import Callable
 from typing import Any
 
 import attrs
@@ -19,6 +20,7 @@ from openai_compat.errors import (
 )
 from openai_compat.wire.accumulate import Accumulator
 from openai_compat.wire.chunk_template import ChunkTemplate
+from openai_compat.wire.dialect import Dialect
 from openai_compat.wire.embeddings import EmbeddingResponse, parse_embeddings_response
 from openai_compat.wire.error_body import find_error, status_error
 from openai_compat.wire.event_data import DONE, Unreadable
@@ -27,6 +29,7 @@ from openai_compat.wire.parse import parse_response, parse_stream
 from openai_compat.wire.partial_json import PartialJSON
 from openai_compat.wire.reasoning import KNOWN_TAGS, ReasoningSplitter, split_reasoning
 from openai_compat.wire.response import ChatResponse, ReplyInfo
+from openai_compat.wire.response_format import tool_call_as_text
 from openai_compat.wire.sse import NotAStream, iter_payloads
 
 from .inputs import SECRET, attempt, cut, json_value, text
@@ -110,6 +113,47 @@ def tool_calls(data: bytes) -> None:
     said = json.dumps(deltas, ensure_ascii=False)
     for call in answer.tool_calls:
         assert all(json.dumps(char, ensure_ascii=False)[1:-1] in said for char in call.name), "a name nobody wrote"
+
+
+def deltas(data: bytes) -> None:
+    """Deltas of any shape, a JSON value a line, come to an answer; so they do where a call's arguments are the text."""
+    values = [json_value(line) for line in data.split(b"\n")]
+    changes: tuple[Callable[[Any], Any], ...] = (lambda payload: payload, tool_call_as_text)
+    for change in changes:
+        accumulator = Accumulator()
+        for value in values:
+            accumulator.feed(change({"choices": [{"index": 0, "delta": value}]}))
+            accumulator.feed(change(value))
+        accumulator.finish()
+        _check_answer(accumulator.response())
+
+
+_ASKED: dict[str, Any] = {
+    "messages": [{"role": "user", "content": "hi"}],
+    "max_tokens": 9,
+    "stream_options": {"include_usage": True},
+    "tools": [{"type": "function", "function": {"name": "f"}}],
+    "input": "x",
+    "encoding_format": "base64",
+    "reasoning_effort": "none",
+    "chat_template_kwargs": {"enable_thinking": False},
+    "response_format": {"type": "json_schema", "json_schema": {"name": "output", "schema": {"type": "object"}}},
+}
+
+
+def rejection(data: bytes) -> None:
+    """What a server says of a request that it refuses teaches what can be sent; a user's words in it do not."""
+    dialect = Dialect()
+    for _ in range(8):
+        adapted = dialect.adapt(_ASKED)[0]
+        assert json.dumps(adapted)
+        taught = dialect.learn(status_error(400, {}, data, now=1.8e9), adapted)
+        if taught is None:
+            break
+        dialect = taught
+    words = text(data)
+    quoting = {**_ASKED, "messages": [{"role": "user", "content": words}]}
+    assert Dialect().learn(APIStatusError(words, status_code=400), quoting) is None
 
 
 def reply(data: bytes) -> None:

@@ -13,6 +13,7 @@ import attrs
 
 from openai_compat._json import NotJSONError, decode_event, decode_json, encode_json
 from openai_compat.errors import ConfigurationError, ResponseTypeError
+from openai_compat.schema.js_pattern import python_pattern
 from openai_compat.schema.json_value import decode_exactly, to_json_value
 from openai_compat.schema.problems import ValidationError
 from openai_compat.schema.raw_schema import RawSchema
@@ -105,3 +106,13 @@ def raw_schema(data: bytes) -> None:
         before = json.dumps(json_value(value))
         made = attempt(lambda: checker.convert(json_value(value)), ValidationError)
         assert isinstance(made, ValidationError) or json.dumps(made) == before
+
+
+def pattern(data: bytes) -> None:
+    """A pattern of JavaScript's is one of Python's, or refused; one of letters and digits alone is itself."""
+    written = text(data)
+    made = attempt(lambda: python_pattern(written), ConfigurationError)
+    if isinstance(made, str):
+        assert not written.isalnum() or made == written
+    if len(written) < 500:  # Python's own compiler is slow where a long one has many properties
+        attempt(lambda: RawSchema({"pattern": written}), ConfigurationError)
