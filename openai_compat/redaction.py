@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import binascii
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
+from typing import Any, NamedTuple, SupportsIndex
 
-__all__ = ["MASK", "MAX_BODY", "Secret", "SecretBytes", "redact_error_body"]
+__all__ = ["MASK", "MAX_BODY", "Secret", "SecretBytes", "mask_secrets", "masked", "redact_error_body"]
 
 MASK = "***"
 
@@ -19,6 +21,10 @@ class Secret(str):
     def __repr__(self) -> str:
         return repr(MASK)
 
+    def __getitem__(self, index: SupportsIndex | slice) -> Secret:
+        # Reports shorten a long string before they ask for its repr.
+        return Secret(super().__getitem__(index))
+
 
 class SecretBytes(bytes):
     """The same for bytes."""
@@ -29,49 +35,111 @@ class SecretBytes(bytes):
         return repr(MASK.encode())
 
 
+def masked(value: Any) -> Any:
+    """The same value with each text in it a secret; of one like pydantic's ``SecretStr``, what it holds."""
+    if hasattr(value, "get_secret_value"):
+        value = value.get_secret_value()
+    if isinstance(value, str):
+        return value if isinstance(value, Secret) else Secret(value)
+    if isinstance(value, bytes):
+        return SecretBytes(value)
+    if isinstance(value, Mapping):
+        return {name: masked(item) for name, item in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(map(masked, value))
+    return value
+
+
 MAX_BODY = 2000
 """Characters of an error body that are kept."""
 
+_VALUE = r"""[^\s"',;&}<>\\]"""
+_TOKEN = rf"""(?={_VALUE}*\d)(?={_VALUE}*[A-Za-z*])"""
+"""What follows has a digit in it: a word in its place is the server's own, as in "token: expired"."""
 # What looks like a credential whoever it belongs to: vendor-prefixed keys, bearer tokens, JWTs, key fields.
-_CREDENTIALS = r"""
-    (?P<keep>\b(?:bearer|basic)\s+ | \b(?:x-)?(?:api[-_]?key|access[-_]?token|authorization|token|secret|password)
-        ["']?\s*[:=]\s*["']?(?:(?:bearer|basic)\s+)?)
-        (?P<value>[^\s"',;&}<>]{6,})
-    | \b(?:sk|pk|rk|gsk|xai|hf|ghp|glpat|pplx|nvapi|csk|fw|r8|tgp|key|AIza)[-_][A-Za-z0-9_\-*.•…]{6,}
-    | \bAIza[A-Za-z0-9_\-]{10,}
-    | \beyJ[A-Za-z0-9_\-]{8,}\.[A-Za-z0-9_\-.]+
+_CREDENTIALS = rf"""
+    (?P<keep>\b(?:x-)?(?:api[-_]?key|access[-_]?token|authorization|token|secret|password)
+        \\*["']?\s*[:=]\s*\\*["']?(?:(?:bearer|basic)\s+)?)
+        {_TOKEN}(?P<value>{_VALUE}{{6,}})
+    | (?P<scheme>\b(?:bearer|basic)\s+)(?:{_TOKEN}|(?=\w*(?-i:[a-z][A-Z]{{2}})))[\w+/.~-]{{12,}}=*
+    | \b(?:sk|pk|rk|gsk|xai|hf|ghp|glpat|pplx|nvapi|csk|tgp|AIza)[-_](?=[\w-]*[\d*•…]|[A-Za-z]{{10}})[\w\-*.•…]{{6,}}
+    | \b(?:fw|r8|key)[-_](?=[\w-]*[\d*•…])[\w\-*.•…]{{16,}}
+    | \bAIza[A-Za-z0-9_\-]{{10,}}
+    | \beyJ[A-Za-z0-9_\-]{{8,}}\.[A-Za-z0-9_\-.]+
     """
 _PART = 8
 """Characters of the caller's own key that, seen together, count as showing it."""
-
-
-def _mask_match(match: re.Match[str]) -> str:
-    return (match["keep"] or "") + MASK
-
+_NO_SECRETS = {
+    *("ollama", "lm-studio", "lmstudio", "llama.cpp", "empty", "none", "null", "dummy", "test", "local", "unused"),
+    *("not-needed", "not_needed", "no-key", "no-key-required", "sk-no-key-required", "your-api-key"),
+    *("api-key", "api_key", "key", "token", "secret", "password", "true", "false"),
+}
+"""What is given in place of a key where none is needed, and other words that any message may have."""
 
 _URL = "%(?P<url>[0-9A-Fa-f]{2})"
 _JSON = r"""\\u(?P<json>[0-9A-Fa-f]{4})|\\(?P<itself>["'\\/])"""
-_SPELLINGS = (_URL, _JSON, f"{_URL}|{_JSON}")
+_SPELLINGS = (("%", _URL), ("\\", _JSON), ("%\\", f"{_URL}|{_JSON}"))
 """One character as a URL spells it, as JSON does, and as either: a key may hold what looks like the other's."""
 
 
-def _mask_secret(text: str, secret: str) -> str:
-    """Mask ``secret`` in ``text``: every run of eight or more of its characters, however they are spelled."""
-    if len(secret) < 4:
-        return text
-    encoded = binascii.b2a_base64(secret.encode("utf-8", "replace"), newline=False).decode().rstrip("=")
-    for form in (secret, encoded):
-        if len(form) < _PART:
-            # A short key is often an ordinary word: only the whole of it, standing alone, is masked.
-            text = re.sub(rf"(?<!\w){re.escape(form)}(?!\w)", MASK, text)
+def _mask_match(match: re.Match[str]) -> str:
+    return (match["keep"] or match["scheme"] or "") + MASK
+
+
+class _Known(NamedTuple):
+    """What shows a secret: runs of eight characters in some encoding, and words of fewer."""
+
+    runs: frozenset[str]
+    words: str
+    spaced: bool
+
+
+@lru_cache(maxsize=16)
+def _known(secrets: tuple[str, ...]) -> _Known:
+    runs: set[str] = set()
+    words: list[str] = []
+    for secret in secrets:
+        if len(secret) < 4 or secret.lower() in _NO_SECRETS:
             continue
-        windows = {form[i : i + _PART] for i in range(len(form) - _PART + 1)}
-        text = _mask_runs(text, windows, [(at, at + 1, char) for at, char in enumerate(text)])
-        for spelling in _SPELLINGS:
-            text = _mask_runs(text, windows, _spelled(text, spelling))
-            if " " in form:
-                text = _mask_runs(text, windows, _spelled(text, spelling, plus=" "))
-    return text
+        for form in _encodings(secret):
+            if len(form) < _PART:
+                # A short key is often an ordinary word: only the whole of it, standing alone, is masked.
+                words.append(re.escape(form))
+            runs.update(form[i : i + _PART] for i in range(len(form) - _PART + 1))
+    return _Known(
+        frozenset(runs), rf"(?<!\w)(?:{'|'.join(words)})(?!\w)" if words else "", any(" " in run for run in runs)
+    )
+
+
+def _encodings(secret: str) -> Iterator[str]:
+    """The secret as it is, in hexadecimal digits, and in base64 by itself or behind something else."""
+    data = secret.encode("utf-8", "replace")
+    yield secret
+    yield data.hex()
+    yield data.hex().upper()
+    for before, unsure in ((0, 0), (1, 2), (2, 3)):
+        encoded = binascii.b2a_base64(bytes(before) + data, newline=False).decode().rstrip("=")[unsure:]
+        if before == 0 or len(encoded) >= _PART:
+            yield encoded
+            yield encoded.translate(_URL_SAFE)
+
+
+_URL_SAFE = str.maketrans("+/", "-_")
+
+
+def mask_secrets(text: str, secrets: Iterable[str]) -> str:
+    """Mask secrets in a text: each run of eight or more of their characters, however they are spelled."""
+    known = _known(tuple(secrets))
+    if known.words:
+        text = re.sub(known.words, MASK, text)
+    if not known.runs:
+        return text
+    for escapes, spelling in _SPELLINGS:
+        if all(escape in text for escape in escapes):
+            text = _mask_runs(text, known.runs, _spelled(text, spelling))
+        if known.spaced and "+" in text:
+            text = _mask_runs(text, known.runs, _spelled(text, spelling, plus=" "))
+    return _mask_runs(text, known.runs, [(at, at + 1, char) for at, char in enumerate(text)])
 
 
 def _spelled(text: str, spelling: str, *, plus: str = "+") -> list[tuple[int, int, str]]:
@@ -88,7 +156,7 @@ def _spelled(text: str, spelling: str, *, plus: str = "+") -> list[tuple[int, in
     return spelled
 
 
-def _mask_runs(text: str, windows: set[str], spelled: list[tuple[int, int, str]]) -> str:
+def _mask_runs(text: str, windows: frozenset[str], spelled: list[tuple[int, int, str]]) -> str:
     read = "".join(char for _, _, char in spelled)
     out: list[str] = []
     shown = at = 0
@@ -109,14 +177,12 @@ def redact_error_body(body: str | bytes, *, secrets: Iterable[str] = (), limit: 
 
     Args:
         body: the text as the server sent it.
-        secrets: the caller's own keys; masked verbatim, URL-quoted, base64-encoded, and in part.
+        secrets: the caller's own; masked as they are, in part, as URLs and JSON spell them, in base64 and hexadecimal.
         limit: characters to keep; the rest is counted, not shown.
     """
     text = body.decode("utf-8", "replace") if isinstance(body, bytes) else body
     # Cut with a margin first, so that a huge body costs no more than a small one, and no key is halved at the edge.
-    cut = text[: limit + 4096]
-    for secret in secrets:
-        cut = _mask_secret(cut, secret)
+    cut = mask_secrets(text[: limit + 4096], secrets)
     # Compiled at the first error, not at import.
     cut = re.sub(_CREDENTIALS, _mask_match, cut, flags=re.IGNORECASE | re.VERBOSE)
     if len(text) > limit:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import binascii
 import json
 import re
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.arbitrary import examples, quick
 
-from openai_compat.redaction import MASK, Secret, SecretBytes, redact_error_body
+from openai_compat.redaction import MASK, Secret, SecretBytes, masked, redact_error_body
 
 KEY = "Zq7-f3K9_vTn2Xw8RbLd0HcJ"
 
@@ -43,6 +44,7 @@ MASKED: dict[str, tuple[str, str]] = {
     "query": ("GET /v1?api-key=abcdef123456&x=1", "GET /v1?api-key=***&x=1"),
     "header": ("x-api-key: abcdef123456", "x-api-key: ***"),
     "password": ("password=hunter2hunter2", "password=***"),
+    "json-in-json": (r'{"e": "{\\"api_key\\": \\"abcdef123456\\"}"}', r'{"e": "{\\"api_key\\": \\"***\\"}"}'),
 }
 KEPT = {
     "plain": "model not found",
@@ -51,6 +53,14 @@ KEPT = {
     "tokens": "max_tokens: 1234567 is too large",
     "short": "token: abc",
     "umlaut": "Schlüssel fehlt",
+    "basic-prose": "basic authentication failed",
+    "bearer-prose": "a bearer token-based scheme, Bearer Authentication",
+    "token-prose": "Invalid token: expired",
+    "token-json": '{"token": "Invalid token.", "password": "required"}',
+    "authorization-prose": "authorization: required by this server",
+    "error-class": "token: InvalidTokenError",
+    "key-code": '{"code": "key_not_found", "type": "key_expired_error"}',
+    "key-value": "a key-value-store, hf_hub_download",
 }
 
 
@@ -93,7 +103,9 @@ def test_bytes_are_read_as_utf8_and_damage_is_replaced() -> None:
         pytest.param("", "abc", "abc", id="no key"),
         pytest.param("abcd", "an abcd, abcde", "an ***, abcde", id="a short key only as a word"),
         pytest.param("abcd", "YWJjZA", "***", id="a short key in base64"),
-        pytest.param("ollama", "at ollama: no", "at ***: no", id="six characters"),
+        pytest.param("wombat", "at wombat: no", "at ***: no", id="six characters"),
+        pytest.param("ollama", "at ollama: no", "at ollama: no", id="what stands in for a key"),
+        pytest.param("sk-no-key-required", "a key is required", "a key is required", id="what stands in, longer"),
         pytest.param("12345678", "x12345678x", "x***x", id="eight characters anywhere"),
     ],
 )
@@ -176,6 +188,38 @@ def test_no_piece_of_a_key_can_be_read(spelling: str, data: st.DataObject, key: 
 def test_no_piece_of_a_key_in_base64_can_be_read(key: str, before: str, after: str) -> None:
     encoded = base64.b64encode(key.encode()).decode()
     assert not leaked(redact_error_body(before + encoded + after, secrets=[key]), encoded.rstrip("="))
+
+
+@pytest.mark.parametrize("key", [KEY, 'a+b/c"d\\e?~' * 2])
+@pytest.mark.parametrize("before", ["", "u:", "Bearer ", "user:"])
+@pytest.mark.parametrize("after", ["", ":x", ", more"])
+@pytest.mark.parametrize("encode", [base64.b64encode, base64.urlsafe_b64encode, binascii.hexlify])
+def test_a_key_in_base64_or_hexadecimal_is_masked_wherever_it_begins(
+    key: str, before: str, after: str, encode: Callable[[bytes], bytes]
+) -> None:
+    encoded = encode(f"{before}{key}{after}".encode()).decode()
+    for spelled in (encoded, encoded.upper() if encode is binascii.hexlify else quote(encoded, safe="")):
+        masked_text = redact_error_body(f"no ({spelled})", secrets=[key])
+        shown = unquote(masked_text).removeprefix("no (").rpartition(")")[0]
+        # All but the characters that hold bits of what stands before and behind it.
+        assert len(shown.replace(MASK, "")) <= 2 * len(before + after) + 4, masked_text
+
+
+def test_a_slice_of_a_secret_is_one() -> None:
+    assert repr(Secret(KEY)[:8]) == repr(MASK)
+
+
+def test_what_is_masked_is_itself() -> None:
+    class Hidden:
+        def get_secret_value(self) -> str:
+            return KEY
+
+    given = {"headers": {"X-Key": KEY}, "pairs": [("X-Key", KEY)], "auth": ("me", KEY.encode()), "key": Hidden()}
+    hidden = masked(given)
+    assert hidden == {**given, "key": KEY}
+    assert KEY not in repr(hidden)
+    assert masked(None) is None
+    assert masked(7) == 7
 
 
 @quick
