@@ -15,10 +15,25 @@ from ._imports import importing
 from ._json import encode_json
 from ._misuse import unknown_fields
 from .cancel import CancelToken
-from .credentials import EnvironmentKey, Key, check_picklable, checked_headers, key_from, secret_option
+from .credentials import (
+    ApiKey,
+    EnvironmentKey,
+    Key,
+    Secrets,
+    URLObject,
+    check_picklable,
+    checked_headers,
+    key_from,
+    masked_options,
+    masked_url,
+    secret_option,
+    secrets_in_auth,
+    secrets_in_headers,
+    secrets_in_query,
+)
 from .errors import APIStatusError, ConfigurationError, NotFoundError
-from .providers import PROVIDERS, azure_base_url, find_provider
-from .redaction import Secret
+from .providers import PROVIDERS, azure_base_url, find_provider, refuse_provider
+from .redaction import masked
 from .timeouts import Deadline, Timeout
 from .transport import Call, Endpoint, Reply, Settings, Transport
 from .transport.transport import MAX_RESPONSE_BYTES
@@ -52,8 +67,8 @@ class BaseClient:
 
     def __init__(
         self,
-        base_url: str,
-        api_key: str | Callable[[], str] | None = None,
+        base_url: str | URLObject,
+        api_key: ApiKey = None,
         *,
         provider: str | None = None,
         model: str | None = None,
@@ -78,7 +93,10 @@ class BaseClient:
         think_tags: Sequence[Tag] | None = None,
         max_event_bytes: int = MAX_EVENT_BYTES,
     ) -> None:
-        api_key = Secret(api_key) if type(api_key) is str else api_key
+        # What may be secret is out of sight from here on: the frames of an error may be shown with it.
+        api_key, headers, proxies, auth = masked(api_key), masked(headers), masked(proxies), masked(auth)
+        base_url = masked_url(base_url)
+        refuse_provider(base_url)
         options = {name: value for name, value in locals().items() if name != "self"}
         if truncated not in ("return", "raise"):
             raise ConfigurationError(f"truncated must be 'return' or 'raise', not {truncated!r}")
@@ -103,7 +121,10 @@ class BaseClient:
         self._strict = truncated == "raise"
         self._think = ThinkOptions(inline_think, None if think_tags is None else tag_pairs(think_tags))
         self._max_event_bytes = max_event_bytes
-        self._key = Key(api_key, self._dialect.key_header)
+        self._secrets = Secrets()
+        self._key = Key(api_key, self._dialect.key_header, self._secrets)
+        headers = checked_headers(headers or {})
+        self._secrets.keep([*secrets_in_headers(headers), *secrets_in_auth(auth)])
         self._picks_model = endpoint.loopback and auth is None and not self._key.given
         self._transport = Transport(
             endpoint,
@@ -113,11 +134,11 @@ class BaseClient:
                 "Accept": "application/json, text/event-stream",
                 "Accept-Encoding": "gzip, deflate",
                 "User-Agent": f"openai_compat/{__version__}",
-                **checked_headers(headers or {}),
+                **headers,
             },
             auth=self._key.header,
             has_key=self._key.given,
-            secrets=self._key.secrets,
+            secrets=self._secrets,
             settings=Settings(
                 verify=verify,
                 cert=cert,
@@ -131,10 +152,10 @@ class BaseClient:
             max_response_bytes=max_response_bytes,
         )
         # What a copy is made of.
-        self._options = {**options, "base_url": Secret(base_url), "headers": checked_headers(headers or {})}
+        self._options = {**options, "headers": headers}
 
     @classmethod
-    def for_provider(cls, name: str, api_key: str | Callable[[], str] | None = None, **options: Any) -> Self:
+    def for_provider(cls, name: str, api_key: ApiKey = None, **options: Any) -> Self:
         """A client for a provider of the table, its key from the provider's environment variable.
 
         Args:
@@ -148,14 +169,15 @@ class BaseClient:
         with importing:
             from .server_options import provider_server
 
+        api_key, options = masked(api_key), masked_options(options)
         return cls(**provider_server(name, {"api_key": api_key, **options}))
 
     @classmethod
     def from_env(cls, *, local: bool = False, **options: Any) -> Self:
         """A client for whatever the environment names.
 
-        Read in this order: ``OPENAI_BASE_URL`` (with ``OPENAI_API_KEY``), the key variable of a known provider, and
-        ``OLLAMA_HOST``. ``OPENAI_MODEL`` is the model for calls that name none.
+        Read in this order: ``OPENAI_BASE_URL`` (with the key of the provider there, else ``OPENAI_API_KEY``), the key
+        variable of a known provider, and ``OLLAMA_HOST``. ``OPENAI_MODEL`` is the model for calls that name none.
 
         Args:
             local: if the environment names no server, take the first that lists a model on a well-known port of this
@@ -169,6 +191,7 @@ class BaseClient:
         with importing:
             from .server_options import environment_server, local_server, no_server
 
+        options = masked_options(options)
         found = environment_server(options) or (local_server(options, cls) if local else None)
         return cls(**(found or no_server(looked=local)))
 
@@ -279,7 +302,7 @@ class BaseClient:
         def attempt() -> tuple[Model, ...]:
             reply = self._transport.send("GET", "/models", None, call)
             payload = decode_body(
-                reply.read(), provider=self.provider, request_id=reply.request_id, secrets=self._key.secrets()
+                reply.read(), provider=self.provider, request_id=reply.request_id, secrets=self._secrets()
             )
             return parse_models(payload, provider=self.provider)
 
@@ -302,7 +325,9 @@ class BaseClient:
         self, build: Build, body: dict[str, Any], call: Call, request: ChatRequest
     ) -> tuple[Reply, Callable[[Any], Any] | None]:
         """Send a chat request; the reply, and how its payloads are read where the answer comes as a call."""
-        headers = checked_headers(request.extra_headers)
+        headers, query = checked_headers(request.extra_headers), masked(request.extra_query)
+        if headers or query:
+            self._secrets.keep_a_while([*secrets_in_headers(headers), *secrets_in_query(query)])
         reply, dialect, body = self._post(
             "/chat/completions",
             body,
@@ -310,7 +335,7 @@ class BaseClient:
             request.model,
             rebuild=lambda dialect: build(request, origin=self.base_url, echo=dialect.echo),
             headers=headers,
-            query=request.extra_query,
+            query=query,
         )
         if not dialect.answers_by_call(body):
             return reply, None

@@ -202,7 +202,7 @@ class Client(BaseClient):
                 strict=self._strict,
                 make_id=new_id,
                 reply=ReplyInfo(reply.request_id, reply.headers, reply.url, call.deadline.elapsed_ms),
-                secrets=self._key.secrets(),
+                secrets=self._secrets(),
                 as_text=as_text,
             )
 
@@ -270,7 +270,7 @@ class Client(BaseClient):
             stop=stop,
             cancel=cancel,
             strict=self._strict,
-            secrets=self._key.secrets,
+            secrets=self._secrets,
             max_event_bytes=self._max_event_bytes,
             output=output,
         )
@@ -512,7 +512,7 @@ class Client(BaseClient):
                 count=count,
                 call=info,
                 reply=ReplyInfo(reply.request_id, reply.headers, reply.url, deadline.elapsed_ms),
-                secrets=self._key.secrets(),
+                secrets=self._secrets(),
             )
 
         answer = call.run(attempt)

@@ -2,25 +2,132 @@
 
 from __future__ import annotations
 
+import binascii
 import os
 import re
 from collections import deque
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Protocol
+from urllib.parse import parse_qsl, unquote
 
 from .errors import ConfigurationError
-from .redaction import Secret
+from .redaction import Secret, masked
+
+
+class SecretText(Protocol):
+    """A value that shows its text only when asked, such as pydantic's ``SecretStr``."""
+
+    def get_secret_value(self) -> str:
+        """The text."""
+
+
+class URLObject(Protocol):
+    """A URL of httpx's, yarl's, pydantic's or the standard library's."""
+
+    @property
+    def scheme(self) -> str:
+        """``http`` or ``https``."""
+
+
+ApiKey = str | SecretText | Callable[[], str | SecretText] | None
+
+
+class Secrets:
+    """Every secret of a client, for ``redact_error_body``: called, it gives them.
+
+    Those of single calls, and of keys that are renewed, are kept while others may have them under way.
+    """
+
+    def __init__(self) -> None:
+        self._lasting: tuple[str, ...] = ()
+        self._passing: deque[str] = deque(maxlen=64)
+
+    def __repr__(self) -> str:
+        return "<secrets>"
+
+    def __call__(self) -> tuple[str, ...]:
+        return (*self._lasting, *self._passing)
+
+    def keep(self, secrets: Iterable[str]) -> None:
+        """Add what goes with every call."""
+        self._lasting = tuple(map(Secret, dict.fromkeys((*self._lasting, *secrets))))
+
+    def keep_a_while(self, secrets: Iterable[str]) -> None:
+        """Add what goes with some calls; of many, the last."""
+        for secret in secrets:
+            if secret not in self._passing and secret not in self._lasting:
+                self._passing.append(Secret(secret))
+
+
+def secrets_in_headers(headers: Mapping[str, str]) -> Iterator[str]:
+    """The values that are secret by their names, without the scheme in front, and the password of a basic login."""
+    for name, value in headers.items():
+        if not (isinstance(name, str) and isinstance(value, str) and _SECRET_NAME(name)):
+            continue
+        scheme, _, rest = value.strip().partition(" ")
+        yield rest.strip() if rest and scheme.isalpha() else value
+        if scheme.lower() == "basic":
+            try:
+                login = binascii.a2b_base64(rest).decode("utf-8", "replace")
+            except ValueError:
+                continue
+            yield login.partition(":")[2]
+
+
+def secrets_in_query(query: Mapping[str, str] | str) -> Iterator[str]:
+    """The values of a query that are secret by their names."""
+    for name, value in parse_qsl(query) if isinstance(query, str) else query.items():
+        if isinstance(value, str) and (_SECRET_NAME(name) or name.lower() in ("code", "sig")):
+            yield value
+
+
+def secrets_in_login(login: tuple[str, str] | None) -> Iterator[str]:
+    """The password, and the login as basic authentication sends it; without a password, the user is the secret."""
+    if login is not None:
+        user, password = login
+        yield password or user
+        yield f"{user}:{password}"
+
+
+def secrets_in_url(url: str | None) -> Iterator[str]:
+    """The login of a URL, such as a proxy's."""
+    login, at, _ = (url or "").partition("://")[2].rpartition("@")
+    if at:
+        user, _, password = login.partition(":")
+        yield from secrets_in_login((unquote(user), unquote(password)))
+
+
+def secrets_in_auth(auth: Any) -> Iterator[str]:
+    """The login of a requests auth object, where it has one."""
+    login = auth if isinstance(auth, tuple) else (getattr(auth, "username", None), getattr(auth, "password", None))
+    if len(login) == 2 and all(isinstance(part, str) for part in login):
+        yield from secrets_in_login(login)
+
+
+def secrets_in_session(session: Any) -> Iterator[str]:
+    """What a user's own session sends."""
+    yield from secrets_in_headers(getattr(session, "headers", None) or {})
+    yield from secrets_in_auth(getattr(session, "auth", None))
+    for proxy in (getattr(session, "proxies", None) or {}).values():
+        yield from secrets_in_url(proxy)
 
 
 class Key:
-    """The API key, checked, and out of sight."""
+    """The API key, checked, and out of sight.
 
-    def __init__(self, key: str | Callable[[], str] | None, header: str) -> None:
+    Args:
+        key: as the caller gave it.
+        header: that carries it.
+        secrets: is told of each key.
+    """
+
+    def __init__(self, key: ApiKey, header: str, secrets: Secrets) -> None:
         self._given = key if callable(key) else checked_key(key)
         self._name = header
-        # With renewed keys, those that other threads may still have under way.
-        self._recent: deque[str] = deque([self._given] if isinstance(self._given, str) else [], maxlen=64)
+        self._secrets = secrets
         self.given: bool = self._given is not None
+        if isinstance(self._given, str):
+            secrets.keep([self._given])
 
     def __repr__(self) -> str:
         return "<key>"
@@ -30,13 +137,9 @@ class Key:
         key = checked_key(self._given()) if callable(self._given) else self._given
         if not key:
             return {}
-        if key not in self._recent:
-            self._recent.append(key)
+        if callable(self._given):
+            self._secrets.keep_a_while([key])
         return {self._name: Secret(f"Bearer {key}") if self._name == "Authorization" else key}
-
-    def secrets(self) -> list[str]:
-        """The keys that nothing may show."""
-        return list(self._recent)
 
 
 class EnvironmentKey(Secret):
@@ -46,12 +149,9 @@ class EnvironmentKey(Secret):
 
 
 def key_from(variable: str) -> EnvironmentKey | None:
-    value = os.environ.get(variable)
-    if not value:
-        return None
-    key = EnvironmentKey(value)
+    key = EnvironmentKey(os.environ.get(variable, ""))
     key.variable = variable
-    return key
+    return key or None
 
 
 def check_picklable(function: Callable[[], str]) -> None:
@@ -63,6 +163,25 @@ def check_picklable(function: Callable[[], str]) -> None:
         raise ConfigurationError(f"api_key is a function that cannot be pickled: {error}") from None
 
 
+def masked_url(url: Any) -> Any:
+    """A base URL out of sight; of a URL object, such as httpx's, yarl's or ``urlsplit``'s, the text."""
+    if isinstance(url, str) or not (hasattr(url, "scheme") and (hasattr(url, "host") or hasattr(url, "geturl"))):
+        return masked(url)
+    return masked(url.geturl() if hasattr(url, "geturl") else str(url))
+
+
+_MAY_BE_SECRET = {"api_key": masked, "auth": masked, "base_url": masked_url, "headers": masked, "proxies": masked}
+
+
+def masked_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """A client's options, or settings of these names, with those that may hold a secret out of sight."""
+    return {name: _MAY_BE_SECRET.get(str(name).lower(), _as_it_is)(value) for name, value in options.items()}
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
 def secret_option(options: Mapping[str, Any]) -> str | None:
     """The first of a client's options that holds a secret in clear."""
     key, headers, proxies = options.get("api_key"), options["headers"] or {}, options["proxies"] or {}
@@ -70,7 +189,7 @@ def secret_option(options: Mapping[str, Any]) -> str | None:
         "api_key": bool(key) and not callable(key),
         "auth": options["auth"] is not None,
         "base_url": "@" in options["base_url"],
-        "headers": any(_CREDENTIAL.search(name) for name in headers),
+        "headers": any(map(_SECRET_NAME, headers)),
         "proxies": any("@" in proxy for proxy in proxies.values()),
     }
     return next((name for name, holds in held.items() if holds), None)
@@ -78,18 +197,24 @@ def secret_option(options: Mapping[str, Any]) -> str | None:
 
 def checked_key(key: Any) -> Secret | None:
     """A key that can be sent; the message of one that cannot does not show it."""
+    kind = type(key).__name__
+    key = masked(key)  # this frame may be shown with an error
     if key is None or key == "":
         return None
-    if not isinstance(key, str):
-        raise ConfigurationError(f"api_key must be a string or a function that returns one, not {type(key).__name__}")
+    if not isinstance(key, Secret):
+        raise ConfigurationError(f"api_key must be a string or a function that returns one, not {kind}")
+    name = getattr(key, "variable", "api_key")
     if key != key.strip():
-        raise ConfigurationError("api_key begins or ends with white space (a newline from a file?): strip it")
+        raise ConfigurationError(f"{name} begins or ends with white space (a newline from a file?): strip it")
+    if len(key) > 1 and key[0] == key[-1] and key[0] in ("'", '"'):
+        raise ConfigurationError(f"{name} is in quotes, which docker's --env-file takes as a part of it")
     if not key.isascii() or not key.isprintable() or " " in key:
-        raise ConfigurationError("api_key has a character that no key has (a space, a control or non-ASCII character)")
-    return Secret(key)
+        raise ConfigurationError(f"{name} has a character that no key has (a space, a control or non-ASCII character)")
+    return key
 
 
 def checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    headers = masked(headers)  # this frame may be shown with an error
     if not isinstance(headers, Mapping):
         raise ConfigurationError(f"headers is a dict of names and values, not {type(headers).__name__}")
     for name, value in headers.items():
@@ -103,10 +228,12 @@ def checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
             raise ConfigurationError(f"header {name!r} has a line break in it")
         if not _HEADER_VALUE(value):
             raise ConfigurationError(f"header {name!r} has a control character, or one that is not in Latin-1")
-    return {name: Secret(value) if _CREDENTIAL.search(name) else value for name, value in headers.items()}
+    return {name: value if _SECRET_NAME(name) else str(value) for name, value in headers.items()}
 
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch
 _HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*").fullmatch
 _FRAMING = {"content-length", "transfer-encoding", "connection", "expect", "upgrade", "trailer", "te"}
-_CREDENTIAL = re.compile("auth|cookie|key|secret|token", re.IGNORECASE)
+_SECRET_NAME = re.compile(
+    "auth|cookie|credential|jwt|key|secret|session|signature|token|(?<![a-z])(pass|pwd)|password|passwd", re.IGNORECASE
+).search

@@ -122,6 +122,18 @@ def provider_named(name: str) -> Provider:
         raise ConfigurationError(f"unknown provider {name!r}{hint}; known are {', '.join(PROVIDERS)}") from None
 
 
+def refuse_provider(base_url: object) -> None:
+    """Say that a base URL is none, but the name of a provider.
+
+    Raises:
+        ConfigurationError: it is.
+    """
+    known = PROVIDERS.get(base_url.strip().lower()) if isinstance(base_url, str) else None
+    if known is not None:
+        address = f", or {known.base_url} as the base URL" if known.base_url else ""
+        raise ConfigurationError(f"{known.name} is a provider, not a base URL: give it as the provider{address}")
+
+
 def provider_for_url(host: str, port: int | None) -> Provider | None:
     """The provider that listens at a host, or on a port of this machine; None where it is not known."""
     here = f":{port}" if host in ("localhost", "127.0.0.1", "::1") else ""

@@ -5,6 +5,7 @@ Options are arguments of ``Client``. Each function here returns them completed b
 
 - a known provider that is named, or whose key variable is set, gets its own key;
 - a base URL gets the key of the provider known to be there, and any other ``OPENAI_API_KEY``, as is the custom;
+  so does ``OPENAI_BASE_URL``, where a provider without a key of its own gets ``OPENAI_API_KEY`` too;
 - a server that is found on a port of this machine gets none.
 """
 
@@ -15,9 +16,9 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
-from .credentials import key_from
+from .credentials import EnvironmentKey, key_from, masked_options, masked_url
 from .errors import APIError, AuthenticationError, ConfigurationError
-from .providers import PROVIDERS, Provider, provider_for_url, provider_named
+from .providers import PROVIDERS, Provider, provider_for_url, provider_named, refuse_provider
 from .transport import Endpoint
 from .wire.models import first_model
 
@@ -51,6 +52,7 @@ def server_options(
     Raises:
         ConfigurationError: an unknown provider, one without a key or an address, or nothing names a server.
     """
+    options = masked_options(options)
     options = {name: value for name, value in options.items() if value or name not in ("base_url", "provider")}
     found = (
         named_server(options, keys_for_urls=keys_for_urls, spelling=spelling)
@@ -100,11 +102,11 @@ def provider_server(name: str, options: Mapping[str, Any], *, spelling: Mapping[
         ConfigurationError: an unknown provider, or one without a key or an address.
     """
     known = provider_named(name)
-    base_url = options.get("base_url") or known.address(os.environ)
+    base_url = masked_url(options.get("base_url") or known.address(os.environ))
     if not base_url:
         raise ConfigurationError(f"{known.name} has no common address: give {spelling['base_url']}")
     if known.name == "azure" and "?" not in base_url and (version := os.environ.get("OPENAI_API_VERSION")):
-        base_url += f"?api-version={version}"
+        base_url = masked_url(f"{base_url}?api-version={version}")
     key = options.get("api_key") or (key_from(known.key_variable) if known.key_variable else None)
     if known.key_variable and not key and "auth" not in options and "session" not in options:
         given = f", or give {spelling['api_key']}" if "api_key" in spelling else ""
@@ -112,12 +114,13 @@ def provider_server(name: str, options: Mapping[str, Any], *, spelling: Mapping[
     return {**options, "base_url": base_url, "api_key": key, "provider": known.name}
 
 
-def key_for_url(base_url: str) -> str | None:
+def key_for_url(base_url: str) -> EnvironmentKey | None:
     """The key of the provider known to be there; for any other ``OPENAI_API_KEY``.
 
     Raises:
         ConfigurationError: a base URL without scheme or host.
     """
+    refuse_provider(base_url)
     endpoint = Endpoint.parse(base_url)
     known = provider_for_url(endpoint.host, endpoint.port)
     return key_from((known and known.key_variable) or "OPENAI_API_KEY")
@@ -126,16 +129,19 @@ def key_for_url(base_url: str) -> str | None:
 def environment_server(options: Mapping[str, Any], *, spelling: Mapping[str, str] = IN_PYTHON) -> Options | None:
     """The server that the environment names.
 
-    In this order: ``OPENAI_BASE_URL`` with ``OPENAI_API_KEY``, the provider whose key variable is set, ``OLLAMA_HOST``.
-    ``OPENAI_MODEL`` is the model. What ``options`` has goes before what the environment says.
+    In this order: ``OPENAI_BASE_URL``, with the key of the provider there or else ``OPENAI_API_KEY``, the provider
+    whose key variable is set, ``OLLAMA_HOST``. ``OPENAI_MODEL`` is the model. What ``options`` has goes before what
+    the environment says.
 
     Raises:
         ConfigurationError: the provider has no address.
     """
     options = _with_model(options)
-    if base_url := os.environ.get("OPENAI_BASE_URL"):
-        key = key_from("OPENAI_API_KEY")
-        return {"api_key": key, **options, "base_url": options.get("base_url") or base_url}
+    if base_url := masked_url(os.environ.get("OPENAI_BASE_URL")):
+        # The two variables may have been set for each other; a key that is the provider's own goes first.
+        named = options.get("base_url")
+        key = key_for_url(named or base_url) or (None if named else key_from("OPENAI_API_KEY"))
+        return {"api_key": key, **options, "base_url": named or base_url}
     with_key = (known.name for known in PROVIDERS.values() if known.key_variable and os.environ.get(known.key_variable))
     name = options.get("provider") or next(with_key, os.environ.get("OLLAMA_HOST") and "ollama")
     return provider_server(name, options, spelling=spelling) if name else None

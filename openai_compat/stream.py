@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -46,7 +46,7 @@ class ChatStream(Iterator[StreamEvent]):
         stop: CancelToken,
         cancel: CancelToken | None = None,
         strict: bool = False,
-        secrets: Callable[[], list[str]] = list,
+        secrets: Callable[[], Iterable[str]] = tuple,
         max_event_bytes: int = MAX_EVENT_BYTES,
         output: Output | None = None,
     ) -> None:
@@ -164,7 +164,7 @@ class _Reading:
         stop: CancelToken,
         cancel: CancelToken | None,
         strict: bool,
-        secrets: Callable[[], list[str]],
+        secrets: Callable[[], Iterable[str]],
         max_event_bytes: int,
         output: Output | None,
     ) -> None:

@@ -53,7 +53,8 @@ ALSO = {
     "stream": {"cancel"},
     "tools": {"_threads", "cancel"},
     "sinks": {"_threads"},
-    "transport": {"cancel", "timeouts", "_imports"},
+    # A proxy's login and netrc's are found there, and have to be told to the client's secrets.
+    "transport": {"cancel", "timeouts", "credentials", "_imports"},
     "web": {"_threads", "_json", "cancel"},
     "server_options": {"providers", "credentials"},
     "cli": {"", "providers", "local"},

@@ -16,6 +16,7 @@ import requests
 from requests.adapters import HTTPAdapter
 
 from ..errors import APIConnectionError
+from ..redaction import masked
 from . import failures
 from .clock import Clock
 from .connecting import Connecting, close_sockets
@@ -98,9 +99,7 @@ def send(
         settings: proxies, verification and certificates.
     """
     deadline = clock.deadline
-    # Recorders write down what they see, and cannot write what is masked.
-    plain = dict(headers) if unpatched() else {name: str(value) for name, value in headers.items()}
-    request = requests.Request(method, url, data=content, headers=plain, auth=auth)
+    request = requests.Request(method, url, data=content, headers=_as_sent(headers), auth=auth)
     connect, first_token = deadline.within(deadline.timeout.connect), deadline.within(deadline.timeout.first_token)
     if 0.0 in (connect, first_token):
         raise clock.error()
@@ -133,6 +132,11 @@ def send(
     return response, reading
 
 
+def _as_sent(headers: Mapping[str, str]) -> dict[str, str]:
+    # Recorders write down what they see, and cannot write what is masked.
+    return dict(headers) if unpatched() else {name: str(value) for name, value in headers.items()}
+
+
 _connecting: contextvars.ContextVar[Connecting | None] = contextvars.ContextVar("openai_compat", default=None)
 
 
@@ -145,8 +149,11 @@ def _sent(
             return session.send(prepared, **options)
         # A session that logs in there, or a trace. What the environment says of proxies has been read.
         options["proxies"] = {"no_proxy": "*", **(options.get("proxies") or {})}
-        asked: dict[str, Any] = {name: getattr(request, name) for name in ("method", "url", "data", "headers", "auth")}
-        return session.request(**asked, **options)
+        given = vars(request)
+        return session.request(**{name: given[name] for name in _GIVEN}, **options)
+
+
+_GIVEN = ("method", "url", "data", "headers", "auth")
 
 
 @contextlib.contextmanager
@@ -221,6 +228,7 @@ def settings_of(session: requests.Session, endpoint: Endpoint) -> dict[str, Any]
     merged.pop("stream")
     if endpoint.loopback:
         merged["proxies"] = dict(session.proxies)
+    merged["proxies"] = masked(merged["proxies"])
     return merged
 
 

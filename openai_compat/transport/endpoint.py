@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from typing import NamedTuple
 from urllib.parse import quote, unquote, urlencode, urlsplit
 
+from ..credentials import URLObject, masked_url
 from ..errors import ConfigurationError
-from ..redaction import Secret
+from ..redaction import MASK, Secret, redact_error_body
 
 _LOOPBACK = re.compile(r"localhost|.+\.localhost|::1|0\.0\.0\.0|127(\.\d{1,3}){3}").fullmatch
 
@@ -37,16 +38,25 @@ def _ascii_host(host: str) -> str:
 
 def _split_url(base_url: str) -> tuple[str, tuple[str, str] | None, str]:
     """A URL without what may be secret in it; its user and password; its query."""
-    address, _, query = base_url.strip().partition("#")[0].partition("?")
+    address, _, query = base_url.partition("#")[0].partition("?")
     scheme, separator, rest = address.partition("://") if "://" in address else ("", "", address)
     authority, slash, path = rest.partition("/")
     login, at, authority = authority.rpartition("@")
     user, _, password = login.partition(":")
     return (
-        f"{scheme}{separator}{authority}{slash}{path}",
+        Secret(f"{scheme}{separator}{authority}{slash}{path}"),  # until it is known to be a URL
         (Secret(unquote(user)), Secret(unquote(password))) if at else None,
         Secret(quote(query, _URL)) if query else "",
     )
+
+
+def _refused(bare: str) -> str:
+    """What is no URL, as it may be shown: it may be a key in the wrong place, or have a login in an odd one."""
+    shown = redact_error_body(str(bare).rpartition("@")[2], limit=200)
+    return MASK if _LIKE_A_KEY(shown) else shown
+
+
+_LIKE_A_KEY = re.compile(r"(?=.*\d)[\w+=-]{20,}").fullmatch
 
 
 class Endpoint(NamedTuple):
@@ -63,7 +73,7 @@ class Endpoint(NamedTuple):
     guessed: bool = False
 
     @classmethod
-    def parse(cls, base_url: str, api_path: str | None = None) -> Endpoint:
+    def parse(cls, base_url: str | URLObject, api_path: str | None = None) -> Endpoint:
         """Read a base URL: with or without ``/v1``, a trailing slash, a path of the API behind it, or a query.
 
         Args:
@@ -73,22 +83,27 @@ class Endpoint(NamedTuple):
         Raises:
             ConfigurationError: no http or https scheme, no host, or a bad port.
         """
-        if not isinstance(base_url, str) or not base_url.strip():
+        base_url = masked_url(base_url)  # this frame may be shown with an error
+        if base_url is not None and not isinstance(base_url, str):
+            raise ConfigurationError(f"the base URL is a string, not {type(base_url).__name__}")
+        base_url = Secret((base_url or "").strip())
+        if not base_url:
             raise ConfigurationError("no base URL: give one such as 'http://localhost:11434/v1'")
-        base_url = Secret(base_url.strip())  # this frame may be shown with an error
+        if base_url[0] in ("'", '"'):
+            raise ConfigurationError("the base URL is in quotes, which docker's --env-file takes as a part of it")
         if _BREAK(base_url):
             # ``urlsplit`` leaves it out, and would see a password where ``_split_url`` sees none.
             raise ConfigurationError("the base URL has a tab or a line break in it")
         bare, userinfo, query = _split_url(base_url)
         try:
-            parts = urlsplit(bare)
+            parts = urlsplit(bare if "://" in bare else "")
             host = _ascii_host(parts.hostname or "") if _NETLOC(parts.netloc) else ""
         except ValueError:
             host = ""
         if not host or parts.scheme not in ("http", "https"):
             raise ConfigurationError(
                 f"the base URL must begin with http:// or https:// and name a host, as in 'http://localhost:11434/v1', "
-                f"not {bare!r}"
+                f"not {_refused(bare)!r}"
             )
         try:
             port = parts.port
@@ -129,7 +144,7 @@ class Endpoint(NamedTuple):
         """The URL of a path below the base."""
         joined = "&".join(part for part in (self.query, urlencode(query or {})) if part)
         url = f"{self.base}{path}" + (f"?{joined}" if joined else "")
-        return Secret(url) if self.query else url  # which may hold a key
+        return Secret(url) if joined else url  # which may hold a key
 
     def at_root(self) -> Endpoint:
         """The same server without the ``/v1`` that was guessed."""

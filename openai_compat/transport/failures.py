@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import socket
+from collections.abc import Iterable
+from types import TracebackType
 from typing import Any
 
 from ..errors import (
@@ -15,6 +17,7 @@ from ..errors import (
     Phase,
     ResponseParseError,
 )
+from ..redaction import mask_secrets
 from .clock import Clock
 from .endpoint import Endpoint
 from .http1 import BadReplyError
@@ -39,6 +42,7 @@ _LAYERS = (
     "selectors",
     "truststore",
 )
+_SHOWING = ("http", "requests", "urllib3")
 _TIMEOUTS = ("Timeout", "ConnectTimeout", "ReadTimeout", "ConnectTimeoutError", "ReadTimeoutError")
 
 
@@ -81,6 +85,40 @@ def root_cause(error: BaseException) -> BaseException | None:
     ]
     # Without its frames, whose variables hold the request as it was sent.
     return roots[-1].with_traceback(None) if roots else None
+
+
+def hide(secrets: Iterable[str], *errors: BaseException) -> None:
+    """Take secrets out of exceptions and all that hangs on them, contexts too, that error reports may show.
+
+    Their texts are masked, and frames of the layers below dropped, whose variables hold requests as they are sent.
+    """
+    secrets = tuple(secrets)
+    seen: list[BaseException] = []
+    waiting: list[Any] = [*errors]
+    while waiting and len(seen) < 50:
+        item = waiting.pop(0)
+        if not isinstance(item, BaseException) or item in seen:
+            continue
+        seen.append(item)
+        waiting += [getattr(item, "reason", None), *item.args, item.__cause__, item.__context__]
+        shown = tuple(mask_secrets(part, secrets) if isinstance(part, str) else part for part in item.args)
+        if shown != item.args:
+            item.args = shown
+        _drop_frames(item)
+
+
+def _drop_frames(error: BaseException) -> None:
+    steps: list[TracebackType] = []
+    step = error.__traceback__
+    while step is not None:
+        if str(step.tb_frame.f_globals.get("__name__")).partition(".")[0] not in _SHOWING:
+            steps.append(step)
+        step = step.tb_next
+    following: TracebackType | None = None
+    for step in reversed(steps):
+        step.tb_next = following
+        following = step
+    error.__traceback__ = following
 
 
 def printable(words: str) -> str:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._imports import importing
+from ..credentials import Secrets, secrets_in_login, secrets_in_query, secrets_in_session, secrets_in_url
 from ..errors import APIConnectionError, APIError, APIStatusError, NotFoundError
+from ..redaction import redact_error_body
 from ..wire.error_body import status_error
 from . import failures
 from .call import Call
@@ -51,7 +54,7 @@ class Transport:
         headers: sent with every request.
         auth: makes the header that carries the key, anew for each request.
         has_key: whether a key was given, so that netrc's password is not for this server.
-        secrets: returns the keys that no error may show.
+        secrets: what no error may show; is told what is found on the way, a proxy's login for instance.
         settings: how connections are made.
         session: the user's own; its adapters, proxies, verification, auth and plugins apply.
         requests_auth: an auth object of requests.
@@ -66,7 +69,7 @@ class Transport:
         headers: Mapping[str, str],
         auth: Callable[[], Mapping[str, str]],
         has_key: bool,
-        secrets: Callable[[], Iterable[str]],
+        secrets: Secrets,
         settings: Settings,
         session: requests.Session | None = None,
         requests_auth: Any = None,
@@ -79,6 +82,7 @@ class Transport:
         self._auth = auth
         self._has_key = has_key
         self.secrets = secrets
+        secrets.keep([*secrets_in_login(endpoint.userinfo), *secrets_in_query(endpoint.query)])
         self._settings = settings
         self._given = session
         self._requests_auth = requests_auth
@@ -181,7 +185,7 @@ class Transport:
                     if stale and not call.deadline.cancelled and call.replay(error):
                         fresh = True
                         continue
-                explained = failures.translated(error, clock, endpoint, self.provider, route.proxied)
+                explained = self._explained(error, clock, endpoint, route.proxied)
                 if explained is error:
                     raise
                 raise explained from failures.root_cause(error)
@@ -230,7 +234,7 @@ class Transport:
                 settings=settings,
             )
         except BaseException as error:
-            explained = failures.translated(error, clock, endpoint, self.provider, proxied)
+            explained = self._explained(error, clock, endpoint, proxied)
             if explained is error:
                 raise
             raise explained from failures.root_cause(error)
@@ -246,23 +250,32 @@ class Transport:
     def _reply(
         self, status: int, headers: Mapping[str, str], body: Any, endpoint: Endpoint, path: str, proxied: str
     ) -> Reply:
-        provider = self.provider
         clock = body.clock
         return Reply(
             status,
             headers,
             body,
             url=f"{endpoint.base}{path}",
-            explain=lambda error: failures.translated(error, clock, endpoint, provider, proxied),
+            explain=lambda error: self._explained(error, clock, endpoint, proxied),
             max_bytes=self._max_bytes,
         )
 
+    def _explained(self, error: BaseException, clock: Clock, endpoint: Endpoint, proxied: str) -> BaseException:
+        """What to raise for an exception from below, with no secret in either."""
+        explained = failures.translated(error, clock, endpoint, self.provider, proxied)
+        if self._given is not None:
+            self.secrets.keep_a_while(secrets_in_session(self._given))
+        failures.hide(self.secrets(), explained, error)
+        return explained
+
     def _status_error(self, reply: Reply) -> APIError:
         body = reply.read_error()
+        if self._given is not None:
+            self.secrets.keep_a_while(secrets_in_session(self._given))
         location = reply.headers.get("location")
         if reply.status < 400 and location:
             return APIConnectionError(
-                f"{reply.url} redirects (HTTP {reply.status}) to {failures.printable(location.partition('?')[0])}; "
+                f"{reply.url} redirects (HTTP {reply.status}) to {self._shown_address(location)}; "
                 "use the base URL that this belongs to",
                 provider=self.provider,
                 request_id=reply.request_id,
@@ -278,6 +291,11 @@ class Transport:
             now=time.time(),
         )
 
+    def _shown_address(self, url: str) -> str:
+        """A URL of a server's, as an error may show it: without login and query."""
+        bare = re.sub(r"//[^/]*@", "//", url.partition("?")[0].partition("#")[0])
+        return redact_error_body(failures.printable(bare), secrets=self.secrets())
+
     def _pool_of(self, endpoint: Endpoint) -> Pool:
         """This process's pool, made anew where the environment has changed what it says of connections."""
         pool = self._pool
@@ -290,6 +308,7 @@ class Transport:
                     # In a forked child this closes the child's copies, and sends nothing.
                     pool.close()
                 route = Route(endpoint, self._settings, login=not self._has_key and endpoint.userinfo is None)
+                self.secrets.keep([*secrets_in_url(route.proxy), *secrets_in_login(route.login)])
                 pool = self._pool = Pool(route, size=self._settings.pool_size, expiry=self._settings.keepalive_expiry)
             return pool
 
