@@ -34,11 +34,13 @@ from .credentials import (
 from .errors import APIStatusError, ConfigurationError, NotFoundError
 from .providers import PROVIDERS, azure_base_url, find_provider, refuse_provider
 from .redaction import masked
+from .schema.text import text_of
 from .timeouts import Deadline, Timeout
 from .transport import Call, Endpoint, Reply, Settings, Transport
 from .transport.transport import MAX_RESPONSE_BYTES
 from .wire.dialect import GENERIC, Dialect
 from .wire.parse import decode_body
+from .wire.plain import label
 from .wire.reasoning import InlineThink, Tag, ThinkOptions, tag_pairs
 from .wire.request import NO_MODEL, ChatRequest, build_body
 from .wire.response import CallInfo
@@ -109,7 +111,7 @@ class BaseClient:
         if known is PROVIDERS["azure"]:
             endpoint = endpoint._replace(base=azure_base_url(endpoint.base, endpoint.query, model))
         self.provider: str = known.name if known else provider or endpoint.host
-        self.model = model
+        self.model = label(model, "model") if model else None
         self.timeout: Timeout = Timeout.of(timeout)
         self._dialect = known.dialect if known else GENERIC
         self._learnt: dict[str, Dialect] = {}
@@ -256,8 +258,8 @@ class BaseClient:
             fields = {**fields, "tools": tool_specs(fields["tools"])}
         if isinstance(prompt, ChatRequest):
             request = attrs.evolve(prompt, **fields) if fields else prompt
-        elif prompt is None or isinstance(prompt, str):
-            request = ChatRequest(prompt, **{"model": self.model, **fields})
+        elif prompt is None or (said := text_of(prompt)) is not None:
+            request = ChatRequest(None if prompt is None else said, **{"model": self.model, **fields})
         elif isinstance(prompt, Mapping) or not isinstance(prompt, Iterable):
             raise ConfigurationError(
                 f"a prompt is a string, a ChatRequest or a list of messages, not {type(prompt).__name__}"
@@ -410,11 +412,14 @@ def new_id() -> str:
 def _encoded(body: dict[str, Any]) -> bytes:
     try:
         return encode_json(body)
-    except UnicodeEncodeError:
-        # Half a character, which a model's answer or a file's name may hold.
+    except (UnicodeEncodeError, TypeError):
+        # Half a character, which a model's answer or a file's name may hold; or what was put in later.
         with importing:
             from .schema.json_value import to_json_value
 
-        return encode_json(to_json_value(body))
-    except (TypeError, ValueError, RecursionError) as error:
+        try:
+            return encode_json(to_json_value(body))
+        except TypeError as error:
+            raise ConfigurationError(f"the request cannot be written as JSON: {error}") from error
+    except (ValueError, RecursionError) as error:
         raise ConfigurationError(f"the request cannot be written as JSON: {error}") from error

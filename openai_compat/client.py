@@ -16,10 +16,12 @@ from ._base_client import BaseClient, Prompt, new_id
 from ._imports import importing
 from .cancel import CancelToken
 from .errors import APIStatusError, ConfigurationError, ResponseShapeError, ResponseTypeError
+from .schema.text import text_of
 from .timeouts import Deadline, Timeout
 from .wire.accumulate import Accumulator
 from .wire.dialect import batch_limit
 from .wire.parse import parse_response
+from .wire.plain import label
 from .wire.request import ChatRequest, build_body, build_streaming_body
 from .wire.response import CallInfo, ChatResponse, ParsedResponse, ReplyInfo
 
@@ -451,9 +453,10 @@ class Client(BaseClient):
         with importing:
             from .wire.embeddings_request import build_embeddings_body, embedding_inputs
 
-        name = model or self.model or ""
+        name = label(model, "model") if model else self.model or ""
         picks = not name and self._picks_model
         inputs = embedding_inputs(texts)
+        alone = text_of(texts)
         build_embeddings_body(inputs, model="any" if picks else name, encoding_format=encoding_format)
         deadline = self._deadline(timeout, cancel)
         name = self._first_model(deadline, embeds=True) if picks else name
@@ -465,7 +468,7 @@ class Client(BaseClient):
         while done < len(inputs):
             batch = inputs[done : done + size]
             body = build_embeddings_body(
-                texts if isinstance(texts, str) else batch,
+                batch if alone is None else alone,
                 model=name,
                 encoding_format=encoding_format,
                 dimensions=dimensions,

@@ -21,6 +21,7 @@ from ._json import NotJSONError, as_mapping, as_text, decode_json
 from ._misuse import unknown_fields
 from ._rich_display import RichDisplay
 from .errors import ConfigurationError
+from .schema.text import text_of
 from .tools.loop import ToolOptions, ToolRound, tool_rounds
 from .tools.tool import Toolbox, ToolDispatcher
 from .wire.messages import CUSTOM, Message, Usage, parse_arguments
@@ -147,7 +148,7 @@ class Conversation(RichDisplay):
             OpenAICompatError: whatever ``Client.chat`` and ``Client.run_tools`` raise.
             TypeError: an unknown field.
         """
-        if not isinstance(prompt, str):
+        if text_of(prompt) is None:
             raise ConfigurationError(f"what is said is a string, not {type(prompt).__name__}")
         with self._alone():
             if whole := options.keys() & _OF_THE_WHOLE:

@@ -20,6 +20,7 @@ import msgspec
 
 from .._json import NotJSONError, decode_json
 from .problems import ValidationError
+from .text import text_of
 from .validation import with_floats
 
 
@@ -102,6 +103,8 @@ def _json_of(value: Any) -> Any:
         return msgspec.to_builtins(bytes(value))
     if isinstance(value, _LISTS):
         return [_json_of(item) for item in value]
+    if (text := text_of(value)) is not None:
+        return text
     if hasattr(value, "model_dump"):
         return _json_of_model(value)
     if hasattr(value, "__fspath__"):
@@ -121,14 +124,19 @@ _LISTS = (Sequence, Set, ValuesView, collections.deque, array.array)
 def _object(pairs: Iterable[tuple[Any, Any]]) -> dict[str, Any]:
     made: dict[str, Any] = {}
     for key, value in pairs:
-        name = _json_key(key)
+        name = json_key(key)
         if name in made:
             raise TypeError(f"an object with two keys {name!r} has no JSON form")
         made[name] = _json_of(value)
     return made
 
 
-def _json_key(key: Any) -> str:
+def json_key(key: Any) -> str:
+    """The key of an object that a mapping's key becomes.
+
+    Raises:
+        TypeError: it has no text.
+    """
     plain = _json_of(key)
     if isinstance(plain, (list, dict)):
         raise TypeError(f"keys of an object are text, not {type(key).__name__}")
@@ -339,7 +347,7 @@ def _only_counts(index: Any) -> bool:
 
 
 def _label(label: Any) -> str:
-    return "_".join(map(_label, label)) if isinstance(label, tuple) else _json_key(label)  # of one under another
+    return "_".join(map(_label, label)) if isinstance(label, tuple) else json_key(label)  # of one under another
 
 
 _LIBRARIES = {"numpy": _json_of_numpy, "pandas": _json_of_pandas, "polars": _json_of_polars}

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ..errors import ConfigurationError
+from ..schema.text import text_of
+from .plain import label, plain, text, whole
 from .request import NO_MODEL
 
 Input = str | Sequence[int]
@@ -21,10 +23,10 @@ def embedding_inputs(given: Input | Iterable[Input]) -> list[Input]:
     Raises:
         ConfigurationError: nothing to embed, an empty input, or one that is neither.
     """
-    if isinstance(given, str):
-        items: list[Any] = [given]
+    if (alone := text_of(given)) is not None:
+        items: list[Any] = [alone]
     else:
-        items = list(given)
+        items = list(_several(given))
         if not items:
             raise ConfigurationError("nothing to embed: the list of texts is empty")
         if (tokens := _token_ids(items)) is not None:
@@ -32,9 +34,15 @@ def embedding_inputs(given: Input | Iterable[Input]) -> list[Input]:
     return [_input(item, position) for position, item in enumerate(items)]
 
 
+def _several(given: Any) -> Iterable[Any]:
+    if not isinstance(given, Iterable):
+        raise ConfigurationError(f"what is embedded is a text, or a list of texts, not {type(given).__name__}")
+    return given
+
+
 def _input(item: object, position: int) -> Input:
-    if isinstance(item, str):
-        checked: Input = item
+    if (said := text_of(item)) is not None:
+        checked: Input = said
     elif (tokens := _token_ids(item)) is not None:
         checked = tokens
     else:
@@ -82,18 +90,19 @@ def build_embeddings_body(
     """
     if not model:
         raise ConfigurationError(NO_MODEL)
-    given: Any = inputs if isinstance(inputs, str) else list(inputs)
+    said = text_of(inputs)
+    given: Any = list(_several(inputs)) if said is None else said
     items = embedding_inputs(given)
     if encoding_format not in (None, *ENCODING_FORMATS):
         known = ", ".join(map(repr, ENCODING_FORMATS))
         raise ConfigurationError(f"encoding_format must be one of {known} or None, not {encoding_format!r}")
     alone = isinstance(given, str) or _token_ids(given) is not None
-    body: dict[str, Any] = {"model": model, "input": items[0] if alone else items}
+    body: dict[str, Any] = {"model": label(model, "model"), "input": items[0] if alone else items}
     if encoding_format is not None:
-        body["encoding_format"] = encoding_format
+        body["encoding_format"] = text(encoding_format, "encoding_format")
     if dimensions is not None:
-        body["dimensions"] = dimensions
+        body["dimensions"] = whole(dimensions, "dimensions")
     if user is not None:
-        body["user"] = user
-    body.update(extra_body or {})
+        body["user"] = label(user, "user")
+    body.update(plain(extra_body or {}, "extra_body"))
     return body

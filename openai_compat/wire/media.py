@@ -12,6 +12,7 @@ import attrs
 
 from .._rich_display import RichDisplay
 from ..errors import ConfigurationError
+from ..schema.text import text_of
 from .media_source import (
     PathLike,
     checked_content,
@@ -25,6 +26,7 @@ from .media_source import (
     read_path,
 )
 from .media_types import audio_format, image_type
+from .plain import plain_fields, text
 
 MAX_IMAGE_BYTES = 20 * 1024 * 1024
 """Largest image that is put into a request; OpenAI's own limit for one image is 20 MB."""
@@ -90,6 +92,9 @@ class Image(RichDisplay):
     url: str = attrs.field(repr=_shown, validator=_text)
     detail: Detail | None = attrs.field(default=None, validator=_detail)
 
+    def __attrs_post_init__(self) -> None:
+        plain_fields(self, {"url": text, "detail": text})
+
     @classmethod
     def of(cls, value: ImageInput) -> Image:
         """Take what callers have.
@@ -104,8 +109,8 @@ class Image(RichDisplay):
         """
         if isinstance(value, Image):
             return value
-        if isinstance(value, str):
-            return cls.from_url(value)
+        if (url := text_of(value)) is not None:
+            return cls.from_url(url)
         if isinstance(value, PathLike):
             return cls.from_path(value)
         if isinstance(value, (bytes, bytearray, memoryview)):
@@ -224,6 +229,7 @@ class Audio:
     def __attrs_post_init__(self) -> None:
         if (bool(self.data), bool(self.format), bool(self.url)) not in ((True, True, False), (False, False, True)):
             raise ConfigurationError("an audio clip is either data with its format, or a url")
+        plain_fields(self, dict.fromkeys(("data", "format", "url"), text))
 
     @classmethod
     def of(cls, value: AudioInput) -> Audio:
@@ -237,8 +243,8 @@ class Audio:
         """
         if isinstance(value, Audio):
             return value
-        if isinstance(value, str):
-            return cls.from_url(value)
+        if (url := text_of(value)) is not None:
+            return cls.from_url(url)
         if isinstance(value, PathLike):
             return cls.from_path(value)
         if isinstance(value, (bytes, bytearray, memoryview)):

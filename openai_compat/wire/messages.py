@@ -11,6 +11,8 @@ from .._json import NotJSONError, as_int, as_mapping, as_text, decode_json, enco
 from .._rich_display import RichDisplay
 from ..errors import ConfigurationError
 from ..schema.json_value import to_json_value
+from ..schema.text import text_of
+from .plain import label, plain, plain_fields, text
 
 MAX_COUNT = 2**53
 """A count above is no count: a database's integer column, and JSON in a browser, would not hold it."""
@@ -126,6 +128,7 @@ class ToolCall:
     def __attrs_post_init__(self) -> None:
         if self.arguments and self.arguments_json == "{}":
             object.__setattr__(self, "arguments_json", _arguments_text(self.arguments))
+        plain_fields(self, _OF_A_CALL)
 
     @classmethod
     def from_wire(cls, value: Mapping[str, Any]) -> ToolCall:
@@ -174,10 +177,15 @@ class ToolCall:
         return {"id": self.id, "type": self.type, CUSTOM if self.type == CUSTOM else "function": inner, **rest}
 
 
+_OF_A_CALL = {"id": label, "name": label, "arguments_json": text, "type": text}
+
+
 def _arguments_text(value: Any) -> str:
     """Arguments as the wire has them: some histories hold them decoded."""
-    if value is None or isinstance(value, str):
-        return value or ""
+    if value is None:
+        return ""
+    if (said := text_of(value)) is not None:
+        return said
     if isinstance(value, Mapping):
         return encode_json(to_json_value(value)).decode()
     raise ConfigurationError(f"the arguments of a tool call are JSON text or a dict, not {type(value).__name__}")
@@ -215,10 +223,49 @@ def _is_parts(content: Any) -> bool:
     return isinstance(content, (list, tuple)) and all(isinstance(part, Mapping) and "type" in part for part in content)
 
 
+def _content(content: Any, name: str = "content") -> Any:
+    """The content of a message as plain text or plain parts."""
+    if (said := text_of(content)) is not None:
+        return said
+    if _is_parts(content):
+        return plain(content, name)
+    raise ConfigurationError(f"the content of a message is a string or a list of parts, not {type(content).__name__}")
+
+
+def _result(content: Any) -> Any:
+    """What a tool returned as what a message holds: other than text and parts as JSON."""
+    if content is None or text_of(content) is not None or _is_parts(content):
+        return content
+    return encode_json(to_json_value(content)).decode()
+
+
+def plain_message(message: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A wire dict of plain values only; itself where it is one.
+
+    Raises:
+        ConfigurationError: its content is something else than text or parts, or a value has no JSON form.
+    """
+    if all(type(item) is str for item in message.values()):
+        return message
+    content = message.get("content")
+    if message["role"] == "tool":
+        content = _result(content)
+    elif not isinstance(content, (list, tuple, Mapping, type(None))):
+        content = _content(content)
+    changed = content is not message.get("content")
+    made: Mapping[str, Any] = plain({**message, "content": content} if changed else message, "a message")
+    return made
+
+
 def _calls(calls: Iterable[ToolCall]) -> tuple[ToolCall, ...]:
     return tuple(calls)
 
 
+_OF_A_MESSAGE = {
+    **dict.fromkeys(("role", "tool_call_id", "name"), label),
+    **dict.fromkeys(("reasoning", "origin"), text),
+    "content": _content,
+}
 _KEYS = frozenset({"role", "content", "tool_calls", "tool_call_id", "name"})
 
 
@@ -237,7 +284,7 @@ class Message(Mapping[str, Any]):
     """
 
     role: str
-    content: str | Sequence[Mapping[str, Any]] | None = attrs.field(default=None)
+    content: str | Sequence[Mapping[str, Any]] | None = None
     tool_calls: tuple[ToolCall, ...] = attrs.field(default=(), converter=_calls)
     tool_call_id: str | None = None
     name: str | None = None
@@ -245,13 +292,8 @@ class Message(Mapping[str, Any]):
     reasoning: str = attrs.field(default="", repr=False)
     origin: str = attrs.field(default="", repr=False)
 
-    @content.validator
-    def _check_content(self, _: Any, content: Any) -> None:
-        if content is None or isinstance(content, str) or _is_parts(content):
-            return
-        raise ConfigurationError(
-            f"the content of a message is a string or a list of parts, not {type(content).__name__}"
-        )
+    def __attrs_post_init__(self) -> None:
+        plain_fields(self, _OF_A_MESSAGE)
 
     @classmethod
     def from_wire(cls, value: Mapping[str, Any], *, origin: str = "") -> Message:
@@ -272,9 +314,8 @@ class Message(Mapping[str, Any]):
         if not isinstance(value, Mapping) or not isinstance(value.get("role"), str):
             raise ConfigurationError("a message needs a 'role' of system, user, assistant or tool")
         known: dict[str, Any] = {key: value.get(key) for key in ("role", "content", "tool_call_id", "name")}
-        result = known["content"]
-        if known["role"] == "tool" and not (result is None or isinstance(result, str) or _is_parts(result)):
-            known["content"] = encode_json(to_json_value(result)).decode()
+        if known["role"] == "tool":
+            known["content"] = _result(known["content"])
         wires = value.get("tool_calls")
         if not isinstance(wires, (list, tuple, type(None))):
             raise ConfigurationError(f"tool_calls is a list, not {type(wires).__name__}")

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import attrs
 
 from ..errors import ConfigurationError
+from ..schema.text import text_of
 from .echo import NO_ECHO, Echo, echoed
-from .messages import Message, message_dict
+from .messages import Message, message_dict, plain_message
+from .plain import label, number, plain, plain_fields, text, whole
 
 if TYPE_CHECKING:
     from .media import Audio, Image
@@ -36,6 +38,7 @@ class ToolSpec:
                 raise ConfigurationError(
                     f"a tool's {name} is {known[0]!r} or {known[1]!r}, not {getattr(self, name)!r}"
                 )
+        plain_fields(self, _OF_A_TOOL)
 
     def to_wire(self) -> dict[str, Any]:
         """The entry of ``tools``."""
@@ -53,10 +56,14 @@ class ToolSpec:
         return {"type": "function", "function": said}
 
 
+_OF_A_TOOL = {"name": label, "description": text, "parameters": plain, "strict": plain, "grammar": text}
+
+
 def _strings(value: str | Iterable[str] | None) -> tuple[str, ...]:
     if value is None:
         return ()
-    return (value,) if isinstance(value, str) else tuple(value)
+    alone = text_of(value)
+    return tuple(text(item, "stop") for item in value) if alone is None else (alone,)
 
 
 def _as_message(value: Any) -> Message | Mapping[str, Any]:
@@ -66,7 +73,7 @@ def _as_message(value: Any) -> Message | Mapping[str, Any]:
     if isinstance(value, Mapping):
         if not isinstance(value.get("role"), str):
             raise ConfigurationError("a message needs a 'role' of system, user, assistant or tool")
-        return value
+        return plain_message(value)
     raise ConfigurationError(f"a message is a dict or a Message, not {type(value).__name__}")
 
 
@@ -79,7 +86,7 @@ def _tools(value: Iterable[Any] | None) -> tuple[ToolSpec | Mapping[str, Any], .
 def _as_spec(item: Any) -> ToolSpec | Mapping[str, Any]:
     spec = getattr(item, "spec", item)
     if isinstance(spec, (ToolSpec, Mapping)):
-        return spec
+        return spec if isinstance(spec, ToolSpec) else plain(spec, "a tool")
     raise ConfigurationError(f"a tool is a ToolSpec, a dict or a @tool function, not {type(item).__name__}")
 
 
@@ -91,8 +98,8 @@ def _messages(value: Iterable[Any] | None) -> tuple[Message | Mapping[str, Any],
 
 def _each(value: Any) -> Iterable[Any]:
     # One image or clip is what a person gives who has one; text, bytes and files would else be walked through.
-    alone = isinstance(value, (str, bytes, bytearray, memoryview, Mapping)) or hasattr(value, "read")
-    return value if isinstance(value, Iterable) and not alone else [value]
+    alone = isinstance(value, (bytes, bytearray, memoryview, Mapping)) or hasattr(value, "read")
+    return value if isinstance(value, Iterable) and not alone and text_of(value) is None else [value]
 
 
 def _is_nothing(value: Any) -> bool:
@@ -183,6 +190,19 @@ class ChatRequest:
     extra_headers: Mapping[str, str] = attrs.field(factory=dict, repr=False)
     extra_query: Mapping[str, str] = attrs.field(factory=dict)
 
+    def __attrs_post_init__(self) -> None:
+        plain_fields(self, _PLAIN_FIELDS)
+
+
+_PLAIN_FIELDS = {
+    **dict.fromkeys(("prompt", "system"), text),
+    **dict.fromkeys(("model", "user", "reasoning_effort"), label),
+    **dict.fromkeys(("max_tokens", "top_k", "seed", "top_logprobs", "n"), whole),
+    **dict.fromkeys(("temperature", "top_p", "min_p", "presence_penalty", "frequency_penalty"), number),
+    **dict.fromkeys(("reasoning", "strict", "logprobs", "parallel_tool_calls"), plain),
+    **dict.fromkeys(("tool_choice", "response_schema", "response_format"), plain),
+    **dict.fromkeys(("logit_bias", "metadata", "extra_body", "extra_query"), plain),
+}
 
 NO_MODEL = "no model: give model= here or to the client (Client.from_env() takes it from OPENAI_MODEL)"
 

@@ -9,6 +9,7 @@ import attrs
 import msgspec
 
 from ..schema.json_value import to_json_value
+from ..schema.text import text_of
 from .media import Image
 from .messages import Message, ToolCall
 from .request import ChatRequest
@@ -60,14 +61,19 @@ def content_and_images(value: Any) -> tuple[str, tuple[Image, ...]]:
     Raises:
         TypeError: it has no JSON form.
     """
-    if isinstance(value, str):
-        return value, ()
+    if (said := text_of(value)) is not None:
+        return said, ()
     items: Sequence[Any] = value if isinstance(value, (list, tuple)) else [value]
     images = tuple(Image.of(item) for item in items if Image.is_one(item))
     if not images:
         return _json(value), ()
-    texts = [item if isinstance(item, str) else _json(item) for item in items if not Image.is_one(item)]
+    texts = [_text(item) for item in items if not Image.is_one(item)]
     return "\n".join(texts) or f"{len(images)} image(s), shown in the next message", images
+
+
+def _text(value: Any) -> str:
+    said = text_of(value)
+    return _json(value) if said is None else said
 
 
 def _json(value: Any) -> str:
