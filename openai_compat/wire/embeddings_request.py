@@ -35,7 +35,7 @@ def embedding_inputs(given: Input | Iterable[Input]) -> list[Input]:
 
 
 def _several(given: Any) -> Iterable[Any]:
-    if not isinstance(given, Iterable):
+    if isinstance(given, (bytes, bytearray, Mapping)) or not isinstance(given, Iterable):
         raise ConfigurationError(f"what is embedded is a text, or a list of texts, not {type(given).__name__}")
     return given
 

@@ -62,8 +62,11 @@ _OF_A_TOOL = {"name": label, "description": text, "parameters": plain, "strict":
 def _strings(value: str | Iterable[str] | None) -> tuple[str, ...]:
     if value is None:
         return ()
-    alone = text_of(value)
-    return tuple(text(item, "stop") for item in value) if alone is None else (alone,)
+    if (alone := text_of(value)) is not None:
+        return (alone,)
+    if not isinstance(value, Iterable):
+        raise ConfigurationError(f"stop is a string, or a list of strings, not {type(value).__name__}")
+    return tuple(text(item, "stop") for item in value)
 
 
 def _as_message(value: Any) -> Message | Mapping[str, Any]:
@@ -138,7 +141,8 @@ class ChatRequest:
     """What to ask, and how. Only what is set is sent.
 
     Either ``prompt`` (with ``system``, ``images`` and ``audio`` at will) or ``messages`` says what to ask; with both,
-    ``system`` goes first and ``prompt`` last.
+    ``system`` goes first and ``prompt`` last. Text, numbers and flags may be of other libraries' types: Django's
+    SafeString and lazy translations, Markup, NumPy's and pandas' scalars, Decimal, enums.
 
     Args:
         prompt: the user's message.
