@@ -32,6 +32,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from concurrent.futures import Future, wait
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -144,7 +145,8 @@ class EventStream(Iterator[bytes]):
         environ: the WSGI environment, to watch the browser's socket, and to answer a reconnect with 204 and a HEAD
             request without asking the model.
         heartbeat: seconds of silence after which a comment is sent.
-        first_wait: seconds to wait for the first event before the headers are sent; ``heartbeat`` where None.
+        first_wait: seconds to wait for the first event before the headers are sent; ``heartbeat`` where None. With 0
+            the status is 200, unless ``settle`` is called when ``begun`` is done.
         on_done: called with the whole answer before the browser learns that it is complete, for instance to store it;
             on the thread that writes the response. Not called when the answer fails or the browser disconnects; what it
             raises is an error of the stream.
@@ -154,6 +156,9 @@ class EventStream(Iterator[bytes]):
 
     Raises:
         ConfigurationError: unknown format, or a number of seconds that is not positive.
+
+    Attributes:
+        begun: is done when the first event has come, or when none will; it cannot be cancelled.
     """
 
     def __init__(
@@ -172,11 +177,13 @@ class EventStream(Iterator[bytes]):
             raise ConfigurationError(f"format must be 'sse', 'text' or 'openai', not {format!r}")
         if isinstance(source, ChatResponse):
             raise ConfigurationError("an answer that is there cannot be streamed: give client.stream(...)")
-        for seconds in (heartbeat, first_wait):
-            if seconds is not None and not 0 < seconds < math.inf:
+        for seconds in (heartbeat, first_wait or heartbeat):
+            if not 0 < seconds < math.inf:
                 raise ConfigurationError(f"heartbeat and first_wait must be positive seconds, not {seconds!r}")
         self.status_code: int = 200
         self.headers: list[tuple[str, str]] = []
+        self.begun: Future[Any] = Future()
+        self.begun.set_running_or_notify_cancel()
         self._stream: ChatStream | _FunctionStream = _FunctionStream(source) if callable(source) else source
         self._encoder = ENCODERS[format](
             defer_tool_calls=callable(source), include_usage=bool(as_mapping(stream_options).get("include_usage"))
@@ -194,16 +201,20 @@ class EventStream(Iterator[bytes]):
         self._reader: threading.Thread | None = None
         if environ is not None and is_reconnect(environ):
             self.status_code = 204
-            self._release()
+            self._end_unasked()
             return
         self.headers = [("Content-Type", self._encoder.content_type), *SAFE_HEADERS]
         if environ is not None and environ.get("REQUEST_METHOD") == "HEAD":
-            self._release()
+            self._end_unasked()
             return
         try:
             if environ is not None:
-                self._unwatch = watch_disconnect(environ, self._disconnect)
-            self._start(heartbeat if first_wait is None else first_wait)
+                self._unwatch = watch_disconnect(environ, self.cancel)
+            arguments = (self._stream, self._queue, self.begun, heartbeat, self._released)
+            self._reader = spawn(_read_ahead, *arguments, name="openai_compat web")
+            if first_wait != 0:
+                wait([self.begun], heartbeat if first_wait is None else first_wait)
+            self.settle()
         except BaseException:
             self._release()
             raise
@@ -260,20 +271,22 @@ class EventStream(Iterator[bytes]):
         except Exception:
             log.exception("on_disconnect failed for the partial answer of a stream to a browser")
 
-    def _start(self, seconds: float) -> None:
-        """Send the request on a thread of its own, and choose the status by what comes first."""
-        arguments = (self._stream, self._queue, self._heartbeat, self._released)
-        self._reader = spawn(_read_ahead, *arguments, name="openai_compat web")
-        try:
-            first = self._queue.get(timeout=seconds)
-        except queue.Empty:
-            first = TICK_EVENT
+    def settle(self) -> None:
+        """Choose status, headers and body by the first event, if it has come. Not once the body has been read from."""
+        if self._reader is None:
+            return
+        first = self.begun.result() if self.begun.done() else TICK_EVENT
         if isinstance(first, StreamEvent) and first.error is not None:
             first = first.error
         if isinstance(first, BaseException):
             self._fail(first)
         else:
-            self._body = self._generate(first)
+            self._body = self._generate(waiting=first is TICK_EVENT)
+
+    def _end_unasked(self) -> None:
+        """Be a response without a body, for which no model is asked."""
+        self.begun.set_result(None)
+        self._release()
 
     def _fail(self, error: BaseException) -> None:
         """Make the response one that says what failed."""
@@ -292,11 +305,13 @@ class EventStream(Iterator[bytes]):
         self._on_disconnect = None
         self._release()
 
-    def _generate(self, first: Any) -> Generator[bytes, None, None]:
+    def _generate(self, *, waiting: bool) -> Generator[bytes, None, None]:
         try:
             if self._encoder.preamble:
                 yield self._encoder.preamble
-            yield from self._encoded(self._queued(first))
+            if waiting:
+                yield self._encoder.heartbeat
+            yield from self._encoded(self._queued())
             if not self._finished and not isinstance(self._stream, _FunctionStream):
                 yield from self._encoded(self._stream)
                 self._finished = True
@@ -308,9 +323,15 @@ class EventStream(Iterator[bytes]):
         finally:
             self._release()
 
-    def _queued(self, item: Any) -> Iterator[StreamEvent]:
-        """The events that the reading thread passes on, beginning with ``item``."""
-        while item is not _HANDED_OVER:
+    def _queued(self) -> Iterator[StreamEvent]:
+        """The events that the reading thread passes on."""
+        while True:
+            try:
+                item = self._queue.get(timeout=self._heartbeat)
+            except queue.Empty:
+                item = TICK_EVENT
+            if item is _HANDED_OVER:
+                return
             if item is _END:
                 self._finished = True
                 return
@@ -319,10 +340,6 @@ class EventStream(Iterator[bytes]):
             if isinstance(item, BaseException):
                 raise RuntimeError("the thread that reads the stream was killed") from item
             yield item
-            try:
-                item = self._queue.get(timeout=self._heartbeat)
-            except queue.Empty:
-                item = TICK_EVENT
 
     def _encoded(self, events: Iterable[StreamEvent]) -> Iterator[bytes]:
         encode = self._encoder.encode
@@ -360,7 +377,8 @@ class EventStream(Iterator[bytes]):
             log.error("a stream to a browser failed: %s", type(error).__name__, exc_info=error)
         return shown
 
-    def _disconnect(self) -> None:
+    def cancel(self) -> None:
+        """End the call to the model, for its browser has disconnected; from any thread. ``close`` has yet to be called."""
         self._disconnected = True
         self._stream.cancel()
 
@@ -412,21 +430,31 @@ class _FunctionStream:
 
 # Not a method: its thread must not keep alive an ``EventStream`` that nobody else refers to.
 def _read_ahead(
-    stream: ChatStream | _FunctionStream, events: queue.SimpleQueue[Any], heartbeat: float, released: threading.Event
+    stream: ChatStream | _FunctionStream,
+    events: queue.SimpleQueue[Any],
+    begun: Future[Any],
+    heartbeat: float,
+    released: threading.Event,
 ) -> None:
     """Read the first event, and all others too where only a second thread can notice that none comes."""
+
+    def put(item: object) -> None:
+        events.put(item)
+        if not begun.done():
+            begun.set_result(item)
+
     try:
         if isinstance(stream, _FunctionStream):
-            stream.run(events.put)
+            stream.run(put)
         else:
             for event in stream:
-                events.put(event)
+                put(event)
                 if stream.tick_every(heartbeat):
-                    events.put(_HANDED_OVER)
+                    put(_HANDED_OVER)
                     return
-        events.put(_END)
+        put(_END)
     except BaseException as error:
-        events.put(error)
+        put(error)
     finally:
         if released.is_set():
             _close(stream)

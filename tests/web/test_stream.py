@@ -119,7 +119,7 @@ def test_an_end_of_the_reading_thread_is_an_error_too() -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"format": "xml"}, {"heartbeat": 0}, {"heartbeat": -1.0}, {"first_wait": 0}, {"heartbeat": float("inf")}],
+    [{"format": "xml"}, {"heartbeat": 0}, {"heartbeat": -1.0}, {"first_wait": -1}, {"heartbeat": float("inf")}],
 )
 def test_bad_arguments_are_told(options: dict[str, Any]) -> None:
     with model([]) as (server, client):
