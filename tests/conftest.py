@@ -31,7 +31,7 @@ NEEDS = {
     "kernel": ("test_jupyter",),
     "process": (
         *("hooks/test_foreign_exceptions", "test_celery", "test_cli", "test_fork", "test_mcp", "test_soak"),
-        *("transport/test_fork_moments", "web/test_openai_clients", "web/test_servers"),
+        *("transport/test_fork_moments", "web/test_asgi", "web/test_openai_clients", "web/test_servers"),
     ),
 }
 """By file, what its tests need beside Python; a single test is marked where it stands, or by the fixture it takes."""

@@ -18,6 +18,7 @@ from unittest import mock
 
 import django
 import pytest
+from asgiref.sync import async_to_sync, sync_to_async
 from support.replay import EVENT_STREAM, ReplayServer, Reply
 from support.replay import Request as Received
 from support.wire_bodies import chat_reply, chunk, error_reply, stream_pieces, stream_reply, tool_call
@@ -35,6 +36,7 @@ from django.core.management import CommandError, call_command
 from django.db import connection, connections, transaction
 from django.http import BadHeaderError, HttpRequest
 from django.middleware.gzip import GZipMiddleware
+from django.test import AsyncClient as AsyncBrowser
 from django.test import Client as Browser
 from django.test import RequestFactory, override_settings
 from django.test.utils import setup_test_environment, teardown_test_environment
@@ -257,6 +259,30 @@ def test_each_visitor_has_a_history() -> None:
         sent = [[message["content"] for message in json.loads(one.body)["messages"]] for one in server.requests]
     assert sent == [["Be brief.", "1"], ["Be brief.", "2"], ["Be brief.", "1", "a", "3"]]
     assert [row.title for row in Conversation.objects.all()] == ["2"]
+
+
+def test_the_chat_is_the_same_under_asgi() -> None:
+    browser = AsyncBrowser()
+
+    async def ask(message: str, until: bytes) -> None:
+        reply: Any = await browser.post(
+            reverse("openai_compat:ask"), {"message": message}, content_type="application/json"
+        )
+        async for piece in reply:
+            if until in piece:
+                break
+        await sync_to_async(reply.close)()
+
+    async def turns() -> Any:
+        await ask("1", b"event: done")
+        await ask("2", b'"a"')
+        return (await browser.get(reverse("openai_compat:history"))).json()["messages"]
+
+    with model([stream_reply("b"), then_silence]) as server:
+        shown = async_to_sync(turns)()
+        assert server.requests[1].closed.wait(10)
+    told = [(one["content"], one["stopped"]) for one in shown]
+    assert told == [("1", False), ("b", False), ("2", False), ("a", True)]
 
 
 def test_two_chats_of_a_site_have_nothing_to_do_with_each_other() -> None:

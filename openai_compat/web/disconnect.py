@@ -1,4 +1,4 @@
-"""Notices browsers that disconnect, by watching their sockets where the WSGI server hands them over."""
+"""Notices browsers that disconnect, where the WSGI server hands over their sockets, or a2wsgi what its server says."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from typing import Any
 
 log: logging.Logger = logging.getLogger("openai_compat")
@@ -24,10 +25,12 @@ POLL_INTERVAL = 0.25
 
 
 def watch_disconnect(environ: Mapping[str, Any], on_disconnect: Callable[[], None]) -> Callable[[], None]:
-    """Call a method when the browser disconnects, where its socket is known; returns the function that ends the watch.
+    """Call a method when the browser disconnects, where that can be told; returns the function that ends the watch.
 
     Only a weak reference to the method's object is kept.
     """
+    if "asgi.scope" in environ:
+        return _watch_asgi(environ["wsgi.input"], weakref.WeakMethod(on_disconnect))
     sock = environ.get("gunicorn.socket") or environ.get("werkzeug.socket")
     if sock is None or not hasattr(socket, "MSG_DONTWAIT"):
         return lambda: None
@@ -35,6 +38,30 @@ def watch_disconnect(environ: Mapping[str, Any], on_disconnect: Callable[[], Non
     if _watcher.process != os.getpid():
         _watcher = DisconnectWatcher()
     return _watcher.add(weakref.WeakMethod(on_disconnect), sock)
+
+
+def _watch_asgi(body: Any, callback: WeakCallback) -> Callable[[], None]:
+    """Wait for the ASGI server's message, where a2wsgi's body of the request tells how to receive it."""
+    if not all(hasattr(body, name) for name in ("buffer", "loop", "read", "receive")):
+        return lambda: None
+    import asyncio
+
+    # The application may yet want to read what comes before that message.
+    body.buffer.extend(body.read())
+    message = asyncio.run_coroutine_threadsafe(body.receive(), body.loop)
+
+    def received(message: Future[Any]) -> None:
+        if message.cancelled() or message.exception() is not None or message.result()["type"] != "http.disconnect":
+            return
+        if (on_disconnect := callback()) is not None:
+            on_disconnect()
+
+    message.add_done_callback(received)
+
+    def unwatch() -> None:
+        message.cancel()
+
+    return unwatch
 
 
 class DisconnectWatcher:

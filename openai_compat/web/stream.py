@@ -378,7 +378,7 @@ class EventStream(Iterator[bytes]):
         return shown
 
     def cancel(self) -> None:
-        """End the call to the model, for its browser has disconnected; from any thread. ``close`` has yet to be called."""
+        """End the call to the model, from any thread, for the browser has disconnected; ``close`` is still needed."""
         self._disconnected = True
         self._stream.cancel()
 

@@ -13,7 +13,7 @@
 ``get_client`` and ``stream_response`` work without the app; the app adds system checks, the command
 ``openai_compat_check``, and the tables and the admin of the conversations, which ``chat_urls`` needs.
 
-Needs ``pip install 'openai-compat[django]'``, Django 4.2 or later, and WSGI.
+Needs ``pip install 'openai-compat[django]'``, and Django 4.2 or later, under WSGI or ASGI.
 """
 
 from __future__ import annotations

@@ -42,8 +42,8 @@ def stream_response(
         stream_options: for ``"openai"``, the field of that name in the client's request, which asks for token usage.
         heartbeat: seconds of silence after which a comment is sent.
         on_done: called with the whole answer before the browser learns that it is complete, on the thread of the
-            request (under ASGI that of its synchronous code) and after its view: a transaction of ``ATOMIC_REQUESTS`` has ended, and a change to the session
-            needs ``request.session.save()``.
+            request (under ASGI that of its synchronous code) and after its view: a transaction of ``ATOMIC_REQUESTS``
+            has ended, and a change to the session needs ``request.session.save()``.
         on_disconnect: likewise, with the partial answer when the browser disconnects before the end.
         headers: further ones.
 
