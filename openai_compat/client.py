@@ -361,8 +361,9 @@ class Client(BaseClient):
         Args:
             tools: functions, ``@tool`` objects, or ``ToolSpec`` where ``dispatcher`` runs them.
             on_round: called with each ``ToolRound``, before its calls run.
-            options: ``dispatcher``; the fields of ``ToolOptions`` (``max_iterations``, ``max_parallel_tool_calls``,
-                ``tool_timeout``, ``before_tool``, ``after_tool``, ``withhold_tools``); and what ``chat`` takes:
+            options: ``dispatcher``; the fields of ``ToolOptions`` (``max_iterations``, ``max_tool_calls``,
+                ``max_parallel_tool_calls``, ``tool_timeout``, ``before_tool``, ``after_tool``, ``withhold_tools``); and
+                what ``chat`` takes:
                 ``timeout`` is for each request, ``sink`` hears every round.
 
         Raises:

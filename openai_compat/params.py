@@ -74,6 +74,7 @@ class LoopFields(ToolRunFields, total=False):
     """What ``run_tools`` and ``tool_rounds`` pass on: to the request, and to ``ToolOptions``."""
 
     max_iterations: int
+    max_tool_calls: int
     max_parallel_tool_calls: int
     tool_timeout: float | None
     before_tool: BeforeTool | None

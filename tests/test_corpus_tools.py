@@ -113,7 +113,8 @@ def test_what_is_echoed(case: Case) -> None:
     streamed = case.call == "stream"
     events: list[Any] = []
     # A dispatcher is asked only for what was offered.
-    offered = [ToolSpec(name) for name in dict.fromkeys(call["name"] for call in case.expect["tool_calls"])]
+    names = dict.fromkeys(call["name"] for call in case.expect["tool_calls"])
+    offered = [ToolSpec(name, parameters={"type": "object", "additionalProperties": True}) for name in names]
     last = stream_reply("done") if streamed else chat_reply("done")
     with ReplayServer([reply_of(case), last]) as server, Client(f"{server.url}/v1", model="m-1") as client:
         answer = client.run_tools("hi", tools=offered, dispatcher=Recorder(), sink=events.append if streamed else None)

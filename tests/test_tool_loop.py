@@ -35,7 +35,9 @@ from openai_compat import (
     tool_rounds,
 )
 
-REQUEST = ChatRequest("go", model="m")
+ANY = {"type": "object", "additionalProperties": True}
+OFFERED = [ToolSpec(name, parameters=ANY) for name in ("a", "b", "c", "f", "broken", "paint")]
+REQUEST = ChatRequest("go", model="m", tools=OFFERED)
 ONE_THREAD = ToolOptions(max_parallel_tool_calls=1)
 
 
@@ -71,9 +73,18 @@ class Tools:
         return f"{name}:{arguments['n']}"
 
 
+class Recorder:
+    def __init__(self) -> None:
+        self.ran: list[Any] = []
+
+    def call(self, name: str, arguments: Any) -> Any:
+        self.ran.append(arguments)
+        return "ran"
+
+
 def test_ask_run_tell_ask_again() -> None:
     model = Model(calling("a", "b", tokens=5), answering("done", tokens=7))
-    answer = run_tools_loop(model, ChatRequest("go", system="be brief", model="m"), Tools())
+    answer = run_tools_loop(model, ChatRequest("go", system="be brief", model="m", tools=OFFERED), Tools())
     assert answer.text == "done"
     assert (answer.input_tokens, answer.output_tokens) == (12, 2)
     assert [message["role"] for message in model.asked[1]] == ["system", "user", "assistant", "tool", "tool"]
@@ -83,32 +94,32 @@ def test_ask_run_tell_ask_again() -> None:
 
 def test_the_first_answer_without_calls_is_the_answer() -> None:
     model = Model(answering("at once"))
-    assert run_tools_loop(model, ChatRequest("go", model="m"), Tools(), max_iterations=1).text == "at once"
+    assert run_tools_loop(model, REQUEST, Tools(), max_iterations=1).text == "at once"
     assert len(model.asked) == 1
 
 
 def test_a_loop_that_does_not_converge_holds_the_messages() -> None:
     model = Model(calling("a"))
     with pytest.raises(ToolLoopError, match="did not converge") as caught:
-        run_tools_loop(model, ChatRequest("go", model="m"), Tools(), max_iterations=3)
+        run_tools_loop(model, REQUEST, Tools(), max_iterations=3)
     assert len(model.asked) == 3
     assert [message["role"] for message in caught.value.messages] == ["user", *["assistant", "tool"] * 3]
 
 
 def test_a_tool_that_fails_is_told() -> None:
     model = Model(calling("broken"), answering("sorry"))
-    assert run_tools_loop(model, ChatRequest("go", model="m"), Tools()).text == "sorry"
+    assert run_tools_loop(model, REQUEST, Tools()).text == "sorry"
     assert model.asked[1][-1]["content"] == '{"error":"ValueError: no"}'
 
 
 def test_the_time_of_all_rounds_counts_not_the_last() -> None:
-    answer = run_tools_loop(Model(answering("x")), ChatRequest("go", model="m"), Tools())
+    answer = run_tools_loop(Model(answering("x")), REQUEST, Tools())
     assert 0 <= answer.latency_ms != 7.0
 
 
 def test_rounds_that_report_no_usage_count_nothing() -> None:
     model = Model(calling("a", tokens=0), answering("x", tokens=0))
-    assert run_tools_loop(model, ChatRequest("go", model="m"), Tools()).usage is None
+    assert run_tools_loop(model, REQUEST, Tools()).usage is None
 
 
 def test_a_tool_that_runs_does_not_hold_up_cancelling() -> None:
@@ -122,21 +133,21 @@ def test_a_tool_that_runs_does_not_hold_up_cancelling() -> None:
 
     started = time.monotonic()
     with pytest.raises(Cancelled):
-        run_tools_loop(Model(calling("a")), ChatRequest("go", model="m"), Slow(), cancel=token)
+        run_tools_loop(Model(calling("a")), REQUEST, Slow(), cancel=token)
     assert time.monotonic() - started < 10
     go_on.set()
 
 
 def test_with_a_token_tools_run_and_fail_as_ever() -> None:
     model = Model(calling("a", "broken"), answering("done"))
-    answer = run_tools_loop(model, ChatRequest("go", model="m"), Tools(), cancel=CancelToken())
+    answer = run_tools_loop(model, REQUEST, Tools(), cancel=CancelToken())
     assert answer.text == "done"
     assert [m["content"] for m in model.asked[1][2:]] == ["a:0", '{"error":"ValueError: no"}']
 
 
 def test_there_is_at_least_one_round() -> None:
     with pytest.raises(ConfigurationError, match="max_iterations"):
-        run_tools_loop(Model(answering("x")), ChatRequest("go", model="m"), Tools(), max_iterations=0)
+        run_tools_loop(Model(answering("x")), REQUEST, Tools(), max_iterations=0)
 
 
 # Rounds
@@ -200,9 +211,46 @@ def test_tools_are_withheld_in_the_last_round_on_request() -> None:
         offered.append(len(request.tools))
         return calling("a") if request.tools else answering("what I have")
 
-    request = ChatRequest("go", model="m", tools=[ToolSpec("a")])
+    request = ChatRequest("go", model="m", tools=[ToolSpec("a", parameters=ANY)])
     answer = run_tools_loop(model, request, Tools(), max_iterations=3, withhold_tools=True)
     assert (answer.text, offered) == ("what I have", [1, 1, 0])
+
+
+# What may run
+
+
+def test_a_dispatcher_is_not_asked_for_what_was_never_offered() -> None:
+    model, tools = Model(calling("f", "drop_database"), answering("done")), Recorder()
+    run_tools_loop(model, REQUEST, tools)
+    assert tools.ran == [{"n": 0}]
+    assert "there is no tool named 'drop_database'" in model.asked[1][-1]["content"]
+    for offered in ((), [{"type": "web_search"}]):
+        run_tools_loop(Model(calling("f"), answering("done")), ChatRequest("go", model="m", tools=offered), tools)
+    assert tools.ran == [{"n": 0}]
+
+
+def test_no_more_calls_run_than_may_in_one_round_and_in_all() -> None:
+    model, tools = Model(calling(*"fff"), calling(*"ff"), calling("f"), answering("done")), Recorder()
+    asked: list[ToolCall] = []
+    run_tools_loop(model, REQUEST, tools, max_tool_calls=4, before_tool=asked.append)
+    assert (len(tools.ran), len(asked)) == (4, 4), "nobody is asked about a call that does not run"
+    told = [message["content"] for message in model.asked[-1] if message["role"] == "tool"]
+    assert told[:4] == ["ran"] * 4
+    assert told[4:] == ['{"error":"not run: no more calls may be made; answer with what you have"}'] * 2
+
+
+def test_a_flood_of_calls_is_answered_but_not_run() -> None:
+    model, tools = Model(calling(*"f" * 1000), answering("done")), Recorder()
+    assert run_tools_loop(model, REQUEST, tools).text == "done"
+    assert len(tools.ran) == 128
+    assert [message["role"] for message in model.asked[1]].count("tool") == 1000
+
+
+def test_a_call_in_a_round_that_offers_no_tools_does_not_run() -> None:
+    tools = Recorder()
+    with pytest.raises(ToolLoopError):
+        run_tools_loop(Model(calling("f")), REQUEST, tools, max_iterations=2, withhold_tools=True)
+    assert tools.ran == [{"n": 0}], "in the first round only"
 
 
 # What goes wrong
@@ -247,6 +295,7 @@ def test_cancelling_while_a_tool_runs_holds_the_conversation_so_far() -> None:
     "options",
     [
         {"max_iterations": 0},
+        {"max_tool_calls": 0},
         {"max_parallel_tool_calls": 0},
         {"tool_timeout": 0},
         {"tool_timeout": -1.0},
@@ -275,7 +324,8 @@ def test_before_tool_approves_refuses_and_replaces() -> None:
         return {"refused": False, "approved": True}.get(call.name)
 
     model = Model(calling("silent", "approved", "refused", "replaced", "worded"), answering("done"))
-    run_tools_loop(model, REQUEST, Tools(), before_tool=judge)
+    offered = [ToolSpec(name, parameters=ANY) for name in ("silent", "approved", "refused", "replaced", "instead")]
+    run_tools_loop(model, ChatRequest("go", model="m", tools=offered), Tools(), before_tool=judge)
     assert asked == ["silent", "approved", "refused", "replaced", "worded"]
     told = model.asked[1][2:]
     assert [message["content"] for message in told] == [
@@ -423,15 +473,6 @@ def test_a_thousand_rounds_in_one_loop() -> None:
 WHOLE = ToolCall(id="a", name="f", arguments={"n": 1}, arguments_json='{"n": 1}')
 HALF = ToolCall(id="b", name="f", arguments=None, arguments_json='{"n": ', invalid=True)
 SQL = ToolCall(id="c", name="f", arguments=None, arguments_json="drop table", invalid=True, type="custom")
-
-
-class Recorder:
-    def __init__(self) -> None:
-        self.ran: list[Any] = []
-
-    def call(self, name: str, arguments: Any) -> Any:
-        self.ran.append(arguments)
-        return "ran"
 
 
 @pytest.mark.parametrize(

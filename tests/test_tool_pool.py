@@ -170,6 +170,55 @@ def test_a_call_that_takes_too_long_is_told_so_and_its_token_cancelled(
     assert "slow did not end within 0.05 s" in caplog.text
 
 
+def test_calls_that_timed_out_count_while_they_run(gate: threading.Event) -> None:
+    ran: list[int] = []
+
+    @tool(timeout=0.05)
+    def slow(n: int) -> int:
+        ran.append(n)
+        gate.wait(20)
+        return n
+
+    @tool(parallel=False, timeout=0.05)
+    def alone(n: int) -> int:
+        return n
+
+    box = Toolbox([slow, alone])
+    contents = [result.content for result in run_calls(box, calls("slow", 20), max_parallel=3)]
+    assert contents[:3] == ['{"error":"the tool timed out after 0.05 s"}'] * 3
+    held_up = '{"error":"not run: 3 calls that timed out are still running"}'
+    assert contents[3:] == [held_up] * 17
+    # In later rounds too; and what runs alone does not run beside them.
+    assert [result.content for result in run_calls(box, calls("slow", 2), max_parallel=3)] == [held_up] * 2
+    assert [result.content for result in run_calls(box, calls("alone", 1), max_parallel=4)] == [held_up]
+    assert sorted(ran) == [0, 1, 2]
+    gate.set()
+    for thread in box._left_behind:
+        thread.join(20)
+    assert [result.content for result in run_calls(box, calls("alone", 2))] == ["0", "1"]
+
+
+def test_a_call_without_a_limit_is_held_up_for_a_while_only(
+    gate: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @tool(timeout=0.05)
+    def slow(n: int) -> int:
+        gate.wait(20)
+        return n
+
+    def quick(n: int) -> int:
+        return n
+
+    monkeypatch.setattr("openai_compat.tools.pool.HELD_UP_SECONDS", 0.05)
+    box = Toolbox([slow, quick])
+    run_calls(box, calls("slow", 1))
+    (result,) = run_calls(box, calls("quick", 1), max_parallel=1)
+    assert "not run: 1 calls that timed out are still running" in result.content
+    monkeypatch.setattr("openai_compat.tools.pool.HELD_UP_SECONDS", 20)
+    threading.Timer(0.1, gate.set).start()
+    assert run_calls(box, calls("quick", 1), max_parallel=1)[0].content == "0", "not before they have ended"
+
+
 def test_those_that_wait_for_their_turn_have_not_begun_to_be_late(gate: threading.Event) -> None:
     @tool
     def slow(n: int, cancel: CancelToken) -> int:

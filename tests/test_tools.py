@@ -399,6 +399,29 @@ def test_a_schema_by_hand_hides_the_other_parameters(arguments: dict[str, Any], 
     assert Tool(read_mail, parameters=open_schema).run(arguments).startswith("in ")
 
 
+def read_mail(folder: str, user: str = "nobody") -> str:
+    return f"{user}: {folder}"
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        functools.partial(read_mail, user="me"),
+        functools.partial(functools.partial(read_mail, user="you"), user="me"),
+        functools.partial(Tool(functools.partial(read_mail, user="me"), name="inner")),
+    ],
+)
+def test_no_schema_by_hand_offers_what_a_partial_has_fixed(function: Any) -> None:
+    folder = {"folder": {"type": "string"}}
+    for schema in ({"properties": folder}, {"properties": folder, "additionalProperties": True}):
+        made = Tool(function, name="read_mail", parameters=schema)
+        assert made.run({"folder": "in"}) == "me: in"
+        with pytest.raises(ValueError, match=r"^\$\.user: no such field$"):
+            made.run({"folder": "in", "user": "victim"})
+    with pytest.raises(ConfigurationError, match="'read_mail': parameters offers 'user', which its partial has fixed"):
+        Tool(function, name="read_mail", parameters={"properties": {**folder, "user": {}}})
+
+
 class Computed:
     """Has a docstring for its values only."""
 
@@ -467,7 +490,7 @@ def test_a_schema_by_hand_is_sent_as_it_is_and_arguments_are_passed_on() -> None
     schema = {"type": "object", "properties": {"x-y": {"type": "string"}}}
     made = Tool(lambda **given: given, name="raw", parameters=schema)
     assert made.spec.parameters == schema
-    assert made.run({"x-y": 1}) == {"x-y": 1}
+    assert made.run({"x-y": "1"}) == {"x-y": "1"}
 
 
 def test_the_model_never_hears_of_the_token() -> None:
@@ -493,13 +516,58 @@ def test_a_dispatcher_runs_what_is_no_function_here() -> None:
 
     assert isinstance(Mine(), ToolDispatcher)
     named = {"type": "function", "function": {"name": "near"}}
-    box = Toolbox([ToolSpec("far", "Away."), named, add], Mine())
-    assert box.specs == [ToolSpec("far", "Away."), named, tool(add).spec]
+    far = ToolSpec("far", "Away.", {"type": "object", "properties": {"x": {"type": "integer"}}})
+    box = Toolbox([far, named, add], Mine())
+    assert box.specs == [far, named, tool(add).spec]
     assert box.call("far", {"x": 1}) == "mine:far:{'x': 1}"
     assert box.call("add", {"a": 1, "b": 1}) == "1+1"
     with pytest.raises(ToolError, match="no tool named 'delete'; there are far, near, add"):
         box.call("delete", {})
-    assert Toolbox([], Mine()).call("anything", {}) == "mine:anything:{}", "which was offered is not known here"
+    with pytest.raises(ToolError, match="no tool named 'anything'; there are none"):
+        Toolbox([], Mine()).call("anything", {})
+
+
+ZONE = {"type": "object", "properties": {"zone": {"type": "string"}}, "required": ["zone"]}
+
+
+@pytest.mark.parametrize(
+    ("spec", "arguments", "problem"),
+    [
+        (ToolSpec("f", "", ZONE), {"zone": "UTC"}, None),
+        (ToolSpec("f", "", ZONE), {"zone": {"x": 1}}, "$.zone: expected string, got object"),
+        (ToolSpec("f", "", ZONE), {"zone": "UTC", "user": "victim"}, "$.user: no such field"),
+        (ToolSpec("f", "", ZONE), {}, "$.zone: required, but missing"),
+        (ToolSpec("f"), {"zone": "UTC"}, "$.zone: no such field"),
+        (ToolSpec("f", type="custom"), {"input": "select 1"}, None),
+        (ToolSpec("f", type="custom"), {"input": "select 1", "user": "victim"}, "$.user: no such field"),
+        (ToolSpec("f", "", ZONE), {"input": "select 1", "zone": "UTC"}, "$.input: no such field"),
+        ({"type": "function", "function": {"name": "f", "parameters": ZONE}}, {"zone": 1}, "$.zone: expected string"),
+        ({"type": "function", "function": {"name": "f"}}, {"zone": 1}, "$.zone: no such field"),
+        ({"type": "custom", "custom": {"name": "f"}}, {"input": "select 1"}, None),
+    ],
+)
+def test_a_dispatcher_gets_only_arguments_that_were_offered(spec: Any, arguments: Any, problem: str | None) -> None:
+    class Mine:
+        def call(self, name: str, arguments: Any) -> Any:
+            return arguments
+
+    box = Toolbox([spec], Mine())
+    if problem is None:
+        assert box.call("f", arguments) == arguments
+        return
+    with pytest.raises(ValueError) as caught:  # noqa: PT011 - looked at below
+        box.call("f", arguments)
+    assert str(caught.value).startswith(problem)
+
+
+def test_a_schema_that_is_none_is_refused_by_the_tool_that_has_it() -> None:
+    class Mine:
+        def call(self, name: str, arguments: Any) -> Any: ...
+
+    wrong = {"properties": {"x": {"type": "text"}}}
+    for give in (lambda: Tool(add, parameters=wrong), lambda: Toolbox([ToolSpec("add", "", wrong)], Mine())):
+        with pytest.raises(ConfigurationError, match="the tool 'add': parameters is no JSON Schema"):
+            give()
 
 
 def test_a_name_that_does_not_exist_is_an_error_that_lists_those_that_do() -> None:

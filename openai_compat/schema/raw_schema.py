@@ -13,6 +13,7 @@ from ..errors import ConfigurationError
 from .formats import is_of_format
 from .js_pattern import python_pattern
 from .problems import ValidationError, path_step
+from .safe_search import TooLongError, found_in
 from .validation import with_floats
 
 MAX_STEPS = 300_000
@@ -38,13 +39,19 @@ class RawSchema:
             around one, ``{"name": …, "schema": …, "strict": …}``.
         formats: whether ``format`` is checked; by the standard it is not.
         documents: other schemas that references may name, by their URIs.
+        what: what the schema is called in errors.
 
     Raises:
         ConfigurationError: it is no JSON Schema, a reference leads nowhere, or jsonschema is not installed.
     """
 
     def __init__(
-        self, schema: Mapping[str, Any] | bool, *, formats: bool = True, documents: Mapping[str, Any] | None = None
+        self,
+        schema: Mapping[str, Any] | bool,
+        *,
+        formats: bool = True,
+        documents: Mapping[str, Any] | None = None,
+        what: str = "response_type",
     ) -> None:
         try:
             import jsonschema
@@ -71,11 +78,11 @@ class RawSchema:
             self._kind = _once_each(kind)
             _check_references(self._made(), specification)
         except Exception as error:  # SchemaError, or what jsonschema itself stumbles over
-            raise ConfigurationError(f"response_type is no JSON Schema: {getattr(error, 'message', error)}") from error
+            raise ConfigurationError(f"{what} is no JSON Schema: {getattr(error, 'message', error)}") from error
         unknown = _unknown(self.schema, kind.VALIDATORS) if isinstance(self.schema, dict) else []
         if unknown and not self.schema.keys() & kind.VALIDATORS.keys():
             raise ConfigurationError(
-                f"response_type is a dict that JSON Schema has no keywords for: {', '.join(map(repr, unknown))}"
+                f"{what} is a dict that JSON Schema has no keywords for: {', '.join(map(repr, unknown))}"
             )
 
     def convert(self, value: Any) -> Any:
@@ -198,9 +205,12 @@ def _once_each(kind: Any) -> Any:
     from jsonschema.exceptions import best_match
 
     def pattern(validator: Any, said: str, value: Any, schema: Any) -> Iterator[Any]:
-        if error := next(iter(kind.VALIDATORS["pattern"](validator, said, value, schema) or ()), None):
-            shown = validator.format_checker.patterns.get(said, said)
-            yield jsonschema.ValidationError(f"{value!r} does not match {shown!r}") if shown != said else error
+        shown = validator.format_checker.patterns.get(said, said)
+        try:
+            if isinstance(value, str) and not found_in(said, value):
+                yield jsonschema.ValidationError(f"{value!r} does not match {shown!r}")
+        except TooLongError as error:
+            yield jsonschema.ValidationError(str(error))
 
     def unique(validator: Any, wanted: Any, value: Any, schema: Any) -> Iterator[Any]:
         # jsonschema compares each item with each other.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import attrs
@@ -11,7 +12,7 @@ import attrs
 from ..cancel import CancelToken
 from ..errors import ConfigurationError, OpenAICompatError, ToolError, ToolLoopError
 from ..wire.messages import CUSTOM, Message, ToolCall, Usage
-from ..wire.request import ChatRequest, request_messages
+from ..wire.request import ChatRequest, ToolSpec, request_messages
 from ..wire.response import UNKNOWN, ChatResponse, ended_by_itself
 from ..wire.tool_results import ToolResult, next_request, result_messages
 from .pool import invalid_result, run_calls
@@ -27,8 +28,10 @@ class ToolOptions:
 
     Args:
         max_iterations: most rounds, that is, requests.
-        max_parallel_tool_calls: most calls of one round that run at once, each on a thread of its own. With 1 they run
-            one after another on the calling thread.
+        max_tool_calls: most calls of all rounds together; the model is told of those that are over that they did not
+            run.
+        max_parallel_tool_calls: most calls that run at once, each on a thread of its own, those included that timed out
+            and still run. With 1 they run one after another on the calling thread.
         tool_timeout: seconds for a call whose tool says nothing of it; then the model is told that it timed out.
         before_tool: called with each whole ``ToolCall`` of a round, on the calling thread, before any runs. None or
             True lets it run, False refuses it, another ``ToolCall`` runs in its place; a ``ToolError`` raised here
@@ -41,6 +44,7 @@ class ToolOptions:
     """
 
     max_iterations: int = 8
+    max_tool_calls: int = 128
     max_parallel_tool_calls: int = 8
     tool_timeout: float | None = None
     before_tool: BeforeTool | None = None
@@ -49,7 +53,7 @@ class ToolOptions:
     cancel: CancelToken | None = None
 
     def __attrs_post_init__(self) -> None:
-        for name in ("max_iterations", "max_parallel_tool_calls"):
+        for name in ("max_iterations", "max_tool_calls", "max_parallel_tool_calls"):
             if getattr(self, name) < 1:
                 raise ConfigurationError(f"{name} must be at least 1, not {getattr(self, name)}")
         if self.tool_timeout is not None and not self.tool_timeout > 0:
@@ -121,10 +125,11 @@ def tool_rounds(
         ToolLoopError: the model still calls tools in the last of ``max_iterations`` rounds.
         OpenAICompatError: whatever ``ask`` raises; ``messages`` holds the conversation so far.
     """
-    toolbox = dispatcher if isinstance(dispatcher, Toolbox) else Toolbox((), dispatcher)
+    toolbox = dispatcher if isinstance(dispatcher, Toolbox) else Toolbox(filter(_is_called, request.tools), dispatcher)
     started = time.monotonic()
     messages: list[Any] = list(request_messages(request))
     usage: Usage | None = None
+    left = options.max_tool_calls
     try:
         for number in range(1, options.max_iterations + 1):
             last = number == options.max_iterations
@@ -139,10 +144,11 @@ def tool_rounds(
                 number,
                 answer,
                 messages,
-                lambda answer: _run(toolbox, answer, options),
+                functools.partial(_run, toolbox, options, 0 if last and options.withhold_tools else left),
                 usage=usage,
                 latency_ms=(time.monotonic() - started) * 1000,
             )
+            left = max(left - len(answer.tool_calls), 0)
             yield round_
             if not answer.tool_calls:
                 return
@@ -184,9 +190,20 @@ def run_tools_loop(
     return round_.total()
 
 
-def _run(toolbox: Toolbox, answer: ChatResponse, options: ToolOptions) -> list[ToolResult]:
-    """Ask ``before_tool`` about all calls that are whole, run those that may, and show ``after_tool`` the results."""
-    decided = [_refused(call, answer) or _decide(call, options.before_tool) for call in answer.tool_calls]
+def _is_called(spec: ToolSpec | Mapping[str, Any]) -> bool:
+    """Whether an entry of ``tools`` is one that is run here, not by the model's server."""
+    return isinstance(spec, ToolSpec) or spec.get("type", "function") in ("function", CUSTOM)
+
+
+def _run(toolbox: Toolbox, options: ToolOptions, most: int, answer: ChatResponse) -> list[ToolResult]:
+    """Ask ``before_tool`` about all calls that are whole, run those that may, and show ``after_tool`` the results.
+
+    ``most`` is how many may run; 0 where no tools were offered.
+    """
+    decided = [
+        _refused(call, answer) or (_decide(call, options.before_tool) if number < most else _over(call))
+        for number, call in enumerate(answer.tool_calls)
+    ]
     ran = iter(
         run_calls(
             toolbox,
@@ -210,6 +227,11 @@ def _refused(call: ToolCall, answer: ChatResponse) -> ToolResult | None:
     if (cut and call.invalid) or (may_be_half and call.type == CUSTOM):
         return ToolResult.failure(call, f"the call was cut off ({answer.finish_reason}), and not run: call again")
     return invalid_result(call) if call.invalid and call.type != CUSTOM else None
+
+
+def _over(call: ToolCall) -> ToolResult:
+    """The result of a call that is one too many."""
+    return ToolResult.failure(call, "not run: no more calls may be made; answer with what you have")
 
 
 def _decide(call: ToolCall, before_tool: BeforeTool | None) -> ToolCall | ToolResult:

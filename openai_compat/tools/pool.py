@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -21,6 +22,9 @@ from .tool import Toolbox
 
 log: logging.Logger = logging.getLogger("openai_compat")
 
+HELD_UP_SECONDS = 5.0
+"""How long a call that may take any time waits for those that timed out."""
+
 
 def run_calls(
     toolbox: Toolbox,
@@ -35,8 +39,10 @@ def run_calls(
     A single call runs on the calling thread, unless it may have to be left behind: with a timeout, or with ``cancel``.
 
     Args:
-        max_parallel: most calls that run at once; tools that are not ``parallel`` run alone.
-        timeout: seconds for a call whose tool says nothing of it.
+        max_parallel: most calls that run at once, those included that timed out before and still run; tools that are
+            not ``parallel`` run alone.
+        timeout: seconds for a call whose tool says nothing of it. A call that waits as long for those that timed out
+            does not run.
         cancel: ends the waiting; tools that take a ``CancelToken`` are told, those that do not go on unheard.
 
     Raises:
@@ -46,10 +52,11 @@ def run_calls(
     results: list[ToolResult] = []
     for batch in _batches(toolbox, calls, max_parallel):
         limits = [toolbox.timeout(call.name) or timeout for call in batch]
-        if len(batch) == 1 and cancel is None and limits[0] is None:
+        most = max_parallel if toolbox.parallel(batch[0].name) else 1
+        if len(batch) == 1 and cancel is None and limits[0] is None and toolbox.left_behind() < most:
             results.append(run_call(toolbox, batch[0]))
         else:
-            results.extend(_Round(toolbox, batch, limits, max_parallel, cancel).run())
+            results.extend(_Round(toolbox, batch, limits, most, cancel).run())
     return results
 
 
@@ -122,6 +129,7 @@ def invalid_result(call: ToolCall) -> ToolResult:
 @attrs.define(eq=False)
 class _Running:
     token: CancelToken
+    thread: threading.Thread
     started: float
     limit: float | None
 
@@ -148,6 +156,7 @@ class _Round:
         self._cancel = cancel
         self._running: dict[int, _Running] = {}
         self._results: dict[int, ToolResult] = {}
+        self._held_up_since: float | None = None
         self._news: SimpleQueue[tuple[int, ToolResult | BaseException] | None] = SimpleQueue()
 
     def run(self) -> list[ToolResult]:
@@ -171,12 +180,17 @@ class _Round:
         while waiting or self._running:
             if self._cancel is not None:
                 self._cancel.raise_if_cancelled()
-            while waiting and len(self._running) < self._max_parallel:
+            while waiting and len(self._running) + self._toolbox.left_behind() < self._max_parallel:
+                self._held_up_since = None
                 self._start(waiting.popleft())
+            if waiting and not self._running:
+                self._give_up_on_the_held_up(waiting)
             limits = [left for running in self._running.values() if (left := running.left) is not None]
+            # Never for long: a Ctrl-C that comes just before the wait is heard only after it; nor is the end of a call
+            # that was left behind.
+            most = 0.05 if waiting and not self._running else 0.5
             try:
-                # Never for long: a Ctrl-C that comes just before the wait is heard only after it.
-                news = self._news.get(timeout=max(min([*limits, 0.5]), 0.0))
+                news = self._news.get(timeout=max(min([*limits, most]), 0.0))
             except Empty:
                 self._give_up_on_the_late()
                 continue
@@ -185,8 +199,9 @@ class _Round:
 
     def _start(self, number: int) -> None:
         token = CancelToken()
-        self._running[number] = _Running(token, time.monotonic(), self._limits[number])
-        spawn(self._work, number, token, name="openai_compat tool")
+        started = time.monotonic()
+        thread = spawn(self._work, number, token, name="openai_compat tool")
+        self._running[number] = _Running(token, thread, started, self._limits[number])
 
     def _work(self, number: int, token: CancelToken) -> None:
         try:
@@ -206,6 +221,7 @@ class _Round:
         for number, running in list(self._running.items()):
             if running.limit is not None and (running.left or 0.0) <= 0:
                 del self._running[number]
+                self._toolbox.leave_behind(running.thread)
                 running.token.cancel()
                 call = self._calls[number]
                 log.warning("tool %s did not end within %g s; its thread goes on", call.name, running.limit)
@@ -213,3 +229,13 @@ class _Round:
                 self._results[number] = ToolResult.failure(
                     call, problem, error=TimeoutError(problem), seconds=running.limit
                 )
+
+    def _give_up_on_the_held_up(self, waiting: deque[int]) -> None:
+        """Answer the calls that have waited for as long as they may run."""
+        now = time.monotonic()
+        since = self._held_up_since = now if self._held_up_since is None else self._held_up_since
+        for number in list(waiting):
+            if now - since >= (self._limits[number] or HELD_UP_SECONDS):
+                waiting.remove(number)
+                problem = f"not run: {self._toolbox.left_behind()} calls that timed out are still running"
+                self._results[number] = ToolResult.failure(self._calls[number], problem)

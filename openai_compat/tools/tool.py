@@ -8,15 +8,17 @@ import inspect
 import logging
 import re
 import textwrap
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar, overload, runtime_checkable
 
 from ..cancel import CancelToken
 from ..errors import ConfigurationError, ToolError
+from ..schema.arguments import OfferedArguments, offered_arguments
 from ..schema.json_value import with_digits
 from ..schema.parameters import innermost, is_unbound_method
-from ..schema.problems import ValidationError, path_step
 from ..schema.signature import Signature
+from ..wire.messages import CUSTOM
 from ..wire.request import ToolSpec
 
 log: logging.Logger = logging.getLogger("openai_compat")
@@ -43,13 +45,15 @@ class Tool(Generic[P, R]):
             Sphinx's style) is told to the model where ``docstring-parser`` is installed (extra ``tools``).
         name: in place of the function's.
         description: in place of the docstring's text.
-        parameters: a hand-written JSON Schema of type object; of the arguments only the names are then checked.
+        parameters: a hand-written JSON Schema of type object, which arguments have to fit; what it does not offer is
+            refused, unless it says ``additionalProperties``. The function gets them as they are decoded.
         strict: a schema that OpenAI's strict mode enforces.
         parallel: whether it may run while other tools of the same round run.
         timeout: seconds that a call may take, after which the model is told so.
 
     Raises:
-        ConfigurationError: a signature that no JSON Schema describes; the message names the parameter.
+        ConfigurationError: a signature that no JSON Schema describes; the message names the parameter. A hand-written
+            schema that is none, or that offers what a ``functools.partial`` has fixed.
     """
 
     def __init__(
@@ -73,12 +77,14 @@ class Tool(Generic[P, R]):
         _check_name(name)
         documentation, described = _documentation(plain)
         self._signature: Signature | None = None
-        if parameters is None:
-            try:
+        try:
+            if parameters is None:
                 self._signature = Signature(function, descriptions=described, injected=CancelToken, strict=strict)
-            except ConfigurationError as error:
-                raise ConfigurationError(f"the tool {name!r}: {error}") from error
-            parameters = self._signature.parameters
+                parameters = self._signature.parameters
+            else:
+                self._offered: OfferedArguments = self._by_hand(parameters)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"the tool {name!r}: {error}") from error
         self.spec: ToolSpec = ToolSpec(
             name=name,
             description=documentation if description is None else description,
@@ -112,11 +118,19 @@ class Tool(Generic[P, R]):
         """
         call: Callable[..., R] = self.function
         if self._signature is None:
-            _check_offered(self.spec.parameters, arguments)
+            self._offered.check(arguments, hidden=_fixed(self.function))
             return self._finished(call(**arguments))
         converted = self._signature.convert(with_digits(arguments, text))
         converted.update(dict.fromkeys(self._signature.injected, cancel or CancelToken()))
         return self._finished(call(**converted))
+
+    def _by_hand(self, parameters: Mapping[str, Any]) -> OfferedArguments:
+        properties = parameters.get("properties")
+        if offered := [
+            name for name in _fixed(self.function) if isinstance(properties, Mapping) and name in properties
+        ]:
+            raise ConfigurationError(f"parameters offers {offered[0]!r}, which its partial has fixed")
+        return offered_arguments(parameters)
 
     def _finished(self, result: R) -> R:
         """A result, but never one that is still to be awaited."""
@@ -178,14 +192,16 @@ def _check_kind(name: str, function: Any) -> None:
         raise ConfigurationError(f"the tool {name!r} is a generator; a tool is a plain function: return a list")
 
 
-def _check_offered(schema: Mapping[str, Any], arguments: Mapping[str, Any]) -> None:
-    """Refuse arguments that a schema by hand does not offer: the function may take more than the model was told."""
-    properties = schema.get("properties")
-    if "patternProperties" in schema or schema.get("additionalProperties", False) is not False:
-        return
-    for name in arguments:
-        if isinstance(properties, Mapping) and name not in properties:
-            raise ValidationError(f"${path_step(name)}", "no such field")
+def _fixed(function: Any) -> set[str]:
+    """The names that partials around a function have given values, which a call could replace."""
+    names: set[str] = set()
+    while isinstance(function, (functools.partial, Tool)):
+        if isinstance(function, functools.partial):
+            names |= function.keywords.keys()
+            function = function.func
+        else:
+            function = function.function
+    return names
 
 
 def _unwrapped(function: Any) -> Any:
@@ -265,17 +281,18 @@ def _joined(text: str) -> str:
 class Toolbox:
     """Several tools under their names, with another dispatcher for those that are no functions here.
 
-    The dispatcher is asked for what was offered only; where no tools are given, for whatever the model calls.
+    The dispatcher is asked for what was offered only: names, and their arguments.
     """
 
     def __init__(self, tools: Iterable[Any], dispatcher: ToolDispatcher | None = None) -> None:
         given = _checked(tools)
         self._tools = {item.spec.name: item for item in given if isinstance(item, Tool)}
         self._dispatcher = dispatcher
+        self._left_behind: list[threading.Thread] = []
         self.specs: list[ToolSpec | Mapping[str, Any]] = [
             item.spec if isinstance(item, Tool) else item for item in given
         ]
-        self._offered = [_name_of(spec) for spec in self.specs]
+        self._offered = {_name_of(spec): _arguments_of(spec) for spec in given if not isinstance(spec, Tool)}
         if dispatcher is None and len(self._tools) < len(self.specs):
             raise ConfigurationError("a tool given as a specification needs dispatcher= to run it")
 
@@ -289,9 +306,20 @@ class Toolbox:
         """
         if name in self._tools:
             return self._tools[name].run(arguments, cancel, text=text)
-        if self._dispatcher is not None and (name in self._offered or not self._offered):
+        if self._dispatcher is not None and name in self._offered:
+            self._offered[name].check(arguments)
             return self._dispatcher.call(name, arguments)
-        raise ToolError(f"there is no tool named {name!r}; there are {', '.join(self._offered) or 'none'}")
+        names = ", ".join(map(_name_of, self.specs)) or "none"
+        raise ToolError(f"there is no tool named {name!r}; there are {names}")
+
+    def leave_behind(self, thread: threading.Thread) -> None:
+        """Note the thread of a call that timed out."""
+        self._left_behind.append(thread)
+
+    def left_behind(self) -> int:
+        """How many calls that timed out still run."""
+        self._left_behind = [thread for thread in self._left_behind if thread.is_alive()]
+        return len(self._left_behind)
 
     def timeout(self, name: str) -> float | None:
         """Seconds that a call may take, where the tool says so."""
@@ -336,8 +364,27 @@ def _checked(tools: Iterable[Any]) -> list[Tool[..., Any] | ToolSpec | Mapping[s
 def _name_of(spec: ToolSpec | Mapping[str, Any]) -> str:
     if isinstance(spec, ToolSpec):
         return spec.name
-    function = spec.get("function")
-    name = function.get("name") if isinstance(function, Mapping) else None
+    name = _said(spec).get("name")
     if not isinstance(name, str):
         raise ConfigurationError("a tool given as a dict has the form {'type': 'function', 'function': {'name': …}}")
     return name
+
+
+def _said(spec: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What an entry of ``tools`` says of its function, or of its custom tool."""
+    said = spec.get(CUSTOM if spec.get("type") == CUSTOM else "function")
+    return said if isinstance(said, Mapping) else {}
+
+
+def _arguments_of(spec: ToolSpec | Mapping[str, Any]) -> OfferedArguments:
+    """What a tool that a dispatcher runs is offered with."""
+    if (spec.type if isinstance(spec, ToolSpec) else spec.get("type")) == CUSTOM:
+        return offered_arguments(_TEXT)
+    try:
+        return offered_arguments(spec.parameters if isinstance(spec, ToolSpec) else _said(spec).get("parameters"))
+    except ConfigurationError as error:
+        raise ConfigurationError(f"the tool {_name_of(spec)!r}: {error}") from error
+
+
+_TEXT = {"type": "object", "properties": {"input": {"type": "string"}}, "required": ["input"]}
+"""What a custom tool is called with."""

@@ -137,7 +137,8 @@ def ran(answer: ChatResponse) -> list[tuple[str, dict[str, Any]]]:
             return "done"
 
     replies = iter([answer, parse_response(b'{"choices": [{"message": {"content": "ok"}, "finish_reason": "stop"}]}')])
-    tools = Toolbox([ToolSpec("f"), ToolSpec("g")], Runs())
+    anything = {"type": "object", "additionalProperties": True}
+    tools = Toolbox([ToolSpec(name, parameters=anything) for name in ("f", "g")], Runs())
     run_tools_loop(lambda request: next(replies), ChatRequest("hi", model="m"), tools, max_parallel_tool_calls=1)
     return seen
 
