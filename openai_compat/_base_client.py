@@ -183,7 +183,8 @@ class BaseClient:
 
         Args:
             local: if the environment names no server, take the first that lists a model on a well-known port of this
-                machine: Ollama's, LM Studio's and so on. Each is asked once and gets no key. The first model that is
+                machine: Ollama's, LM Studio's and so on. Each is asked once and gets no key, nor ``headers=`` or
+                ``session=``, which may hold one. The first model that is
                 not for embeddings is the default. Any user of this machine can listen on these ports.
             options: as for ``Client``, in place of what the environment says.
 

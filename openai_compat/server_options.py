@@ -147,6 +147,9 @@ def environment_server(options: Mapping[str, Any], *, spelling: Mapping[str, str
     return provider_server(name, options, spelling=spelling) if name else None
 
 
+_MAY_HOLD_KEYS = ("api_key", "auth", "headers", "session")
+
+
 def local_server(
     options: Mapping[str, Any],
     client: Callable[..., Any],
@@ -156,14 +159,14 @@ def local_server(
 ) -> Options | None:
     """The first server on a well-known port of this machine that lists a model: other programs listen there too.
 
-    Each that accepts a connection is asked for its models, once, with a second to answer. It is sent no key, and
-    ``api_key`` and ``auth`` are not kept: they were meant for somebody else.
+    Each that accepts a connection is asked for its models, once, with a second to answer. It is sent no key: what may
+    hold one (``api_key``, ``auth``, ``headers``, ``session``) was meant for somebody else, and is not kept.
 
     Args:
         client: ``Client``, to ask with.
         purpose: what the model has to fit, where neither ``options`` nor ``OPENAI_MODEL`` names one; None takes none.
     """
-    options = {name: value for name, value in _with_model(options).items() if name not in ("api_key", "auth")}
+    options = {name: value for name, value in _with_model(options).items() if name not in _MAY_HOLD_KEYS}
     for known in local_providers():
         if not listens(known.base_url):
             continue

@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+import requests
 from support.replay import JSON, ReplayServer, Reply
 from support.wire_bodies import error_reply
 
@@ -232,7 +233,10 @@ def test_a_server_that_is_found_comes_with_a_model(
 def test_a_server_that_is_found_gets_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
     with ReplayServer([listing("llama")]) as server:
         monkeypatch.setattr(server_options, "local_providers", lambda: rows({"ours": server}))
-        found = local_server({"api_key": GIVEN, "auth": ("me", GIVEN)}, Client)
+        session = requests.Session()
+        session.headers["Authorization"] = GIVEN
+        held = {"auth": ("me", GIVEN), "headers": {"Authorization": GIVEN}, "session": session}
+        found = local_server({"api_key": GIVEN, **held}, Client)
         assert found is not None
         with Client(**found) as client:
             client.models()
