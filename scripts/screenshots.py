@@ -72,7 +72,7 @@ def take_notebook(browser: Browser) -> None:
 def main() -> None:
     IMAGES.mkdir(exist_ok=True)
     program = next(filter(None, map(shutil.which, NAMES)))
-    with LocalServer(slots=1) as server, sync_playwright() as playwright:
+    with LocalServer(api_key="", slots=1) as server, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=ARGUMENTS)
         take_chat(browser, "flask", "light", server)
         take_chat(browser, "django", "dark", server)

@@ -116,6 +116,6 @@ def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def local_server() -> Iterator[LocalServer]:
-    """The real llama.cpp server with the real model, on one core: its threads wait by spinning."""
-    with LocalServer(threads=1) as server:
+    """The real llama.cpp server with the real model, on one core, for its threads wait by spinning; without a key."""
+    with LocalServer(api_key="", threads=1) as server:
         yield server

@@ -141,7 +141,10 @@ def test_a_tab_that_is_closed_frees_the_models_slot(browser: Browser, site: str,
 
 @pytest.mark.parametrize("app", APPS)
 def test_an_error_is_shown_when_the_models_server_is_killed(browser: Browser, app: str, tmp_path: Path) -> None:
-    with LocalServer(slots=1) as server, serving(app, tmp_path, base_url=server.base_url, model=server.model) as site:
+    with (
+        LocalServer(api_key="", slots=1) as server,
+        serving(app, tmp_path, base_url=server.base_url, model=server.model) as site,
+    ):
         with opened(browser, site) as page:
             alert = page.get_by_role("alert")
             ask(page, QUESTION)

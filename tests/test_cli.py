@@ -7,6 +7,7 @@ import io
 import json
 import os
 import pty
+import re
 import select
 import signal
 import subprocess
@@ -849,41 +850,55 @@ def test_with_nothing_configured_the_embedded_server_answers(run: Run) -> None:
     assert " out, " in err
 
 
+def exported(process: subprocess.Popen[bytes], count: int) -> dict[str, str]:
+    """The variables that ``serve`` prints for a shell."""
+    assert process.stdout is not None
+    lines = [process.stdout.readline().decode() for _ in range(count)]
+    return dict(re.fullmatch(r"export (\w+)=(\S+)\n", line).groups() for line in lines)  # type: ignore[union-attr]
+
+
 @pytest.fixture(name="served", scope="module")
-def _served() -> Iterator[str]:
-    """The base URL that ``serve`` printed."""
-    with running("serve", "--port", "0", LLAMA_API_KEY="a-key-for-tests") as process:
-        assert process.stdout is not None
-        yield process.stdout.readline().decode().strip()
+def _served() -> Iterator[dict[str, str]]:
+    """What ``serve`` printed."""
+    with running("serve", "--port", "0") as process:
+        yield exported(process, 3)
         process.terminate()
         assert process.wait(10) == 143
 
 
-def test_serve_serves(run: Run, served: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert run("models", "--base-url", served)[0] == 1  # it asks for the key
-    monkeypatch.setenv("OPENAI_API_KEY", "a-key-for-tests")
-    assert run("models", "--base-url", served) == (0, "smollm2\n", "")
-    status, out, _ = run("embed", "a", "b", "--base-url", served, "-q")
+def test_serve_serves(run: Run, served: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run("models", "--base-url", served["OPENAI_BASE_URL"])[0] == 1  # it asks for the key
+    for name, value in served.items():
+        monkeypatch.setenv(name, value)
+    assert run("models", "-q") == (0, "smollm2\n", "")
+    status, out, _ = run("embed", "a", "b", "-q")
     assert (status, len(out.splitlines())) == (0, 2)
     schema = '{"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}'
-    status, out, _ = run("chat", "A number.", "--schema", schema, "--base-url", served, "-q", "--max-tokens", "40")
+    status, out, _ = run("chat", "A number.", "--schema", schema, "-q", "--max-tokens", "40")
     assert status == 0
     assert isinstance(json.loads(out)["n"], int)
 
 
+def test_serve_on_a_port_that_is_taken(run: Run, served: dict[str, str]) -> None:
+    port = served["OPENAI_BASE_URL"].rpartition(":")[2].removesuffix("/v1")
+    status, out, err = run("serve", "--port", port)
+    assert (status, out) == (1, "")
+    assert f"port {port}: another program listens there" in one_error(err)
+
+
 def test_ctrl_c_ends_serve_and_its_server() -> None:
-    with running("serve", "--port", "0") as process:
-        assert process.stdout is not None
-        base_url = process.stdout.readline().decode().strip()
+    with running("serve", "--port", "0", LLAMA_API_KEY="a-key-for-tests") as process:
+        base_url = exported(process, 2)["OPENAI_BASE_URL"]  # a key of one's own is not shown
         assert listens(base_url)
         assert status_after_ctrl_c(process) == 130
     assert not listens(base_url)
 
 
 def test_serve_warns_when_all_may_come(run: Run, no_model: list[str]) -> None:
-    status, _, err = run("serve", "--host", "0.0.0.0")
+    status, _, err = run("serve", "--host", "0.0.0.0", "--api-key", "")
     assert status == 2
-    assert err.startswith("anyone who reaches 0.0.0.0 can use this server: --api-key asks for a key\n")
+    assert err.startswith("anyone who reaches 0.0.0.0 can use this server: it asks for no key\n")
+    assert "anyone" not in run("serve", "--host", "0.0.0.0")[2]
 
 
 # The manual.

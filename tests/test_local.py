@@ -9,6 +9,7 @@ import importlib.machinery
 import importlib.util
 import json
 import os
+import re
 import signal
 import socket
 import struct
@@ -26,12 +27,14 @@ import pytest
 from support.replay import ReplayServer, Reply
 
 from openai_compat.errors import ConfigurationError, LocalServerError
+from openai_compat.local import server as local_server
 from openai_compat.local.server import LocalServer, bundled_model, install_model
 from openai_compat.local.server import _wait_healthy as wait_healthy
 
 pytest.importorskip("xllamacpp")
 ROOT = Path(__file__).parent.parent
 KEY = "a-key-of-this-test-run"
+SECRET_VARIABLE = "DATABASE_URL"
 ADD = {
     "type": "function",
     "function": {
@@ -56,13 +59,17 @@ SECRET = {
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[LocalServer]:
-    with LocalServer(context=1024, slots=2) as running:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(SECRET_VARIABLE, "of this process")
+        running = LocalServer(context=1024, slots=2).start()
+    with running:
         yield running
 
 
 def send(
-    server: LocalServer, method: str, path: str, body: Any = None, *, key: str | None = None, root: bool = False
+    server: LocalServer, method: str, path: str, body: Any = None, *, key: str | None = "its own", root: bool = False
 ) -> tuple[int, str]:
+    key = server.api_key if key == "its own" else key
     url = urlsplit(server.base_url)
     assert url.hostname is not None
     headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
@@ -169,15 +176,48 @@ class TestRunning:
         for vector, item in zip(floats, json.loads(text)["data"], strict=True):
             assert struct.unpack("<576f", base64.b64decode(item["embedding"])) == pytest.approx(vector, abs=1e-3)
 
-    def test_web_pages_are_kept_out(self, server: LocalServer) -> None:
+    @pytest.mark.parametrize(
+        ("method", "path", "status"),
+        [
+            ("OPTIONS", "/v1/chat/completions", 200),  # the preflight, which allows no origin
+            ("GET", "/health", 200),
+            ("GET", "/v1/models", 401),
+            ("GET", "/slots", 401),
+            ("GET", "/metrics", 401),
+            ("GET", "/props", 401),
+            ("POST", "/v1/chat/completions", 401),
+            ("POST", "/v1/embeddings", 401),
+            ("POST", "/completion", 401),
+            ("POST", "/slots/0?action=erase", 401),
+        ],
+    )
+    def test_web_pages_are_kept_out(self, server: LocalServer, method: str, path: str, status: int) -> None:
+        """What a page can send: to a name of its own that leads here, and a post that needs no preflight."""
         url = urlsplit(server.base_url)
         assert url.hostname is not None
         connection = http.client.HTTPConnection(url.hostname, url.port, timeout=60)
-        connection.request("OPTIONS", "/v1/chat/completions", headers={"Origin": "http://a.page.example"})
+        foreign = {"Host": "a.page.example", "Origin": "http://a.page.example", "Content-Type": "text/plain"}
+        body = json.dumps({"messages": [{"role": "user", "content": "hi"}], "input": "hi", "max_tokens": 1})
+        connection.request(method, path, body if method == "POST" else None, foreign)
         response = connection.getresponse()
         response.read()
         connection.close()
+        assert response.status == status
         assert response.headers.get("Access-Control-Allow-Origin", "") == ""
+
+    def test_each_server_has_a_random_key(self, server: LocalServer) -> None:
+        assert server.api_key is not None
+        assert len(server.api_key) >= 40
+        assert LocalServer().api_key not in (None, server.api_key)
+        assert LocalServer(api_key="").api_key is None
+        assert server.api_key not in repr(server) + server.log
+
+    def test_its_process_knows_no_secrets(self, server: LocalServer) -> None:
+        assert server.pid is not None
+        theirs = psutil.Process(server.pid).environ()
+        assert theirs["PATH"] == os.environ["PATH"]
+        assert not {name for name in theirs if re.search("KEY|TOKEN|SECRET|PASS|OPENAI|PYTEST", name)}
+        assert not {SECRET_VARIABLE, "PYTHONPATH"} & set(theirs)
 
     def test_ctrl_c_does_not_reach_it(self, server: LocalServer) -> None:
         assert server.pid is not None
@@ -238,7 +278,7 @@ def test_second_server_with_a_key_and_a_file_of_ones_own(server: LocalServer) ->
     with LocalServer(bundled_model(), api_key=KEY, context=512, slots=1) as second:
         assert second.base_url != server.base_url
         assert second.model == bundled_model().stem
-        assert send(second, "GET", "/models")[0] == 401
+        assert send(second, "GET", "/models", key=None)[0] == 401
         assert send(second, "GET", "/models", key="another-key")[0] == 401
         assert send(second, "GET", "/models", key=KEY)[0] == 200
         assert send(server, "GET", "/models")[0] == 200
@@ -369,11 +409,24 @@ class TestNotStarting:
     def test_port_taken(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as taken:
             port = taken.getsockname()[1]
-            with pytest.raises(
-                LocalServerError, match=f"couldn't bind .* port: {port}; .*port 0 picks a free one"
-            ) as caught:
+            server = LocalServer(port=port)
+            with pytest.raises(LocalServerError, match=f"127.0.0.1, port {port}: another program listens there.* or 0"):
+                server.start()
+            # It is told before anything is loaded.
+            assert (server.pid, server.log) == (None, "")
+
+    def test_port_taken_at_the_last_moment(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(local_server, "_check_port", lambda host, port: None)
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+            with pytest.raises(LocalServerError, match=f"couldn't bind .* port: {port}") as caught:
                 LocalServer(port=port).start()
         assert "couldn't bind" in caught.value.log
+
+    @pytest.mark.parametrize("host", ["192.0.2.1", "no.such.host.invalid", "::ffff:192.0.2.1"])
+    def test_an_address_of_another_machine(self, host: str) -> None:
+        with pytest.raises(LocalServerError, match=f"cannot listen on {host}, port 0: "):
+            LocalServer(host=host).start()
 
     def test_killed_while_it_loads(self) -> None:
         server = LocalServer()
@@ -477,6 +530,7 @@ class TestHealth:
 
 
 FAILING = """
+from openai_compat.local import server as local_server
 from openai_compat.local.server import LocalServer, install_model
 try:
     {}

@@ -138,7 +138,7 @@ def test_chats_beside_each_other_answer_their_own_question(client: Client) -> No
 
 
 def test_no_chat_takes_the_room_of_another() -> None:
-    with LocalServer(context=256, slots=3) as server, ThreadPoolExecutor(3) as pool:
+    with LocalServer(api_key="", context=256, slots=3) as server, ThreadPoolExecutor(3) as pool:
         client = Client(server.base_url, model=server.model, max_retries=0, timeout=110)
 
         def run_on(question: str) -> tuple[int, str]:

@@ -108,7 +108,9 @@ def main() -> None:
                     server = stack.enter_context(LocalServer())
                 except LocalServerError as error:
                     raise SystemExit(f"{error} (all that this example needs: {INSTALL})") from None
-                os.environ.update(OPENAI_BASE_URL=server.base_url, OPENAI_MODEL=server.model)
+                os.environ.update(
+                    OPENAI_BASE_URL=server.base_url, OPENAI_API_KEY=server.api_key or "", OPENAI_MODEL=server.model
+                )
         execute_from_command_line([sys.argv[0], *arguments])
 
 

@@ -74,7 +74,11 @@ def main() -> None:
                 server = stack.enter_context(LocalServer())
             except LocalServerError as error:
                 raise SystemExit(f"{error} (all that this example needs: {INSTALL})") from None
-            config = {"OPENAI_COMPAT_BASE_URL": server.base_url, "OPENAI_COMPAT_MODEL": server.model}
+            config = {
+                "OPENAI_COMPAT_BASE_URL": server.base_url,
+                "OPENAI_COMPAT_API_KEY": server.api_key,
+                "OPENAI_COMPAT_MODEL": server.model,
+            }
         create_app(**config).run(port=port)
 
 

@@ -411,7 +411,7 @@ def models(**given: Any) -> None:
     metavar="KEY",
     envvar="LLAMA_API_KEY",
     show_envvar=True,
-    help="The key that clients have to send. Safer in the environment.",
+    help="The key that clients have to send; by default a random one, with '' none. Safer in the environment.",
 )
 @click.option(
     "--context", type=click.IntRange(min=1), default=4096, show_default=True, help="Tokens in one conversation."
@@ -420,8 +420,10 @@ def models(**given: Any) -> None:
 def serve(**given: Any) -> None:
     """Run the embedded server in the foreground.
 
-    It prints its base URL once it is ready; Ctrl-C stops it.
+    Once it is ready, it prints what other programs need as lines for their shell: its address, its random key and its
+    model. Ctrl-C stops it.
     """
+    import shlex
     import signal
 
     from click.exceptions import Exit
@@ -432,8 +434,8 @@ def serve(**given: Any) -> None:
         raise Exit(TERMINATED)
 
     screen = Screen(quiet=given["quiet"])
-    if given["host"] not in ("127.0.0.1", "localhost", "::1") and not given["api_key"]:
-        screen.note(f"anyone who reaches {given['host']} can use this server: --api-key asks for a key")
+    if given["host"] not in ("127.0.0.1", "localhost", "::1") and given["api_key"] == "":
+        screen.note(f"anyone who reaches {given['host']} can use this server: it asks for no key")
     ensure_installed(given["model"], screen, given)
     settings = {name: given[name] for name in ("host", "port", "api_key", "context")}
     before = signal.signal(signal.SIGTERM, terminated)
@@ -441,7 +443,10 @@ def serve(**given: Any) -> None:
         with screen.waiting("starting the server"):
             server = LocalServer(given["model"], **settings).start()
         with server:
-            print(server.base_url, flush=True)
+            needed = {"OPENAI_BASE_URL": server.base_url, "OPENAI_MODEL": server.model}
+            if given["api_key"] is None:  # One of the person's own is known to them, and is not shown.
+                needed["OPENAI_API_KEY"] = server.api_key or ""
+            print("\n".join(f"export {name}={shlex.quote(value)}" for name, value in needed.items()), flush=True)
             screen.note(f"serving {server.model}; Ctrl-C stops it")
             status = server.wait()
     except KeyboardInterrupt:

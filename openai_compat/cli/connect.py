@@ -111,7 +111,7 @@ def _embedded_client(given: Given, screen: Screen) -> Iterator[Client]:
     with screen.waiting("starting it"):
         server.start()
     with server:
-        here = {"base_url": server.base_url, "provider": EMBEDDED, "model": server.model, "api_key": None}
+        here = {"base_url": server.base_url, "provider": EMBEDDED, "model": server.model, "api_key": server.api_key}
         with Client(**{**_client_options(given), **here}) as client:
             yield client
 

