@@ -12,8 +12,8 @@ def encodable(text: str) -> str:
 
 
 def prose_html(text: str) -> str:
-    """Text as HTML in which MathJax finds no formula, for each dollar is in an element of its own."""
-    return html.escape(text).replace("$", "<span>$</span>")
+    """Text as HTML in which MathJax finds no formula, for each dollar and backslash is in an element of its own."""
+    return re.sub(r"[$\\]", r"<span>\g<0></span>", html.escape(text))
 
 
 def verbatim_html(text: str) -> str:
@@ -26,10 +26,10 @@ def escape_html(text: str) -> str:
     return html.escape(encodable(text))
 
 
-def code_block(text: str) -> str:
+def code_block(text: str, language: str = "text") -> str:
     """Text as a code block of Markdown, which its own backticks cannot end."""
     fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
-    return f"{fence}text\n{encodable(text)}\n{fence}"
+    return f"{fence}{language}\n{encodable(text)}\n{fence}"
 
 
 def escape_markdown(text: str) -> str:

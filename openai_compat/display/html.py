@@ -14,7 +14,7 @@ from ..wire.media import Image
 from ..wire.messages import Message, Usage
 from ..wire.response import ChatResponse, Choice
 from .answer import answer_html
-from .escape import escape_html, verbatim_html
+from .escape import encodable, escape_html, prose_html, verbatim_html
 from .sanitize import LINK
 from .summary import call_note, message_text, usage_rows, vector_note, vector_rows
 
@@ -47,7 +47,9 @@ def _picture(image: Image) -> str:
     url = image.url
     if _EMBEDDED_PICTURE.fullmatch(url):
         return f'<img src="{url}" alt="picture" style="max-width: 100%">'
-    return f'<a href="{escape_html(url)}">{escape_html(url)}</a>' if LINK.match(url) else verbatim_html(url[:200])
+    if LINK.match(url):
+        return f'<a href="{escape_html(url)}">{prose_html(encodable(url))}</a>'
+    return verbatim_html(url[:200])
 
 
 @to_html.register(AnswerAudio)

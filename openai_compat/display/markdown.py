@@ -10,7 +10,7 @@ from ..wire.embeddings import EmbeddingResponse
 from ..wire.messages import ToolCall, Usage
 from ..wire.response import ChatResponse
 from .escape import code_block, escape_markdown
-from .sanitize import sanitize_markdown
+from .rewrite import sanitize_markdown
 from .summary import call_note, message_text, usage_rows, vector_note, vector_rows
 
 

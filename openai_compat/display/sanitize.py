@@ -1,7 +1,7 @@
-"""The Markdown of a model, sanitized: as HTML, and as Markdown for what notebooks are exported to.
+"""The Markdown of a model as sanitized HTML.
 
-It can run no script, load nothing and style nothing: raw HTML is escaped, images become links, and links lead to http,
-https and mailto only.
+It can run no script, load nothing and style nothing: raw HTML is escaped, images become links, links lead to http,
+https and mailto only, and formulas hold nothing but known notation.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import re
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from .escape import code_block, encodable, prose_html, verbatim_html
+from .escape import encodable, prose_html, verbatim_html
+from .formulas import typesettable
 
 if TYPE_CHECKING:
     from markdown_it import MarkdownIt
@@ -36,23 +37,12 @@ _MATH = re.compile(
     r"|\\\[(?:[^\\]|\\[^\[\]]){1,2000}+\\\]"
     r"|\$(?![\s$])[^$\n`]{1,500}(?<![\s\\])\$(?!\w)"
 )
-# These two are compiled on use: only exports need them.
-_UNSAFE = (
-    rf"(?ims)(?P<math>{_MATH.pattern})"
-    r"|(?P<kept>^ {0,3}(?P<fence>`{3,}|~{3,}).*?(?:^ {0,3}(?P=fence)|\Z)|(?<!`)(?P<ticks>`++).+?(?<!`)(?P=ticks)(?!`)"
-    r"|\\[!-/:-@\[-`{-~])"
-    r"|[<$]|(?<!!)!++(?=\[)|\](?=\((?!<?(?:https?://|mailto:)))|\\(?=[a-z])"
-)
-_UNSAFE_TEX = (
-    r"(?i)\\\w*(?:input|include|read|open|write|file|csname|catcode|scantokens|special|lua|pdf|xetex|package|command|font)"
-    r"|\\(?:future)?let\b|\\[egx]?def\b|\^\^"
-)
 _MATH_ENDS = {"$$": "$$", r"\[": r"\]"}
 _DIRECTED = {"p", "li", "h1", "h2", "h3", "h4", "h5", "h6", "td", "th", "blockquote"}
 
 
 def markdown_to_html(text: str) -> str:
-    """Markdown as sanitized HTML, its formulas verbatim for MathJax.
+    """Markdown as sanitized HTML, its formulas verbatim for MathJax; what TeX could not typeset is code.
 
     All of it is verbatim where it is longer than ``MAX_MARKDOWN``, or markdown-it-py (extra ``jupyter``) is missing.
     """
@@ -74,7 +64,7 @@ def markdown_parser() -> MarkdownIt:
         ImportError: markdown-it-py is not installed.
     """
     # Unlike the other presets, this one escapes raw HTML.
-    parser = _new_parser(linkify=True)
+    parser = _new_parser()
     parser.validateLink = lambda url: LINK.match(url) is not None  # type: ignore[method-assign]
     # Bare addresses become links by our own search, for the parser's needs another package.
     parser.linkify = SimpleNamespace(match_at_start=_address)
@@ -94,7 +84,7 @@ def markdown_parser() -> MarkdownIt:
     return parser
 
 
-def _new_parser(**options: bool) -> MarkdownIt:
+def _new_parser() -> MarkdownIt:
     """A parser that stops looking for links after ``MAX_LABELS`` characters."""
     from markdown_it import MarkdownIt, helpers
 
@@ -105,7 +95,7 @@ def _new_parser(**options: bool) -> MarkdownIt:
         state.env["labels"] -= (state.posMax if end < 0 else end) - start
         return end
 
-    parser = MarkdownIt("js-default", options)
+    parser = MarkdownIt("js-default", {"linkify": True})
     parser.helpers = SimpleNamespace(  # type: ignore[assignment]
         parseLinkLabel=bounded,
         parseLinkDestination=helpers.parseLinkDestination,
@@ -114,62 +104,11 @@ def _new_parser(**options: bool) -> MarkdownIt:
     return parser
 
 
-def sanitize_markdown(text: str) -> str:
-    """Markdown as Markdown that can do no more than ``markdown_to_html`` lets it, wherever it is rendered or typeset.
-
-    Raw HTML, images, links that do not lead to the web, and TeX outside of formulas become text. What may still be more
-    than text then, and all text where markdown-it-py is missing, becomes a code block.
-    """
-    text = encodable(text)
-    sanitized = re.sub(_UNSAFE, _escape_unsafe, text) if len(text) <= MAX_MARKDOWN else ""
-    return sanitized if sanitized and _is_safe(sanitized) else code_block(text)
-
-
-def _escape_unsafe(found: re.Match[str]) -> str:
-    """A piece of Markdown as text; a formula between dollars, which every renderer knows."""
-    if found["math"]:
-        formula = re.sub(r"<(?=\S)", "< ", found[0])
-        if formula.startswith(r"\("):
-            return f"${formula[2:-2].strip()}$"
-        return f"$${formula[2:-2]}$$" if formula.startswith(r"\[") else formula
-    if found["kept"]:
-        return found[0]
-    if found[0].startswith("!"):
-        return ""
-    return "&lt;" if found[0] == "<" else f"\\{found[0]}"
-
-
-def _is_safe(text: str) -> bool:
-    """Whether renderers that pass HTML through find none in this text, nor an image or a link off the web."""
-    # Pandoc hands code with this mark to TeX as it is.
-    if "{=" in text or any(re.search(_UNSAFE_TEX, formula[0]) for formula in _MATH.finditer(text)):
-        return False
-    try:
-        parsers = _strict_parsers()
-    except ImportError:
-        return False
-    return all(_is_plain(parser, text) for parser in parsers)
-
-
-def _is_plain(parser: MarkdownIt, text: str) -> bool:
-    env: dict[str, Any] = {}
-    tokens = parser.parse(text, env)
-    tokens += [child for token in tokens for child in token.children or ()]
-    return env.get("labels", 0) >= 0 and all(
-        not token.type.startswith("html_")
-        and token.type != "image"
-        and (token.type != "link_open" or LINK.match(str(token.attrs["href"])) is not None)
-        for token in tokens
-    )
-
-
-@functools.cache
-def _strict_parsers() -> list[MarkdownIt]:
-    """One parser with tables and one without: what is code to the one may be text to the other."""
-    parsers = [_new_parser(html=True), _new_parser(html=True).disable("table")]
-    for parser in parsers:
-        parser.validateLink = lambda url: True  # type: ignore[method-assign]
-    return parsers
+def formula_between(source: str) -> tuple[str, str]:
+    """The dollars that stand for a formula's delimiters, and what is between those."""
+    if source.startswith(("$$", r"\[", r"\(")):
+        return "$" if source[1] == "(" else "$$", source[2:-2]
+    return "$", source[1:-1]
 
 
 def _math(state: StateInline, silent: bool) -> bool:
@@ -177,8 +116,11 @@ def _math(state: StateInline, silent: bool) -> bool:
     found = _MATH.match(state.src, state.pos, state.posMax)
     if found is None:
         return False
+    known = typesettable(formula_between(found[0])[1]) is not None
+    if not known and "\\" not in found[0]:
+        return False
     if not silent:
-        state.push("math", "", 0).content = found[0]
+        state.push("math" if known else "code_inline", "" if known else "code", 0).content = found[0]
     state.pos = found.end()
     return True
 
@@ -205,7 +147,9 @@ def _math_block(state: StateBlock, first: int, end: int, silent: bool) -> bool:
     if line.index(closer) + 2 < len(line):
         return False
     if not silent:
-        state.push("math_block", "", 0).content = state.getLines(first, at + 1, state.blkIndent, False).strip()
+        source = state.getLines(first, at + 1, state.blkIndent, False).strip()
+        known = typesettable(formula_between(source)[1]) is not None
+        state.push("math_block" if known else "code_block", "" if known else "code", 0).content = source
         state.line = at + 1
     return True
 
