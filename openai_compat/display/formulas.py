@@ -66,7 +66,7 @@ _COLUMNS = {
     **dict.fromkeys(("gathered", "gather", "gather*"), 1),
     **dict.fromkeys(("aligned", "align", "align*"), 20),
 }
-_INNER = {"align": "aligned", "align*": "aligned", "gather": "gathered", "gather*": "gathered"}
+_INNER = {"split": "aligned", "align": "aligned", "align*": "aligned", "gather": "gathered", "gather*": "gathered"}
 
 _TOKEN = re.compile(r"\\[A-Za-z]+|\\.|\s+|.", re.DOTALL)
 _NAME = re.compile(r"\{([A-Za-z]+\*?)\}")
@@ -116,6 +116,8 @@ class _Reader:
                     yield token
                 else:
                     scripts.add(token)
+                    if before == "'":  # A prime is a superscript, which another one can only join right away.
+                        scripts.add("^")
                     yield f"{token}{{{self._argument()}}}"
             elif token in (r"\limits", r"\nolimits") and before in _LIMITED:
                 yield f"{token} "

@@ -79,7 +79,7 @@ class _Writer:
         return _inline(token.children or ())
 
     def _list(self, end: str, number: int | None) -> str:
-        items = []
+        items: list[str] = []
         for token in self._tokens:
             if token.type == end:
                 break

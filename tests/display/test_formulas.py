@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -48,6 +51,7 @@ REFUSED = [
     # What MathJax makes of these is not only a picture.
     *(r"\href{javascript:1}{x}", r"\style{a}{b}", r"\class{a}{b}", r"\cssId{a}{b}", r"\unicode{x}", r"\color{red}x"),
     # Mistakes, at which TeX stops.
+    *("x'_2^3", "x'_2'"),
     *("{", "}", "x^a^b", "x_a_b", "x^", "x^2'", r"\frac{a}", "a & b", "a % b", "a # b", "a $ b", "a\n\nb", "\x00"),
     *(
         r"\left(x",
@@ -87,6 +91,20 @@ def test_known_notation_is_typeset(formula: str, written: str) -> None:
 @pytest.mark.parametrize("formula", REFUSED)
 def test_anything_else_is_not(formula: str) -> None:
     assert typesettable(formula) is None
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no TeX here")
+def test_tex_typesets_each_of_them(tmp_path: Path) -> None:
+    written = [formula for _, formula in KNOWN if formula.isascii()]
+    written += [f"\\{name} " for name in sorted(formulas._SYMBOLS - {"lt", "gt"})]
+    written += [f"\\{name}" + "{x}" * count for name, count in sorted(formulas._ARGUMENTS.items())]
+    written += [typesettable(f"\\begin{{{name}}}a\\\\b\\end{{{name}}}") or "!" for name in sorted(formulas._COLUMNS)]
+    body = "\n\n".join(f"${formula}$ $${formula}$$" for formula in written)
+    preamble = r"\documentclass{article}\usepackage{amsmath,amssymb}"
+    (tmp_path / "a.tex").write_text(f"{preamble}\\begin{{document}}\n{body}\n\\end{{document}}\n")
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "a.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=100, check=False)
+    assert [line for line in done.stdout.splitlines() if line.startswith(b"!")] == []
 
 
 PIECES = st.lists(
