@@ -43,7 +43,7 @@ from ..errors import Cancelled, ConfigurationError, ResponseTypeError
 from ..wire.parse import TICK_EVENT
 from ..wire.response import CallInfo, ChatResponse, StreamEvent
 from .disconnect import watch_disconnect
-from .formats import ENCODERS, Format
+from .formats import ENCODERS, Encoder, Format
 from .public_error import PublicError, public_error
 
 if TYPE_CHECKING:
@@ -184,39 +184,34 @@ class EventStream(Iterator[bytes]):
         self.headers: list[tuple[str, str]] = []
         self.begun: Future[Any] = Future()
         self.begun.set_running_or_notify_cancel()
-        self._stream: ChatStream | _FunctionStream = _FunctionStream(source) if callable(source) else source
-        self._encoder = ENCODERS[format](
+        encoder = ENCODERS[format](
             defer_tool_calls=callable(source), include_usage=bool(as_mapping(stream_options).get("include_usage"))
         )
-        self._heartbeat = heartbeat
-        self._on_done = on_done
-        self._on_disconnect = on_disconnect
-        self._finished = False
-        self._disconnected = False
-        self._released = threading.Event()
-        self._unwatch: Callable[[], None] = lambda: None
-        # Looked up here and not imported: gevent replaces it.
-        self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        # The generator knows the writing, and the writing knows nobody: who drops the response drops all of it.
+        self._writing = _Writing(
+            _FunctionStream(source) if callable(source) else source, encoder, heartbeat, on_done, on_disconnect
+        )
         self._body: Iterator[bytes] = iter(())
         self._reader: threading.Thread | None = None
         if environ is not None and is_reconnect(environ):
             self.status_code = 204
             self._end_unasked()
             return
-        self.headers = [("Content-Type", self._encoder.content_type), *SAFE_HEADERS]
+        self.headers = [("Content-Type", encoder.content_type), *SAFE_HEADERS]
         if environ is not None and environ.get("REQUEST_METHOD") == "HEAD":
             self._end_unasked()
             return
         try:
             if environ is not None:
-                self._unwatch = watch_disconnect(environ, self.cancel)
-            arguments = (self._stream, self._queue, self.begun, heartbeat, self._released)
+                self._writing.unwatch = watch_disconnect(environ, self._writing.disconnect)
+            writing = self._writing
+            arguments = (writing.stream, writing.queue, self.begun, heartbeat, writing.released)
             self._reader = spawn(_read_ahead, *arguments, name="openai_compat web")
             if first_wait != 0:
                 wait([self.begun], heartbeat if first_wait is None else first_wait)
             self.settle()
         except BaseException:
-            self._release()
+            self._writing.release()
             raise
 
     @property
@@ -237,21 +232,17 @@ class EventStream(Iterator[bytes]):
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def __del__(self) -> None:
-        if hasattr(self, "_released") and not self._released.is_set():
-            self._disconnected = True
-            self._release()
-
     def close(self) -> None:
         """End the response, and the call to the model if it is still running.
 
         May be called more than once, and on any thread.
         """
-        self._disconnected = True
-        self._release()
+        writing = self._writing
+        writing.disconnected = True
+        writing.release()
         if isinstance(self._body, Generator):
             _close(self._body)
-        on_disconnect, self._on_disconnect = self._on_disconnect, None
+        on_disconnect, writing.on_disconnect = writing.on_disconnect, None
         if on_disconnect is not None and self._reader is not None:
             self._report_partial(on_disconnect, self._reader)
 
@@ -263,7 +254,7 @@ class EventStream(Iterator[bytes]):
             return
         try:
             try:
-                partial = self._stream.response
+                partial = self._writing.stream.response
             except ResponseTypeError as error:  # half a value has no type
                 partial = error.partial
             if partial is not None and partial.choices:
@@ -281,16 +272,20 @@ class EventStream(Iterator[bytes]):
         if isinstance(first, BaseException):
             self._fail(first)
         else:
-            self._body = self._generate(waiting=first is TICK_EVENT)
+            self._body = self._writing.run(waiting=first is TICK_EVENT)
+
+    def cancel(self) -> None:
+        """End the call to the model, from any thread, for the browser has disconnected; ``close`` is still needed."""
+        self._writing.disconnect()
 
     def _end_unasked(self) -> None:
         """Be a response without a body, for which no model is asked."""
         self.begun.set_result(None)
-        self._release()
+        self._writing.release()
 
     def _fail(self, error: BaseException) -> None:
         """Make the response one that says what failed."""
-        shown = self._logged(error)
+        shown = self._writing.logged(error)
         body = encode_json(shown.to_wire())
         self.status_code = shown.status
         self.headers = [
@@ -302,32 +297,62 @@ class EventStream(Iterator[bytes]):
         if shown.retry_after is not None:
             self.headers.append(("Retry-After", str(shown.retry_after)))
         self._body = iter((body,))
-        self._on_disconnect = None
-        self._release()
+        self._writing.on_disconnect = None
+        self._writing.release()
 
-    def _generate(self, *, waiting: bool) -> Generator[bytes, None, None]:
+
+class _Writing:
+    """What there is of a response while it is written; ``run`` writes it. One that is dropped ends its call."""
+
+    def __init__(
+        self,
+        stream: ChatStream | _FunctionStream,
+        encoder: Encoder,
+        heartbeat: float,
+        on_done: Handler | None,
+        on_disconnect: Handler | None,
+    ) -> None:
+        self.stream = stream
+        self.heartbeat = heartbeat
+        self.on_disconnect = on_disconnect
+        self.disconnected = False
+        self.released = threading.Event()
+        self.unwatch: Callable[[], None] = lambda: None
+        # Looked up here and not imported: gevent replaces it.
+        self.queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._encoder = encoder
+        self._on_done = on_done
+        self._finished = False
+
+    def __del__(self) -> None:
+        if not self.released.is_set():
+            self.disconnected = True
+            self.release()
+
+    def run(self, *, waiting: bool) -> Generator[bytes, None, None]:
+        """The bytes of the body; ``waiting`` begins with a heartbeat."""
         try:
             if self._encoder.preamble:
                 yield self._encoder.preamble
             if waiting:
                 yield self._encoder.heartbeat
             yield from self._encoded(self._queued())
-            if not self._finished and not isinstance(self._stream, _FunctionStream):
-                yield from self._encoded(self._stream)
+            if not self._finished and not isinstance(self.stream, _FunctionStream):
+                yield from self._encoded(self.stream)
                 self._finished = True
         except Exception as error:
             self._finished = True
-            if not self._disconnected:
-                self._on_disconnect = None
-                yield self._encoder.encode_error(self._logged(error))
+            if not self.disconnected:
+                self.on_disconnect = None
+                yield self._encoder.encode_error(self.logged(error))
         finally:
-            self._release()
+            self.release()
 
     def _queued(self) -> Iterator[StreamEvent]:
         """The events that the reading thread passes on."""
         while True:
             try:
-                item = self._queue.get(timeout=self._heartbeat)
+                item = self.queue.get(timeout=self.heartbeat)
             except queue.Empty:
                 item = TICK_EVENT
             if item is _HANDED_OVER:
@@ -345,7 +370,7 @@ class EventStream(Iterator[bytes]):
         encode = self._encoder.encode
         quiet_since: float | None = None  # while all events are ones that the browser does not get
         for event in events:
-            if self._disconnected:
+            if self.disconnected:
                 return
             if event is TICK_EVENT:
                 yield self._encoder.heartbeat
@@ -353,7 +378,7 @@ class EventStream(Iterator[bytes]):
                 raise event.data
             else:
                 if event.kind == "done":
-                    self._on_disconnect = None
+                    self.on_disconnect = None
                     if self._on_done is not None:
                         self._on_done(event.data)
                 if data := encode(event):
@@ -362,14 +387,14 @@ class EventStream(Iterator[bytes]):
                 else:
                     now = time.monotonic()
                     quiet_since = now if quiet_since is None else quiet_since
-                    if now - quiet_since >= self._heartbeat:
+                    if now - quiet_since >= self.heartbeat:
                         quiet_since = now
                         yield self._encoder.heartbeat
 
-    def _logged(self, error: BaseException) -> PublicError:
+    def logged(self, error: BaseException) -> PublicError:
         """Log an error, of which the browser gets only the public part."""
         shown = public_error(error)
-        if self._disconnected and isinstance(error, Cancelled):
+        if self.disconnected and isinstance(error, Cancelled):
             log.info("a browser disconnected before its answer began")
         elif shown.status < 500:
             log.warning("a stream to a browser was rejected (%d): %s", shown.status, error)
@@ -377,18 +402,19 @@ class EventStream(Iterator[bytes]):
             log.error("a stream to a browser failed: %s", type(error).__name__, exc_info=error)
         return shown
 
-    def cancel(self) -> None:
-        """End the call to the model, from any thread, for the browser has disconnected; ``close`` is still needed."""
-        self._disconnected = True
-        self._stream.cancel()
+    def disconnect(self) -> None:
+        """End the call to the model, for its browser has left."""
+        self.disconnected = True
+        self.stream.cancel()
 
-    def _release(self) -> None:
-        self._released.set()
-        self._unwatch()
+    def release(self) -> None:
+        """End the call to the model if it is still running; from any thread, and as often as it comes."""
+        self.released.set()
+        self.unwatch()
         if not self._finished:
             # Before the close: this wakes a thread that is still reading, which then closes the stream itself.
-            self._stream.cancel()
-        _close(self._stream)
+            self.stream.cancel()
+        _close(self.stream)
 
 
 class _FunctionStream:

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from openai_compat.credentials import Key
+from openai_compat.credentials import Secrets
 from openai_compat.errors import OpenAICompatError
 
 SHORTEST = 12
@@ -88,8 +88,8 @@ class Overheard(logging.Handler):
 
     def pytest_sessionstart(self) -> None:
         logging.getLogger().addHandler(self)
-        _after(Key, "__init__", lambda key, _: self.learn(key.secrets()))
-        _after(Key, "header", lambda key, _: self.learn(key.secrets()))
+        _after(Secrets, "keep", lambda secrets, _: self.learn(secrets()))
+        _after(Secrets, "keep_a_while", lambda secrets, _: self.learn(secrets()))
         _after(pytest.CaptureFixture, "readouterr", lambda _, told: self.say("printed", f"{told.out}{told.err}"))
         _after(subprocess.Popen, "communicate", lambda _, told: self.say("printed", str(told)))
         _after(pytest.TempPathFactory, "mktemp", lambda _, folder: self._folders.append(folder))
