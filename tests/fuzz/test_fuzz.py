@@ -15,8 +15,8 @@ each_target = pytest.mark.parametrize("name", TARGETS)
 
 
 @pytest.fixture(autouse=True)
-def quiet() -> None:
-    logging.getLogger("openai_compat").setLevel(logging.CRITICAL)
+def quiet(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.CRITICAL, "openai_compat")
 
 
 @each_target
