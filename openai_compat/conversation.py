@@ -190,7 +190,7 @@ class Conversation(RichDisplay):
             ConfigurationError: a turn is under way.
         """
         with self._alone():
-            begins = _beginnings(self._messages)
+            begins = turn_beginnings(self._messages)
             if not begins:
                 return ()
             kept, gone = self._messages[: begins[-1]], self._messages[begins[-1] :]
@@ -214,7 +214,7 @@ class Conversation(RichDisplay):
         count = count or estimate_tokens
         system = [Message(role="system", content=self.request.system)] if self.request.system else []
         with self._alone():
-            begins = _beginnings(self._messages)
+            begins = turn_beginnings(self._messages)
             head = self._messages[: begins[0]] if begins else ()
 
             def fits(turns: int) -> bool:
@@ -312,7 +312,7 @@ def _taken(fields: dict[str, Any], names: frozenset[str]) -> dict[str, Any]:
     return {name: fields.pop(name) for name in names & fields.keys()}
 
 
-def _beginnings(messages: Sequence[Message]) -> list[int]:
+def turn_beginnings(messages: Sequence[Message]) -> list[int]:
     """Where the turns of a history begin: each with what the user says.
 
     A user message with parts after a tool's result shows the tool's images, and begins no turn.

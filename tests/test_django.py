@@ -24,13 +24,14 @@ from support.replay import Request as Received
 from support.wire_bodies import chat_reply, chunk, error_reply, stream_pieces, stream_reply, tool_call
 
 from openai_compat import APIStatusError, ChatResponse, ConfigurationError, Message, Timeout
-from openai_compat.integrations._chat import StoredMessage
+from openai_compat.integrations._chat import FIRST_LOAD, SHOWN_MESSAGES, StoredMessage
 
 with mock.patch.dict(os.environ, {"DJANGO_SETTINGS_MODULE": "django_project.settings"}):
     django.setup()
 
 from django.contrib.auth.decorators import login_required
 from django.contrib.auth.models import AnonymousUser, User
+from django.contrib.sessions.backends.db import SessionStore
 from django.core.checks import run_checks
 from django.core.management import CommandError, call_command
 from django.db import connection, connections, transaction
@@ -283,6 +284,40 @@ def test_the_chat_is_the_same_under_asgi() -> None:
         assert server.requests[1].closed.wait(10)
     told = [(one["content"], one["stopped"]) for one in shown]
     assert told == [("1", False), ("b", False), ("2", False), ("a", True)]
+
+
+def test_one_visitor_may_have_so_many_answers_under_way() -> None:
+    patterns, _ = chat_urls(max_answers=2)
+    ann, ben = User.objects.create_user("ann"), User.objects.create_user("ben")
+
+    def ask(user: User) -> Any:
+        request = RequestFactory().post("/", {"message": "hi"}, content_type="application/json")
+        request.session, request.user = SessionStore(), user
+        return patterns[0].callback(request)
+
+    with model(then_silence) as server:
+        replies = [ask(ann), ask(ann), ask(ben)]
+        refused = ask(ann)
+        assert (refused.status_code, len(server.requests)) == (429, 3)
+        assert json.loads(refused.content)["error"]["code"] == "rate_limited"
+        replies[0].close()
+        replies.append(ask(ann))
+        for reply in replies:
+            assert reply.status_code == 200
+            reply.close()
+
+
+def test_of_a_long_conversation_only_what_is_sent_is_loaded() -> None:
+    with model([stream_reply("a"), stream_reply("b")]):
+        browser = Browser()
+        say(browser, "1")
+        row = Conversation.objects.get()
+        turn = [StoredMessage(Message(role=role, content="x" * 4000)) for role in ("user", "assistant")]
+        row.add(turn * 500, ChatResponse())
+        with mock.patch.object(StoredMessage, "from_json", wraps=StoredMessage.from_json) as loaded:
+            say(browser, "2")
+        assert loaded.call_count == FIRST_LOAD
+        assert len(contents(browser)) == SHOWN_MESSAGES
 
 
 def test_two_chats_of_a_site_have_nothing_to_do_with_each_other() -> None:

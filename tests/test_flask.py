@@ -235,6 +235,23 @@ def test_the_history_is_there_after_a_restart_and_nobody_else_can_read_it(tmp_pa
         assert contents(browser) == ["1", "a"]
 
 
+def test_one_visitor_may_have_so_many_answers_under_way(tmp_path: Path) -> None:
+    with chat(then_silence, tmp_path, max_answers=1, visitor=lambda: request.headers.get("X-User")) as (app, server):
+
+        def ask(user: str) -> Any:
+            return app.test_client().post("/chat/ask", json={"message": "1"}, headers={"X-User": user})
+
+        first, other = ask("ann"), ask("ben")
+        with ask("ann") as refused:
+            assert (refused.status_code, refused.json["error"]["code"]) == (429, "rate_limited")
+        assert len(server.requests) == 2
+        first.close()
+        again = ask("ann")
+        assert [reply.status_code for reply in (first, other, again)] == [200] * 3
+        for reply in (other, again):
+            reply.close()
+
+
 def test_two_applications_may_have_the_same_blueprint(tmp_path: Path) -> None:
     blueprint = chat_blueprint(visitor=lambda: "ann")
     for name in ("one", "two"):

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.replay import EVENT_STREAM, ReplayServer, Reply, Request
-from support.wire_bodies import chunk, stream_pieces, stream_reply, tool_call
+from support.wire_bodies import chunk, error_reply, stream_pieces, stream_reply, tool_call
 
-from openai_compat import Client, ConfigurationError, Message
-from openai_compat.integrations._chat import ChatEndpoint, RequestError, StoredMessage, page_history
+from openai_compat import ChatResponse, Client, ConfigurationError, Conversation, Message
+from openai_compat.integrations._chat import FIRST_LOAD, ChatEndpoint, RequestError, StoredMessage, Turn, page_history
 from openai_compat.web import EventStream
 
 
@@ -99,9 +99,13 @@ def test_a_wrong_field_is_told_before_anybody_asks(fields: dict[str, Any], error
         ChatEndpoint(**fields)
 
 
+def begin(endpoint: ChatEndpoint, client: Client, history: Sequence[StoredMessage], question: str) -> Turn:
+    return endpoint.turn(endpoint.admit("ann"), client, lambda newest: history[-newest:], question)
+
+
 def talk(endpoint: ChatEndpoint, client: Client, history: list[StoredMessage], question: str) -> list[StoredMessage]:
     """The history after a turn."""
-    turn = endpoint.turn(client, history, question)
+    turn = begin(endpoint, client, history, question)
     kept: list[StoredMessage] = []
     list(EventStream(turn.run, on_done=lambda answer: kept.extend(turn.new_messages(answer))))
     return [*history, *kept]
@@ -177,7 +181,7 @@ def leave(
     endpoint: ChatEndpoint, client: Client, question: str, until: bytes, history: Sequence[StoredMessage] = ()
 ) -> list[StoredMessage]:
     """What is kept of a turn whose browser leaves as soon as ``until`` has come."""
-    turn = endpoint.turn(client, history, question)
+    turn = begin(endpoint, client, history, question)
     kept: list[StoredMessage] = []
     with EventStream(turn.run, on_disconnect=lambda answer: kept.extend(turn.new_messages(answer))) as body:
         while until not in next(body):
@@ -238,7 +242,7 @@ def test_a_turn_that_is_left_while_its_tool_runs_keeps_no_call_without_its_resul
         *stream_pieces(),
     ]
     with ReplayServer([Reply(headers=EVENT_STREAM, body=call)]) as server, Client(server.url, model="m") as client:
-        turn = ChatEndpoint(tools=[slow]).turn(client, [], "1")
+        turn = begin(ChatEndpoint(tools=[slow]), client, [], "1")
         kept: list[StoredMessage] = []
         with EventStream(turn.run, on_disconnect=lambda answer: kept.extend(turn.new_messages(answer))) as body:
             next(body)
@@ -256,6 +260,75 @@ def test_old_turns_are_kept_but_not_sent() -> None:
         messages = json.loads(server.requests[0].body)["messages"]
     assert (len(after), len(messages)) == (42, 5)
     assert after[-2].message.content == "now"
+
+
+turns = st.lists(
+    st.tuples(st.integers(0, 600), st.integers(0, 40)).map(
+        lambda turn: [
+            Message(role="user", content="x" * turn[0]),
+            *[Message(role="assistant", content="y" * turn[0])] * turn[1],
+        ]
+    ),
+    max_size=40,
+)
+
+
+@given(turns, st.integers(1, 4000))
+def test_what_is_loaded_of_a_history_is_sent_as_if_it_were_all(turns: list[list[Message]], tokens: int) -> None:
+    history = [StoredMessage(message) for turn in turns for message in turn]
+    whole = Conversation(lambda request: ChatResponse(), messages=[stored.message for stored in history])
+    whole.trim(max_tokens=tokens)
+    with Client("http://localhost:9", model="m") as client:
+        turn = begin(ChatEndpoint(history_tokens=tokens), client, history, "now")
+    assert turn.conversation.messages == whole.messages
+
+
+def test_of_a_long_history_only_the_newest_messages_are_loaded() -> None:
+    asked: list[int] = []
+
+    def load(newest: int) -> list[StoredMessage]:
+        asked.append(newest)
+        return [StoredMessage(Message(role=role, content="x" * 400)) for role in ("user", "assistant")] * (newest // 2)
+
+    endpoint = ChatEndpoint(history_tokens=5_000)
+    with Client("http://localhost:9", model="m") as client:
+        endpoint.turn(endpoint.admit("ann"), client, load, "now")
+    assert asked == [FIRST_LOAD]
+
+
+def test_a_visitor_may_have_so_many_answers_under_way() -> None:
+    endpoint = ChatEndpoint(max_answers=2)
+    first, second = endpoint.admit("ann"), endpoint.admit("ann")
+    with pytest.raises(RequestError) as refused:
+        endpoint.admit("ann")
+    assert (refused.value.public_error.status, refused.value.public_error.code) == (429, "rate_limited")
+    endpoint.admit("ben")
+    first.under_way = False
+    third = endpoint.admit("ann")
+    with pytest.raises(RequestError):
+        endpoint.admit("ann")
+    # Of a response that was never made.
+    del second
+    assert endpoint.admit("ann").under_way
+    assert third.under_way
+    with pytest.raises(ConfigurationError, match="max_answers"):
+        ChatEndpoint(max_answers=0)
+
+
+@pytest.mark.parametrize("end", ["answered", "failed", "left"])
+def test_an_answer_that_has_ended_in_any_way_makes_room_for_the_next(end: str) -> None:
+    replies = {
+        "answered": stream_reply("a"),
+        "failed": error_reply(500, "no"),
+        "left": then_silence(chunk({"content": "a"})),
+    }
+    endpoint = ChatEndpoint(max_answers=1)
+    with ReplayServer([replies[end], stream_reply("b")]) as server, Client(server.url, model="m") as client:
+        if end == "left":
+            leave(endpoint, client, "1", b"")
+        else:
+            talk(endpoint, client, [], "1")
+        assert len(talk(endpoint, client, [], "2")) == 2
 
 
 @pytest.mark.parametrize("value", [{}, {"message": 3}, {"message": {"content": "no role"}}, {"message": {"role": 1}}])

@@ -16,7 +16,7 @@ from openai_compat.integrations._history import SQLiteHistory
 
 
 def texts(history: SQLiteHistory, owner: str = "ann") -> list[Any]:
-    return [message["text"] for message in history.load(owner)[1]]
+    return [message["text"] for message in history.load(owner, 1000)[1]]
 
 
 def said(*texts: str) -> list[dict[str, Any]]:
@@ -25,20 +25,27 @@ def said(*texts: str) -> list[dict[str, Any]]:
 
 def test_messages_come_back_in_order_and_each_owner_has_their_own(tmp_path: Path) -> None:
     history = SQLiteHistory(tmp_path / "deep" / "h.sqlite3")
-    assert history.load("ann") == ("", [])
+    assert history.load("ann", 1000) == ("", [])
     history.add("ann", "", said("1", "2"))
     history.add("ben", "", said("é\ud83d"))
     history.add("ann", "", said("3"))
     again = SQLiteHistory(tmp_path / "deep" / "h.sqlite3")
-    assert again.load("ann") == ("", said("1", "2", "3"))
-    assert again.load("ben") == ("", said("é\ud83d"))
+    assert again.load("ann", 1000) == ("", said("1", "2", "3"))
+    assert again.load("ben", 1000) == ("", said("é\ud83d"))
+
+
+def test_the_newest_messages_are_loaded_without_the_others(tmp_path: Path) -> None:
+    history = SQLiteHistory(tmp_path / "h.sqlite3")
+    history.add("ann", "", said("1", "2", "3"))
+    history.add("ben", "", said("4"))
+    assert history.load("ann", 2) == ("", said("2", "3"))
 
 
 def test_what_was_forgotten_stays_so(tmp_path: Path) -> None:
     history = SQLiteHistory(tmp_path / "h.sqlite3")
     ids = set()
     for _ in range(3):
-        conversation, messages = history.load("ann")
+        conversation, messages = history.load("ann", 1000)
         assert messages == []
         history.add("ann", conversation, said("1"))
         history.forget("ann")
@@ -60,7 +67,7 @@ def test_old_conversations_are_deleted(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(time, "time", lambda: now + 86_400 * 1.5)
     history.add("ben", "", said("2"))
     monkeypatch.setattr(time, "time", lambda: now + 86_400 * 2.5)
-    assert history.load("ann") == ("", [])
+    assert history.load("ann", 1000) == ("", [])
     history.forget("eve")
     assert texts(history, "ben") == ["2"]
     with sqlite3.connect(tmp_path / "h.sqlite3") as database:
@@ -91,4 +98,4 @@ def test_processes_that_write_at_once_lose_nothing(tmp_path: Path) -> None:
 def test_a_place_where_nothing_can_be_kept_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigurationError, match="conversations cannot be stored in .*h.sqlite3"):
-        SQLiteHistory(os.path.join(tmp_path, "file", "h.sqlite3")).load("ann")
+        SQLiteHistory(os.path.join(tmp_path, "file", "h.sqlite3")).load("ann", 1000)

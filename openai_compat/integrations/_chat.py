@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from functools import partial
+import threading
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import attrs
 import msgspec
 
 from ..client import Client
-from ..conversation import Conversation, loaded_message, saved_message
+from ..conversation import Conversation, estimate_tokens, loaded_message, saved_message, turn_beginnings
 from ..errors import ConfigurationError
 from ..tools.loop import ToolRound
 from ..tools.tool import tool
 from ..web.public_error import PublicError
-from ..web.stream import Run
 from ..wire.messages import Message
 from ..wire.response import ChatResponse
 
@@ -23,6 +23,12 @@ MAX_QUESTION = 8_000
 """Characters of a visitor's message."""
 HISTORY_TOKENS = 8_000
 """Of the history that is sent with a question, as ``Conversation.trim`` counts; older turns stay stored."""
+MAX_ANSWERS = 4
+"""Of one visitor, that may be under way at once."""
+SHOWN_MESSAGES = 1_000
+"""The newest of a conversation, which a page shows after a reload."""
+FIRST_LOAD = 64
+"""Messages that are read from the history at first; where they are too few, it is four times as many."""
 BYTES_PER_CHARACTER = 12
 """The most that JSON needs for one: two escapes, each for half a surrogate pair."""
 
@@ -30,11 +36,9 @@ BYTES_PER_CHARACTER = 12
 class RequestError(Exception):
     """A visitor's request that is rejected without asking the model; ``public_error`` is the response."""
 
-    def __init__(self, status: int, message: str) -> None:
+    def __init__(self, status: int, message: str, code: str = "invalid_request") -> None:
         super().__init__(message)
-        self.public_error = PublicError(
-            status=status, message=message, type="invalid_request_error", code="invalid_request"
-        )
+        self.public_error = PublicError(status=status, message=message, type="invalid_request_error", code=code)
 
 
 @attrs.frozen
@@ -89,6 +93,18 @@ class _Question(msgspec.Struct):
     message: str
 
 
+@attrs.define(eq=False)
+class Ticket:
+    """Lets a visitor have one answer under way, until it has ended or the ticket is dropped."""
+
+    visitor: str
+    under_way: bool = True
+
+
+Load = Callable[[int], Sequence[StoredMessage]]
+"""Returns so many messages of a conversation, the newest, in their order."""
+
+
 @attrs.frozen
 class Turn:
     """A question, ready to ask: an ``EventStream`` streams ``run``, and its answer goes to ``new_messages``."""
@@ -96,12 +112,16 @@ class Turn:
     conversation: Conversation
     question: str
     _history_length: int
+    _ticket: Ticket
     _rounds: list[ToolRound] = attrs.field(factory=list, init=False)
 
-    @property
-    def run(self) -> Run:
-        """Asks, and runs the tools that the model calls."""
-        return partial(self.conversation.say, self.question, on_round=self._rounds.append)
+    def run(self, **options: Any) -> ChatResponse:
+        """Ask, and run the tools that the model calls."""
+        try:
+            answer: ChatResponse = self.conversation.say(self.question, on_round=self._rounds.append, **options)
+            return answer
+        finally:
+            self._ticket.under_way = False
 
     def new_messages(self, answer: ChatResponse) -> list[StoredMessage]:
         """What the turn adds to the history.
@@ -132,6 +152,7 @@ class ChatEndpoint:
     Args:
         max_question: the most characters of a visitor's message.
         history_tokens: the most tokens of history sent with a question, as ``Conversation.trim`` estimates them.
+        max_answers: the most answers of one visitor that may be under way at once, in one process.
         fields: arguments of ``Client.conversation``: ``system``, ``tools``, ``model``, ``max_tokens`` and so on.
 
     Raises:
@@ -139,11 +160,21 @@ class ChatEndpoint:
     """
 
     def __init__(
-        self, *, max_question: int = MAX_QUESTION, history_tokens: int = HISTORY_TOKENS, **fields: Any
+        self,
+        *,
+        max_question: int = MAX_QUESTION,
+        history_tokens: int = HISTORY_TOKENS,
+        max_answers: int = MAX_ANSWERS,
+        **fields: Any,
     ) -> None:
+        if max_answers < 1:
+            raise ConfigurationError(f"max_answers must be at least 1, not {max_answers}")
         self.max_question = max_question
         self.max_body = max_question * BYTES_PER_CHARACTER + 100
         self._history_tokens = history_tokens
+        self._max_answers = max_answers
+        self._tickets: weakref.WeakSet[Ticket] = weakref.WeakSet()
+        self._lock = threading.Lock()
         if "messages" in fields:
             raise TypeError("messages: each visitor has a history of their own")
         # Made once, or each question would build their schemas again.
@@ -178,11 +209,38 @@ class ChatEndpoint:
             raise RequestError(413, f"The message is longer than {self.max_question:,} characters.")
         return question
 
-    def turn(self, client: Client, history: Iterable[StoredMessage], question: str) -> Turn:
+    def admit(self, visitor: str) -> Ticket:
+        """Let a visitor ask.
+
+        Raises:
+            RequestError: too many of their answers are under way.
+        """
+        with self._lock:
+            under_way = sum(ticket.under_way and ticket.visitor == visitor for ticket in self._tickets)
+            if under_way >= self._max_answers:
+                raise RequestError(429, "Other answers of yours are under way; wait for one to end.", "rate_limited")
+            ticket = Ticket(visitor)
+            self._tickets.add(ticket)
+        return ticket
+
+    def turn(self, ticket: Ticket, client: Client, load: Load, question: str) -> Turn:
         """The turn that a question starts."""
-        conversation = client.conversation(messages=[kept.message for kept in history], **self._fields)
+        conversation = client.conversation(messages=self._newest(load), **self._fields)
         conversation.trim(max_tokens=self._history_tokens)
-        return Turn(conversation, question, len(conversation.messages))
+        return Turn(conversation, question, len(conversation.messages), ticket)
+
+    def _newest(self, load: Load) -> list[Message]:
+        """The whole turns at the end of a history, enough of them to be trimmed."""
+        count = FIRST_LOAD
+        while True:
+            messages = [stored.message for stored in load(count)]
+            if len(messages) < count:
+                return messages
+            begins = turn_beginnings(messages)
+            if begins and estimate_tokens(messages) > self._history_tokens:
+                # What comes before is the rest of a turn that does not fit.
+                return messages[begins[0] :]
+            count *= 4
 
 
 def _no_client(*arguments: Any, **options: Any) -> ChatResponse:

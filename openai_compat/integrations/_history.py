@@ -27,8 +27,8 @@ class History(Protocol):
     A conversation has an id, which ``forget`` changes, and which is the empty string until something is stored.
     """
 
-    def load(self, owner: str) -> tuple[str, list[dict[str, Any]]]:
-        """The id of the owner's conversation, and its messages, oldest first."""
+    def load(self, owner: str, newest: int) -> tuple[str, list[dict[str, Any]]]:
+        """The id of the owner's conversation, and its ``newest`` messages, oldest first."""
 
     def add(self, owner: str, id: str, messages: Sequence[Mapping[str, Any]]) -> None:
         """Append messages, all or none; none if the id of the owner's conversation has changed."""
@@ -49,15 +49,16 @@ class SQLiteHistory:
         self._path = path
         self._seconds = days * DAY
 
-    def load(self, owner: str) -> tuple[str, list[dict[str, Any]]]:
+    def load(self, owner: str, newest: int) -> tuple[str, list[dict[str, Any]]]:
         with self._database() as database:
             found = database.execute(
                 "SELECT id FROM conversation WHERE owner = ? AND updated > ?", (owner, self._expiry())
             ).fetchone()
             if found is None:
                 return "", []
-            rows = database.execute("SELECT message FROM message WHERE owner = ? ORDER BY number", (owner,))
-            return found[0], [json.loads(message) for (message,) in rows]
+            query = "SELECT message FROM message WHERE owner = ? ORDER BY number DESC LIMIT ?"
+            rows = database.execute(query, (owner, newest)).fetchall()
+            return found[0], [json.loads(message) for (message,) in reversed(rows)]
 
     def add(self, owner: str, id: str, messages: Sequence[Mapping[str, Any]]) -> None:
         with self._database() as database:

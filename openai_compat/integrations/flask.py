@@ -24,7 +24,16 @@ from ..client import Client
 from ..errors import ConfigurationError
 from ..web.stream import EventStream, Format, Handler, Run
 from ..wire.response import ChatResponse
-from ._chat import HISTORY_TOKENS, MAX_QUESTION, ChatEndpoint, RequestError, StoredMessage, page_history
+from ._chat import (
+    HISTORY_TOKENS,
+    MAX_ANSWERS,
+    MAX_QUESTION,
+    SHOWN_MESSAGES,
+    ChatEndpoint,
+    RequestError,
+    StoredMessage,
+    page_history,
+)
 from ._history import History, SQLiteHistory
 from ._settings import LazyClient, client_options
 
@@ -154,6 +163,8 @@ def chat_blueprint(
     visitor: Callable[[], str | None] | None = None,
     max_question: int = MAX_QUESTION,
     history_tokens: int = HISTORY_TOKENS,
+    max_answers: int = MAX_ANSWERS,
+    shown_messages: int = SHOWN_MESSAGES,
     **fields: Any,
 ) -> flask.Blueprint:
     """A chat with a history for each visitor, as three endpoints for a page's scripts.
@@ -176,12 +187,14 @@ def chat_blueprint(
             By default each browser has its own, in Flask's session, which needs a ``SECRET_KEY``.
         max_question: the most characters of a message.
         history_tokens: the most tokens of history sent with a question; older turns stay stored, but are not sent.
+        max_answers: the most answers of one visitor that may be under way at once, in one process; then 429.
+        shown_messages: the most messages that ``history`` returns, the newest.
         fields: arguments of ``Client.conversation``: ``system``, ``tools``, ``model``, ``max_tokens`` and so on.
 
     Raises:
         ConfigurationError, TypeError: as for ``Client.conversation``.
     """
-    endpoint = ChatEndpoint(max_question=max_question, history_tokens=history_tokens, **fields)
+    endpoint = ChatEndpoint(max_question=max_question, history_tokens=history_tokens, max_answers=max_answers, **fields)
     blueprint = flask.Blueprint(name, __name__)
 
     @blueprint.before_request
@@ -203,8 +216,15 @@ def chat_blueprint(
         request = flask.request
         question = endpoint.question(request.content_type or "", request.content_length, request.get_data)
         store, owner = current_history(), current_owner()
-        conversation, messages = store.load(owner)
-        turn = endpoint.turn(_client(), map(StoredMessage.from_json, messages), question)
+        ticket = endpoint.admit(owner)
+        conversation = ""
+
+        def load(newest: int) -> list[StoredMessage]:
+            nonlocal conversation
+            conversation, messages = store.load(owner, newest)
+            return [StoredMessage.from_json(message) for message in messages]
+
+        turn = endpoint.turn(ticket, _client(), load, question)
 
         def save(answer: ChatResponse) -> None:
             if new := turn.new_messages(answer):
@@ -214,7 +234,7 @@ def chat_blueprint(
 
     @blueprint.get("/history", endpoint="history")
     def show() -> dict[str, Any]:
-        _, messages = current_history().load(current_owner())
+        _, messages = current_history().load(current_owner(), shown_messages)
         return page_history(map(StoredMessage.from_json, messages))
 
     @blueprint.post("/reset")

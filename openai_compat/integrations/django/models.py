@@ -60,9 +60,10 @@ class Conversation(models.Model):
     def __str__(self) -> str:
         return self.title or str(self.pk)
 
-    def stored_messages(self) -> list[StoredMessage]:
-        """The history, oldest message first."""
-        return [row.to_stored() for row in self.messages.all()]
+    def stored_messages(self, newest: int | None = None) -> list[StoredMessage]:
+        """The history, or its ``newest`` messages, oldest first."""
+        rows = self.messages.order_by("-id")[:newest]
+        return [row.to_stored() for row in reversed(rows)]
 
     def resume(self, client: Client | None = None, **fields: Any) -> library.Conversation:
         """The history as the library's own ``Conversation``, which stores nothing.

@@ -16,7 +16,15 @@ from django.views.decorators.http import require_GET, require_POST
 
 from ...errors import ConfigurationError
 from ...wire.response import ChatResponse
-from .._chat import HISTORY_TOKENS, MAX_QUESTION, ChatEndpoint, RequestError, page_history
+from .._chat import (
+    HISTORY_TOKENS,
+    MAX_ANSWERS,
+    MAX_QUESTION,
+    SHOWN_MESSAGES,
+    ChatEndpoint,
+    RequestError,
+    page_history,
+)
 from .clients import DEFAULT, get_client
 from .responses import stream_response
 
@@ -34,6 +42,8 @@ def chat_urls(
     client: str = DEFAULT,
     max_question: int = MAX_QUESTION,
     history_tokens: int = HISTORY_TOKENS,
+    max_answers: int = MAX_ANSWERS,
+    shown_messages: int = SHOWN_MESSAGES,
     decorator: Callable[[View], View] | None = None,
     **fields: Any,
 ) -> tuple[list[URLPattern], str]:
@@ -54,6 +64,9 @@ def chat_urls(
         client: the alias in ``settings.OPENAI_COMPAT`` of the client that answers.
         max_question: the most characters of a message.
         history_tokens: the most tokens of history sent with a question; older turns stay stored, but are not sent.
+        max_answers: the most answers of one user, or one session, that may be under way at once, in one process; then
+            429.
+        shown_messages: the most messages that ``history`` returns, the newest.
         decorator: applied to each view, such as ``login_required``, to say who may ask.
         fields: arguments of ``Client.conversation``: ``system``, ``tools``, ``model``, ``max_tokens`` and so on.
 
@@ -63,17 +76,18 @@ def chat_urls(
     """
     if not apps.is_installed(APP):
         raise ConfigurationError(f"chat_urls stores conversations in the database: add {APP!r} to INSTALLED_APPS")
-    endpoint = ChatEndpoint(max_question=max_question, history_tokens=history_tokens, **fields)
+    endpoint = ChatEndpoint(max_question=max_question, history_tokens=history_tokens, max_answers=max_answers, **fields)
 
     @require_POST
     def ask(request: HttpRequest) -> HttpResponseBase:
         try:
             question = endpoint.question(request.content_type or "", _length(request), lambda: request.body)
+            row = _current_conversation(request, name)
+            ticket = endpoint.admit(str(row.user_id or row.pk))
         except RequestError as error:
             return JsonResponse(error.public_error.to_wire(), status=error.public_error.status)
-        row = _current_conversation(request, name)
         _set_current(request, name, row.pk)
-        turn = endpoint.turn(get_client(client), row.stored_messages(), question)
+        turn = endpoint.turn(ticket, get_client(client), row.stored_messages, question)
 
         def store(answer: ChatResponse) -> None:
             messages = turn.new_messages(answer)
@@ -84,7 +98,7 @@ def chat_urls(
 
     @require_GET
     def history(request: HttpRequest) -> HttpResponse:
-        return JsonResponse(page_history(_current_conversation(request, name).stored_messages()))
+        return JsonResponse(page_history(_current_conversation(request, name).stored_messages(shown_messages)))
 
     @require_POST
     def reset(request: HttpRequest) -> HttpResponse:
