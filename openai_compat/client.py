@@ -556,12 +556,12 @@ def _drive(stream: ChatStream, sink: Sink) -> ChatResponse:
     """Push a stream's events into a sink; a sink that raises ends the stream, one that raises StopStream quietly."""
     with importing:
         from .sinks import StopStream, emitter
+        from .stream import read_on
 
     emit = emitter(sink)
     with stream:
         try:
-            for event in stream:
-                emit(event)
+            read_on(map(emit, stream))
         except StopStream:
             stream.cancel()
             for event in stream:

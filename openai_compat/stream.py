@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
+from operator import attrgetter
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -12,8 +14,8 @@ from .cancel import CancelToken
 from .errors import APIError, Cancelled, ConfigurationError, OpenAICompatError
 from .transport import Call, Clock, Reply
 from .wire.accumulate import Accumulator
-from .wire.completeness import completeness_error
-from .wire.parse import TICK_EVENT, attributed, stream_events
+from .wire.completeness import check_complete
+from .wire.parse import TICK_EVENT, stream_events
 from .wire.response import CallInfo, ChatResponse, ParsedResponse, ReplyInfo, StreamEvent
 from .wire.sse import MAX_EVENT_BYTES
 
@@ -115,7 +117,7 @@ class ChatStream(Iterator[StreamEvent]):
     @property
     def text_stream(self) -> Iterator[str]:
         """The answer's text, piece by piece."""
-        return (event.data for event in self._events if event.kind == "text" and not event.index)
+        return _text(self._events)
 
     @property
     def partial(self) -> Any:
@@ -146,9 +148,22 @@ class ChatStream(Iterator[StreamEvent]):
 
     def until_done(self) -> ChatResponse:
         """Read to the end; the answer."""
-        for _ in self._events:
-            pass
+        read_on(self._events)
         return self.response
+
+
+def read_on(events: Iterable[object]) -> None:
+    """Read to the end.
+
+    Not in a loop: its variable would hold the last event, which holds the exception that then comes, which holds the
+    loop's frame and those of the callers, with all that is open there.
+    """
+    deque(events, maxlen=0)
+
+
+def _text(events: Iterator[StreamEvent]) -> Iterator[str]:
+    # No loop, as in read_on.
+    yield from map(attrgetter("data"), filter(lambda event: event.kind == "text" and not event.index, events))
 
 
 class _Reading:
@@ -239,8 +254,10 @@ class _Reading:
                 return
             except APIError as error:
                 if self._first_token_ms is not None:
-                    raise self._call.give_up(error)  # noqa: B904 - the same error
-                self._call.wait_to_retry(error)
+                    self._call.give_up(error)
+                    raise
+                if not self._call.wait_to_retry(error):
+                    raise
 
     def _attempt(self) -> Iterator[StreamEvent]:
         self.reply = None
@@ -270,9 +287,9 @@ class _Reading:
         # Where nothing but [DONE] says that the answer is complete, the transfer has to have ended well.
         complete = complete and (intact or accumulator.finished)
         response = self.so_far(truncated=not complete)
-        error = completeness_error(response, complete=complete, strict=self._strict, secrets=self._secrets())
-        if error is not None:
-            raise attributed(error, self._info.provider, reply.request_id)
+        check_complete(
+            response, complete=complete, strict=self._strict, secrets=self._secrets(), request_id=reply.request_id
+        )
         if not complete and not response.skipped_events:
             log.warning("%s: the stream ended with neither finish_reason nor [DONE]", self._info.provider)
         if self._output is not None:

@@ -60,7 +60,8 @@ class Call:
                 self.begin()
                 return attempt()
             except APIError as error:
-                self.wait_to_retry(error)
+                if not self.wait_to_retry(error):
+                    raise
             except Cancelled as error:
                 error.attempts = self.so_far()
                 raise
@@ -89,11 +90,16 @@ class Call:
         self._waited = 0.0
         return True
 
-    def wait_to_retry(self, error: APIError) -> None:
-        """Wait as long as the policy says after a try failed; raises ``error`` to give up."""
+    def wait_to_retry(self, error: APIError) -> bool:
+        """Whether there is another try after one that failed: waits as long as the policy says, or gives up.
+
+        It does not raise ``error`` itself, here and wherever one is handed on: a frame that holds the exception that
+        left it, and with it the caller's, would be freed by the garbage collector alone.
+        """
         delay = self._policy.delay(self._tries, error, random.random())
         if delay is None:
-            raise self.give_up(error)
+            self.give_up(error)
+            return False
         failed = self._failed(str(error))
         log.info(
             "try %d of %d in %.1f s, after: %s", failed.number + 1, self._policy.max_retries + 1, delay, failed.error
@@ -108,14 +114,14 @@ class Call:
             raise ended from error
         self._tries += 1
         self._waited = delay
+        return True
 
-    def give_up(self, error: APIError) -> APIError:
-        """``error``, which ends the call, with the record of what was tried."""
+    def give_up(self, error: APIError) -> None:
+        """``error`` ends the call: it gets the record of what was tried."""
         self._failed(str(error))
         error.attempts = self.attempts
         if self._tries and error.args:
             error.args = (f"{error.args[0]} (after {self._tries + 1} tries)", *error.args[1:])
-        return error
 
     def so_far(self) -> tuple[Attempt, ...]:
         """The record, with the attempt that is under way or has succeeded, if it was sent."""

@@ -150,6 +150,9 @@ class Reply:
         except BaseException as error:
             self.close()
             explained = self._explain(error)
-            if explained is error:
-                raise
-            raise explained from failures.root_cause(error)
+            try:
+                if explained is error:
+                    raise
+                raise explained from failures.root_cause(error)
+            finally:
+                del explained  # or this frame, the callers' and the exception hold each other

@@ -121,14 +121,20 @@ class Transport:
         except NotFoundError as error:
             if not endpoint.guessed:
                 raise
-            reply = self._at_the_root(error, endpoint, request, call)
+            found = self._at_the_root(error, endpoint, request, call)
+            if found is None:
+                raise error from None
+            reply = found
         else:
             if endpoint.guessed:
                 self.endpoint = endpoint._replace(guessed=False)
         return reply
 
-    def _at_the_root(self, error: NotFoundError, endpoint: Endpoint, request: _Request, call: Call) -> Reply:
-        """Where the guessed ``/v1`` is not found, the root is tried, once for a client; what works is remembered."""
+    def _at_the_root(self, error: NotFoundError, endpoint: Endpoint, request: _Request, call: Call) -> Reply | None:
+        """Where the guessed ``/v1`` is not found, the root is tried, once for a client; what works is remembered.
+
+        None where ``error`` says it all.
+        """
         self.endpoint = endpoint._replace(guessed=False)
         root = endpoint.at_root()
         try:
@@ -139,9 +145,9 @@ class Transport:
                 raise
             tried = f"{endpoint.base}; nor is there an API at {root.base} (HTTP {other.status_code})"
             error.args = (f"{error} (asked at {tried})",)
-            raise error from None
+            return None
         except APIError:
-            raise error from None
+            return None
         self.endpoint = root
         return reply
 
@@ -186,9 +192,12 @@ class Transport:
                         fresh = True
                         continue
                 explained = self._explained(error, clock, endpoint, route.proxied)
-                if explained is error:
-                    raise
-                raise explained from failures.root_cause(error)
+                try:
+                    if explained is error:
+                        raise
+                    raise explained from failures.root_cause(error)
+                finally:
+                    del explained  # or this frame, the callers' and the exception hold each other
         return self._reply(answer.status, answer.headers, exchange, endpoint, request.path, route.proxied)
 
     def _send_by_requests(self, endpoint: Endpoint, request: _Request, call: Call) -> Reply:
@@ -235,9 +244,12 @@ class Transport:
             )
         except BaseException as error:
             explained = self._explained(error, clock, endpoint, proxied)
-            if explained is error:
-                raise
-            raise explained from failures.root_cause(error)
+            try:
+                if explained is error:
+                    raise
+                raise explained from failures.root_cause(error)
+            finally:
+                del explained  # or this frame, the callers' and the exception hold each other
         lower = {name.lower(): value for name, value in response.headers.items()}
         return self._reply(response.status_code, lower, content, endpoint, request.path, proxied)
 

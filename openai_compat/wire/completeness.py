@@ -44,6 +44,25 @@ def completeness_error(
     return None
 
 
+def check_complete(
+    response: ChatResponse,
+    *,
+    complete: bool,
+    strict: bool,
+    secrets: Iterable[str] = (),
+    request_id: str | None = None,
+) -> None:
+    """Raise ``completeness_error``, with who was asked, where there is one."""
+    error = completeness_error(response, complete=complete, strict=strict, secrets=secrets)
+    if error is not None:
+        error.provider = response.provider
+        error.request_id = request_id
+        try:
+            raise error
+        finally:
+            del error  # or this frame, the callers' and the exception hold each other
+
+
 def _why_empty(response: ChatResponse, secrets: Iterable[str]) -> str:
     reason = redact_error_body(response.finish_reason, secrets=secrets, limit=100)
     only = "holds only reasoning" if response.reasoning else "is empty"

@@ -14,7 +14,7 @@ import msgspec
 
 from .._json import NotJSONError, as_int, as_text, decode_json
 from .._rich_display import RichDisplay
-from ..errors import APIError, ConfigurationError, ResponseShapeError
+from ..errors import ConfigurationError, ResponseShapeError
 from .error_body import find_error, status_error
 from .messages import Usage
 from .parse import decode_body
@@ -201,12 +201,11 @@ def parse_embeddings_response(
         if len({len(vector) for vector in vectors}) > 1:
             raise _Misshapen("the vectors have different dimensions")
     except _Misshapen as misshapen:
-        error: APIError = ResponseShapeError(
+        raise ResponseShapeError(
             f"bad embeddings from {info.provider or 'the server'}: {misshapen}",
             provider=info.provider,
             request_id=reply.request_id,
-        )
-        raise error from None
+        ) from None
     return EmbeddingResponse(
         vectors=vectors,
         model=as_text(model) or info.model,

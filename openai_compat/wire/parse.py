@@ -21,7 +21,7 @@ from ..errors import (
 from ..redaction import redact_error_body
 from .accumulate import Accumulator
 from .chunk_template import ChunkTemplate
-from .completeness import completeness_error
+from .completeness import check_complete
 from .error_body import ErrorDetail, describe_text, find_error, status_error, stream_error
 from .event_data import DONE, Unreadable
 from .reasoning import ThinkOptions
@@ -130,9 +130,7 @@ def parse_response(
             raise refused(bytes(data) if failed is payload else json.dumps(failed))
         complete = True
         response = _whole(payload if as_text is None else as_text(payload), accumulator, reply)
-    error = completeness_error(response, complete=complete, strict=strict, secrets=secrets)
-    if error is not None:
-        raise attributed(error, provider, reply.request_id)
+    check_complete(response, complete=complete, strict=strict, secrets=secrets, request_id=reply.request_id)
     return response
 
 
@@ -287,9 +285,7 @@ def parse_stream(
                 break
             sink(event)
         response = accumulator.response(truncated=not complete)
-        error = completeness_error(response, complete=complete, strict=strict)
-        if error is not None:
-            raise attributed(error, response.provider, None)
+        check_complete(response, complete=complete, strict=strict)
     except APIError as failure:
         for event in accumulator.flush():
             sink(event)
