@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable
 from typing import Any
 
+from ._log import log
 from .errors import Cancelled
-
-log: logging.Logger = logging.getLogger("openai_compat")
 
 
 class CancelToken:

@@ -28,6 +28,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
+from ._terminal import one_line
+
 if TYPE_CHECKING:
     from .wire.response import ChatResponse
     from .wire.retry import Attempt
@@ -126,7 +128,7 @@ class APIError(OpenAICompatError):
         retry_after: float | None = None,
         partial: ChatResponse | None = None,
     ) -> None:
-        super().__init__(message)
+        super().__init__(one_line(message))
         self.provider = provider
         self.request_id = request_id
         self.retryable = retryable

@@ -6,7 +6,6 @@ the answer so far. ``IsolateSink`` is for sinks whose failure must not cost the 
 
 from __future__ import annotations
 
-import logging
 import queue
 import sys
 import threading
@@ -17,6 +16,8 @@ from typing import Any, Literal, Protocol, TextIO
 
 import attrs
 
+from ._log import log
+from ._terminal import harmless, write
 from ._threads import spawn
 from .errors import ConfigurationError
 from .wire.messages import ToolCall
@@ -34,8 +35,6 @@ __all__ = [
     "ThrottleSink",
     "emitter",
 ]
-
-log: logging.Logger = logging.getLogger("openai_compat")
 
 
 class StopStream(Exception):  # noqa: N818 - a wish, not an error
@@ -64,6 +63,9 @@ def emitter(sink: Sink) -> Callable[[StreamEvent], Any]:
 class PrintSink:
     """Prints the answer's text as it comes, and a line end after the last piece.
 
+    Escapes and other controls, by which a model could command the terminal, are left out. What the file's encoding
+    lacks is written as an escape, such as ``\\u2192``. Where there is no standard output, nothing is printed.
+
     Args:
         file: where to; standard output by default.
     """
@@ -75,9 +77,11 @@ class PrintSink:
     def emit(self, event: StreamEvent) -> None:
         """Print a piece."""
         file = self._file or sys.stdout
+        if file is None:  # under pythonw
+            return
         if event.delta:
             self._printed = True
-            file.write(event.delta)
+            write(file, harmless(event.delta))
             file.flush()
         elif (event.done or event.error) and self._printed:
             self._printed = False

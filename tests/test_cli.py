@@ -192,6 +192,18 @@ def test_what_is_piped_out_is_verbatim_and_the_reasoning_is_not_in_it() -> None:
     assert done.stderr.startswith("let me see\n7 tokens in")
 
 
+@pytest.mark.parametrize(
+    ("encoding", "shown"), [("cp1252", "h\\u2192 \xe9 \\U0001f600 end"), ("ascii", "h\\u2192 \\xe9 \\U0001f600 end")]
+)
+def test_what_a_console_cannot_show_is_told_by_its_escape(encoding: str, shown: str) -> None:
+    environ = clean_environment() | {"PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
+    with ReplayServer([streamed("h→ é 😀 end")]) as server:
+        done = subprocess.run(
+            [*PROGRAM, "chat", "Hi", "-q", *to(server)], env=environ, capture_output=True, timeout=60, check=False
+        )
+    assert (done.returncode, done.stdout.decode(encoding)) == (0, f"{shown}\n")
+
+
 def test_ctrl_c_ends_at_once_with_what_had_arrived() -> None:
     with ReplayServer(endless) as server:
         with running("chat", "Hi", *to(server)) as process:

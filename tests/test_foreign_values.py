@@ -321,9 +321,9 @@ def test_what_is_no_text_is_refused_by_name(client: Client, server: ReplayServer
         ({"temperature": np.array([0.5])}, "temperature is a number, not ndarray"),
         ({"seed": datetime.date(2026, 1, 2)}, "seed is a number, not date"),
         ({"user": 0.5}, r"user is a string, not 0.5 \(float\)"),
-        ({"user": object()}, "user cannot be sent: object has no JSON form"),
-        ({"extra_body": {"k": object()}}, "extra_body cannot be sent: object has no JSON form"),
-        ({"metadata": {"k": 1j}}, "metadata cannot be sent: complex has no JSON form"),
+        ({"user": object()}, "user cannot be written as JSON: object has no JSON form"),
+        ({"extra_body": {"k": object()}}, "extra_body cannot be written as JSON: object has no JSON form"),
+        ({"metadata": {"k": 1j}}, "metadata cannot be written as JSON: complex has no JSON form"),
         ({"stop": 5}, "stop is a string, or a list of strings, not int"),
     ],
 )

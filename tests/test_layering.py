@@ -31,14 +31,16 @@ ORDER = (
 OWN_RULES = {
     "": set[str](),
     "__main__": {"cli"},
-    "errors": set[str](),
+    "errors": {"_terminal"},
     "redaction": set[str](),
     "_json": set[str](),
+    "_terminal": set[str](),
+    "_log": {"_terminal"},
     "_threads": set[str](),
     "_imports": set[str](),
     "_rich_display": {"display"},
     "_misuse": set[str](),
-    "cancel": {"errors"},
+    "cancel": {"_log", "errors"},
     "timeouts": {"cancel", "errors"},
     "futures": {"_threads", "cancel"},
     "providers": {"wire.dialect", "errors"},
@@ -52,14 +54,14 @@ ALSO = {
     "_base_client": {"", "providers", "credentials", "cancel", "timeouts", "_imports", "_json", "_misuse"},
     "stream": {"cancel"},
     "tools": {"_threads", "cancel"},
-    "sinks": {"_threads"},
+    "sinks": {"_threads", "_log", "_terminal"},
     # A proxy's login and netrc's are found there, and have to be told to the client's secrets.
     "transport": {"cancel", "timeouts", "credentials", "_imports"},
     "web": {"_threads", "_json", "cancel"},
     "server_options": {"providers", "credentials"},
-    "cli": {"", "providers", "local"},
+    "cli": {"", "_terminal", "providers", "local"},
     "conversation": {"_json", "_misuse", "_rich_display"},
-    "wire": {"_json", "_rich_display"},
+    "wire": {"_json", "_log", "_rich_display"},
     "schema": {"_json"},
     "integrations": {"local", "providers", "display", "_threads", "_json", "cancel", "timeouts"},
 }
@@ -213,7 +215,11 @@ def test_a_circle_would_be_found() -> None:
 
 
 def test_errors_know_the_wire_only_as_types() -> None:
-    assert {target for source, target in arrows(run=False) if source == "errors"} == {"wire.response", "wire.retry"}
+    assert {target for source, target in arrows(run=False) if source == "errors"} == {
+        "_terminal",
+        "wire.response",
+        "wire.retry",
+    }
 
 
 def test_params_are_for_type_checkers_of_the_client() -> None:
@@ -319,6 +325,7 @@ def test_errors_load_nothing_but_the_standard_library() -> None:
     assert not packages(found) & HEAVY
     assert [name for name in found["loaded"] if name.startswith("openai_compat")] == [
         "openai_compat",
+        "openai_compat._terminal",
         "openai_compat.errors",
         "openai_compat.redaction",
     ]

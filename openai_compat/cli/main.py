@@ -94,7 +94,7 @@ def _prepare_streams() -> None:
         if stream is None and name != "stdin":
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - as long as we run
         elif hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")
+            stream.reconfigure(errors="replace" if name == "stdin" else "backslashreplace")
 
 
 def _let_go_of_stdout() -> None:

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, TextIO
 
+from .._terminal import harmless, one_line, write
+
 if TYPE_CHECKING:
     from ..wire.response import ChatResponse, StreamEvent
 
@@ -37,7 +39,7 @@ class Screen:
 
     def note(self, line: str) -> None:
         """A line about what is going on."""
-        self._aside(f"{_one_line(line)}\n", new_line=True)
+        self._aside(f"{one_line(line)}\n", new_line=True)
 
     def summarize(self, answer: ChatResponse) -> None:
         """What the answer cost, and what cut it off; the library itself warns of a stream that ended early."""
@@ -83,14 +85,14 @@ class Screen:
             return
         shown = text
         if stream.isatty():
-            shown = _harmless(text)
+            shown = harmless(text)
             if dim and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb":
                 shown = f"\x1b[2m{shown}\x1b[0m"
         if stream in self._unfinished:
             self._unfinished.remove(stream)
         if not text.endswith("\n"):
             self._unfinished.append(stream)
-        stream.write(shown)
+        write(stream, shown)
         stream.flush()
 
     def _finish(self, stream: TextIO) -> None:
@@ -100,22 +102,10 @@ class Screen:
             stream.flush()
 
 
-_CONTROLS = {code: None for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"}
-"""C0, DEL and C1: what a terminal obeys instead of showing."""
-
-
-def _harmless(text: str) -> str:
-    return text.translate(_CONTROLS)
-
-
-def _one_line(text: str) -> str:
-    return " ".join(_harmless(text).split())
-
-
 def say_error(line: str) -> None:
     # A stderr that has gone as well leaves nobody to tell.
     with contextlib.suppress(OSError):
-        print(f"error: {_one_line(line)}", file=sys.stderr, flush=True)
+        print(f"error: {one_line(line)}", file=sys.stderr, flush=True)
 
 
 def print_json(value: Any) -> None:

@@ -240,14 +240,14 @@ def stream_events(
 
 def _skip(lost: Unreadable, accumulator: Accumulator, secrets: Iterable[str], strict: bool) -> None:
     """Count an event that cannot be read, and say so: something of the answer may be missing."""
-    import logging
+    from .._log import log
 
     provider = accumulator.call.provider or "the server"
     told = f"{provider}: an event of the stream cannot be read: {redact_error_body(lost.text, secrets=secrets)!r}"
     accumulator.skipped += 1
     if strict:
         raise StreamInterruptedError(f"{told}; the text so far is in .partial", retryable=True)
-    logging.getLogger("openai_compat").warning("%s; something of the answer may be missing", told)
+    log.warning("%s; something of the answer may be missing", told)
 
 
 def drain(events: Generator[StreamEvent, None, T]) -> T:

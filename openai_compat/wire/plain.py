@@ -37,7 +37,7 @@ def plain(value: Any, name: str) -> Any:
     except RecursionError:
         raise ConfigurationError(f"{name} is nested too deeply, or holds itself") from None
     except TypeError as error:
-        raise ConfigurationError(f"{name} cannot be sent: {error}") from error
+        raise ConfigurationError(f"{name} cannot be written as JSON: {error}") from error
 
 
 def _plain(value: Any) -> Any:
