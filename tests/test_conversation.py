@@ -301,8 +301,9 @@ def test_a_dispatcher_runs_what_is_only_specified() -> None:
         def call(self, name: str, arguments: Any) -> Any:
             return [name, arguments]
 
+    far = ToolSpec("far", parameters={"properties": {"x": {"type": "integer"}}})
     model = Model(calling(("far", '{"x":1}')), answering())
-    conversation = Conversation(model, tools=[ToolSpec("far")], dispatcher=Desk())
+    conversation = Conversation(model, tools=[far], dispatcher=Desk())
     conversation.say("go")
     assert conversation.messages[2].content == '["far",{"x":1}]'
 

@@ -12,23 +12,28 @@ as long as the block lasts, so that this works wherever blocking code does, Jupy
 from __future__ import annotations
 
 import asyncio
+import base64
+import binascii
 import concurrent.futures
 import contextlib
+import json
 import logging
 import math
 import os
 import re
-import shlex
 import threading
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl, urlsplit, urlunsplit
+
+import attrs
 
 from ..errors import Cancelled, ConfigurationError, ToolError
 from ..redaction import redact_error_body
+from ..schema.arguments import offered_arguments
 from ..wire.media import Image
+from .mcp_servers import FORGOTTEN, STDERR_BYTES, HttpServer, Portal, StdioServer
 from .tool import Tool
 
 if TYPE_CHECKING:
@@ -44,9 +49,8 @@ log: logging.Logger = logging.getLogger("openai_compat")
 
 CLOSE_SECONDS = 5.0
 """How long an HTTP server may take to hear that its session is over; a child process is killed sooner."""
-CONNECT_SECONDS = 30.0
-STDERR_BYTES = 2000
-"""How much of what a child process wrote last is kept, to be shown when it fails."""
+MAX_NAME = 64
+"""Characters of a tool's name that every model's server takes."""
 
 
 def mcp_tools(
@@ -59,7 +63,7 @@ def mcp_tools(
     only: Collection[str] | None = None,
     prefix: str = "",
     timeout: float = 30.0,
-    call_timeout: float | None = None,
+    call_timeout: float | None = 300.0,
 ) -> AbstractContextManager[list[Tool[..., Any]]]:
     """The tools of one MCP server, connected to for as long as the ``with`` block lasts.
 
@@ -70,6 +74,10 @@ def mcp_tools(
     content where it sends nothing else. What a model cannot be shown (audio, binary resources) becomes a short note.
     A call that fails raises ``ToolError``, which ``run_tools`` tells the model.
 
+    Over HTTP, an exchange that breaks fails its own call only, and a session that the server does not know any more, as
+    after a restart, is opened again at the next call. A child process that has ended stays so: its calls fail with what
+    it wrote last. Either is logged once. In a forked child the tools are refused: connect there again.
+
     Args:
         command: the program and its arguments.
         env: variables for the program, besides ``PATH``, ``HOME`` and the few others that every program needs; it
@@ -79,14 +87,15 @@ def mcp_tools(
         headers: sent with every HTTP request.
         only: the server's names of the tools to offer; by default all.
         prefix: put before each name, so that the tools of two servers can be mixed. Characters that no model's server
-            takes in a name become ``_``.
+            takes in a name become ``_``; two names that are then the same, or one of more than 64 characters, are
+            refused.
         timeout: seconds until the server has answered and has listed its tools.
-        call_timeout: seconds that one call may take; by default no limit.
+        call_timeout: seconds that one call may take, 300 by default; None is no limit.
 
     Raises:
         ConfigurationError: the arguments do not fit, or the SDK is not installed; on entering, the server does not
-            start or answer, with the last lines that it wrote, or has no such tool as ``only`` names. Calling a tool
-            after the block raises it too.
+            start or answer, with the last lines that it wrote, has no such tool as ``only`` names, or has names that
+            cannot be told to a model. Calling a tool after the block raises it too, or in a forked child.
     """
     if (command is None) == (url is None):
         raise ConfigurationError("mcp_tools takes either command= or url=")
@@ -96,16 +105,16 @@ def mcp_tools(
     if isinstance(only, str):
         raise ConfigurationError(f"only is a list of names, such as [{only!r}]")
     _require_sdk()
-    server: _StdioServer | _HttpServer
+    server: StdioServer | HttpServer
     if url is not None:
         if env is not None or cwd is not None:
             raise ConfigurationError("env and cwd go with command=, not with url=")
-        server = _HttpServer(url, headers)
+        server = HttpServer(url, headers)
     else:
         assert command is not None
         if headers is not None:
             raise ConfigurationError("headers go with url=, not with command=")
-        server = _StdioServer(command, env, cwd)
+        server = StdioServer(command, env, cwd)
     return _connect(server, only, prefix, timeout, call_timeout)
 
 
@@ -118,21 +127,41 @@ def _require_sdk() -> None:
 
 @contextlib.contextmanager
 def _connect(
-    server: _StdioServer | _HttpServer,
+    server: StdioServer | HttpServer,
     only: Collection[str] | None,
     prefix: str,
     timeout: float,
     call_timeout: float | None,
 ) -> Iterator[list[Tool[..., Any]]]:
-    from anyio.from_thread import start_blocking_portal
-
-    with server, start_blocking_portal(name="openai_compat mcp") as portal:
-        session = _Session(server, portal, call_timeout)
-        listed = session.open(timeout)
+    with server, Portal() as portal:
+        session = _Session(server, portal, timeout, call_timeout)
+        listed = session.open()
         try:
-            yield [_ServerTool(session, found, prefix) for found in _chosen(listed, only, server.name)]
+            chosen = _chosen(listed, only, server.name)
+            names = _names([found.name for found in chosen], prefix, server.name)
+            yield [_ServerTool(session, found, name) for found, name in zip(chosen, names, strict=True)]
         finally:
             session.close()
+
+
+def _names(originals: list[str], prefix: str, server: str) -> list[str]:
+    """What a model is told for the names of a server's tools.
+
+    Raises:
+        ConfigurationError: two become the same, or one is too long.
+    """
+    made: dict[str, str] = {}
+    for original in originals:
+        name = re.sub(r"[^a-zA-Z0-9_-]", "_", prefix + original)
+        if len(name) > MAX_NAME:
+            problem = f"has a tool whose name has {len(name)} characters, at most {MAX_NAME} can be told: {original!r}"
+        elif name in made:
+            problem = f"has tools that would have one name, {name!r}: {made[name]!r} and {original!r}"
+        else:
+            made[name] = original
+            continue
+        raise ConfigurationError(f"the MCP server ({server}) {problem}; leave it out with only=")
+    return list(made)
 
 
 def _chosen(listed: list[mcp.types.Tool], only: Collection[str] | None, server: str) -> list[mcp.types.Tool]:
@@ -147,122 +176,21 @@ def _chosen(listed: list[mcp.types.Tool], only: Collection[str] | None, server: 
     return [found for found in listed if found.name in only]
 
 
-class _StdioServer:
-    """A server that is a child process; inside ``with``, the last of what it writes to stderr is kept."""
+class _Connection:
+    """One life of a session: ``_serve`` and ``ask`` run in the portal's loop, the rest in any thread."""
 
-    def __init__(
-        self,
-        command: Sequence[str | os.PathLike[str]],
-        env: Mapping[str, str] | None,
-        cwd: str | os.PathLike[str] | None,
-    ) -> None:
-        if isinstance(command, (str, bytes)) or not command:
-            raise ConfigurationError(f"command is a list of words, such as ['python', 'server.py'], not {command!r}")
-        self._words = [os.fspath(word) for word in command]
-        self._env = _checked("env", env)
-        self._cwd = None if cwd is None else os.fspath(cwd)
-        # A path is no secret, and to mask it would make every traceback unreadable.
-        self.secrets = [value for value in self._env.values() if not os.path.exists(value.partition(os.pathsep)[0])]
-        self.name = redact_error_body(shlex.join(self._words), secrets=self.secrets, limit=300)
-        self._tail = bytearray()
-
-    def __enter__(self) -> None:
-        reading, writing = os.pipe()
-        self._stderr = os.fdopen(writing, "w")
-        self._reader = threading.Thread(target=self._read, args=(reading,), name="openai_compat mcp log", daemon=True)
-        self._reader.start()
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._stop_listening()
-
-    def transport(self) -> AbstractAsyncContextManager[Any]:
-        import mcp
-
-        program, *arguments = self._words
-        parameters = mcp.StdioServerParameters(command=program, args=arguments, env=self._env, cwd=self._cwd)
-        return mcp.stdio_client(parameters, errlog=self._stderr)
-
-    def stderr_tail(self) -> str:
-        """What the program, which has ended, wrote last."""
-        self._stop_listening()
-        return bytes(self._tail).decode("utf-8", "replace").strip()
-
-    def _stop_listening(self) -> None:
-        self._stderr.close()
-        # The end of the pipe may be far off: a process that the server has left behind can still hold it.
-        self._reader.join(1.0)
-
-    def _read(self, reading: int) -> None:
-        with open(reading, "rb", buffering=0) as pipe:
-            while chunk := pipe.read(65536):
-                self._tail += chunk
-                del self._tail[:-STDERR_BYTES]
-
-
-class _HttpServer:
-    """A server that is reached over HTTP."""
-
-    def __init__(self, url: str, headers: Mapping[str, str] | None) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ConfigurationError("url must be an http or https URL, such as 'http://127.0.0.1:8000/mcp'")
-        self._url = url
-        self._headers = _checked("header", headers)
-        self.name = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
-        queried = [value for _, value in parse_qsl(parts.query)]
-        self.secrets = [*self._headers.values(), parts.password or "", *queried]
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, *exc_info: object) -> None:
-        pass
-
-    @contextlib.asynccontextmanager
-    async def transport(self) -> AsyncIterator[Any]:
-        import httpx2
-        from mcp.client.streamable_http import streamable_http_client
-
-        # How long an answer may take is for call_timeout to say.
-        timeout = httpx2.Timeout(CONNECT_SECONDS, read=None)
-        async with (
-            httpx2.AsyncClient(headers=self._headers, timeout=timeout) as http,
-            streamable_http_client(self._url, http_client=http) as streams,
-        ):
-            yield streams
-
-    def stderr_tail(self) -> str:
-        return ""
-
-
-def _checked(what: str, given: Mapping[str, str] | None) -> dict[str, str]:
-    """The values of a mapping, which no error may show."""
-    for name, value in (given or {}).items():
-        if not isinstance(value, str):
-            raise ConfigurationError(f"{what} {name!r} must be a string")
-        if what == "header" and re.search(r"[\r\n\0]", value):
-            raise ConfigurationError(f"{what} {name!r} has a line break in it")
-    return dict(given or {})
-
-
-class _Session:
-    """One connected server: ``_serve`` and ``_ask`` run in the portal's loop, the rest in any thread."""
-
-    def __init__(self, server: _StdioServer | _HttpServer, portal: BlockingPortal, call_timeout: float | None) -> None:
+    def __init__(self, server: StdioServer | HttpServer, portal: BlockingPortal) -> None:
         self._server = server
         self._portal = portal
-        self._call_timeout = call_timeout
-        self._closed = False
+        self.ended = False
+        self._left = False
 
     def open(self, timeout: float) -> list[mcp.types.Tool]:
         """Connect, and list the tools."""
         listed: list[mcp.types.Tool]
-        try:
-            self._served: Future[None]
-            self._served, listed = self._portal.start_task(self._serve, timeout)
-        except Exception as error:
-            # Not chained: the cause comes in anyio's groups, and may quote a header.
-            raise self._not_started(error, timeout) from None
+        self._served: Future[None]
+        self._served, listed = self._portal.start_task(self._serve, timeout)
+        self._served.add_done_callback(self._note_end)
         return listed
 
     async def _serve(self, timeout: float, *, task_status: TaskStatus[list[mcp.types.Tool]]) -> None:
@@ -279,50 +207,19 @@ class _Session:
                 await self._closing.wait()
                 limit.deadline = anyio.current_time() + CLOSE_SECONDS
 
-    def _not_started(self, error: BaseException, timeout: float) -> ConfigurationError:
-        cause = f"no answer within {timeout:g} s" if isinstance(error, TimeoutError) else _reason(_leaf(error))
-        written = self._server.stderr_tail()
-        said = f"{cause}; it wrote:\n{written}" if written else cause
-        shown = redact_error_body(said, secrets=self._server.secrets, limit=2 * STDERR_BYTES)
-        return ConfigurationError(f"the MCP server did not start ({self._server.name}): {shown}")
-
-    def call(self, name: str, arguments: Mapping[str, Any], cancel: CancelToken | None) -> mcp.types.CallToolResult:
-        """Have the server run a tool, and wait.
-
-        Raises:
-            ToolError: it did not work.
-            ConfigurationError: the session is over.
-            Cancelled: by ``cancel``; the server is told.
-        """
-        if cancel is not None:
-            cancel.raise_if_cancelled()
-        # Held before the call begins: wherever a Ctrl-C tears its caller away from here on, the call can be ended.
-        asked: Future[mcp.types.CallToolResult] = Future()
-        try:
-            if cancel is not None:
-                cancel.subscribe(asked.cancel)
-            self._portal.start_task_soon(self._ask, asked, name, dict(arguments))
-            return asked.result()
-        except Exception as error:
-            if cancel is not None and cancel.cancelled:
-                raise Cancelled from None
-            if self._closed:
-                raise self._over(name) from None
-            leaf = _leaf(error)
-            late = isinstance(leaf, TimeoutError) and self._call_timeout is not None
-            raise ToolError(f"no answer within {self._call_timeout:g} s" if late else _reason(leaf)) from leaf
-        finally:
-            asked.cancel()
-            if cancel is not None:
-                cancel.unsubscribe(asked.cancel)
-
-    async def _ask(self, asked: Future[mcp.types.CallToolResult], name: str, arguments: dict[str, Any]) -> None:
+    async def ask(
+        self,
+        asked: Future[mcp.types.CallToolResult],
+        name: str,
+        arguments: dict[str, Any],
+        timeout: float | None,
+    ) -> None:
         """Put what comes of the call into ``asked``; cancelling that ends the call."""
         import anyio
 
         loop = asyncio.get_running_loop()
         try:
-            with anyio.fail_after(self._call_timeout) as scope:
+            with anyio.fail_after(timeout) as scope:
                 asked.add_done_callback(lambda _: loop.call_soon_threadsafe(scope.cancel))
                 result = await self._client.call_tool(name, arguments)
                 if asked.set_running_or_notify_cancel():
@@ -333,6 +230,159 @@ class _Session:
         finally:
             asked.cancel()
 
+    def _note_end(self, served: Future[None]) -> None:
+        self.ended = True
+        if not served.cancelled() and (error := served.exception()):
+            what = "the MCP server did not close cleanly" if self._left else "the session with the MCP server ended"
+            log.warning("%s (%s): %s", what, self._server.name, _shown(error, self._server))
+
+    def leave(self) -> None:
+        """Begin to end it."""
+        self._left = True
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            self._portal.call(self._closing.set)
+
+    def close(self) -> None:
+        """End it; what is still under way there ends with an error."""
+        self.leave()
+        concurrent.futures.wait([self._served])
+
+
+class _Session:
+    """One server, for as long as the ``with`` block lasts; over several connections where it is reached again."""
+
+    def __init__(
+        self, server: StdioServer | HttpServer, portal: BlockingPortal, timeout: float, call_timeout: float | None
+    ) -> None:
+        self._server = server
+        self._portal = portal
+        self._timeout = timeout
+        self._call_timeout = call_timeout
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._closed = False
+        self._warned = False
+        self._before: list[_Connection] = []
+
+    def open(self) -> list[mcp.types.Tool]:
+        """Connect for the first time, and list the tools."""
+        try:
+            listed = self._connect()
+        except Exception as error:
+            # Not chained: the cause comes in anyio's groups, and may quote a header.
+            said = self._not_opened(error) + self._written()
+            raise ConfigurationError(f"the MCP server did not start ({self._server.name}): {said}") from None
+        self._server.opened = True
+        return listed
+
+    def _connect(self) -> list[mcp.types.Tool]:
+        connection = _Connection(self._server, self._portal)
+        listed = connection.open(self._timeout)
+        self._connection = connection
+        return listed
+
+    def _not_opened(self, error: BaseException) -> str:
+        if isinstance(error, TimeoutError):
+            return f"no answer within {self._timeout:g} s"
+        return _shown(error, self._server)
+
+    def _written(self) -> str:
+        written = self._server.stderr_tail()
+        shown = redact_error_body(written, secrets=self._server.secrets, limit=2 * STDERR_BYTES)
+        return f"; it wrote:\n{shown}" if shown else ""
+
+    def call(self, name: str, arguments: Mapping[str, Any], cancel: CancelToken | None) -> mcp.types.CallToolResult:
+        """Have the server run a tool, and wait.
+
+        Raises:
+            ToolError: it did not work.
+            ConfigurationError: the session is over, or belongs to the process of which this one is a fork.
+            Cancelled: by ``cancel``; the server is told.
+        """
+        if os.getpid() != self._pid:
+            raise ConfigurationError(
+                f"the tool {name!r} belongs to the process that opened it, not to its fork: "
+                f"use mcp_tools again in this one ({self._server.name})"
+            )
+        if cancel is not None:
+            cancel.raise_if_cancelled()
+        connection = self._current(name)
+        try:
+            return self._ask(connection, name, arguments, cancel)
+        except _ForgottenError:
+            # The server has not looked at the call, so it may be sent again.
+            return self._ask(self._current(name), name, arguments, cancel)
+
+    def _current(self, name: str) -> _Connection:
+        """The connection, opened again where it has ended."""
+        with self._lock:
+            if self._closed:
+                raise self._over(name)
+            if not self._connection.ended:
+                return self._connection
+            if not self._server.begins_again:
+                raise ToolError(self._last_words())
+            self._connection.leave()
+            self._before.append(self._connection)
+            try:
+                self._connect()
+            except Exception as error:
+                reason = self._not_opened(error)
+                raise ToolError(f"the MCP server ({self._server.name}) is not reached: {reason}") from None
+            log.info("the session with the MCP server (%s) was opened again", self._server.name)
+            self._warned = False
+            return self._connection
+
+    def _ask(
+        self, connection: _Connection, name: str, arguments: Mapping[str, Any], cancel: CancelToken | None
+    ) -> mcp.types.CallToolResult:
+        # Held before the call begins: wherever a Ctrl-C tears its caller away from here on, the call can be ended.
+        asked: Future[mcp.types.CallToolResult] = Future()
+        try:
+            if cancel is not None:
+                cancel.subscribe(asked.cancel)
+            self._portal.start_task_soon(connection.ask, asked, name, dict(arguments), self._call_timeout)
+            return asked.result()
+        except Exception as error:
+            if cancel is not None and cancel.cancelled:
+                raise Cancelled from None
+            if self._closed:
+                raise self._over(name) from None
+            raise self._failed(connection, _leaf(error)) from _leaf(error)
+        finally:
+            asked.cancel()
+            if cancel is not None:
+                cancel.unsubscribe(asked.cancel)
+
+    def _failed(self, connection: _Connection, error: BaseException) -> Exception:
+        """What the failure of a call is for its caller."""
+        import anyio
+
+        if isinstance(error, TimeoutError) and self._call_timeout is not None:
+            return ToolError(f"no answer within {self._call_timeout:g} s")
+        code = getattr(error, "code", None)
+        if code == FORGOTTEN:
+            connection.ended = True
+            if not self._warned:
+                log.warning("the MCP server (%s) does not know the session any more: %s", self._server.name, error)
+            self._warned = True
+            return _ForgottenError(str(error))
+        if isinstance(error, (anyio.ClosedResourceError, anyio.BrokenResourceError)) or str(error) == _CLOSED:
+            connection.ended = True
+            return ToolError(self._last_words())
+        return ToolError(_shown(error, self._server))
+
+    def _last_words(self) -> str:
+        """What is said of a server that is gone; logged once."""
+        if self._server.begins_again:
+            said = f"{_CLOSED}: the MCP server ({self._server.name}) has ended the session"
+        else:
+            said = f"{_CLOSED}: the MCP server ({self._server.name}) has ended{self._written()}"
+        if not self._warned:
+            log.warning("%s", said)
+        self._warned = True
+        return said
+
     def _over(self, name: str) -> ConfigurationError:
         return ConfigurationError(
             f"the tool {name!r} is closed: call it inside the `with mcp_tools(...)` block ({self._server.name})"
@@ -340,31 +390,44 @@ class _Session:
 
     def close(self) -> None:
         """Leave the server; what is still under way there ends with an error."""
+        if os.getpid() != self._pid:
+            return
         self._closed = True
-        self._portal.call(self._closing.set)
-        concurrent.futures.wait([self._served])
-        if error := self._served.exception():
-            log.warning("the MCP server did not close cleanly (%s): %s", self._server.name, _reason(_leaf(error)))
+        for connection in [*self._before, self._connection]:
+            connection.close()
+
+
+class _ForgottenError(ToolError):
+    """The server does not know the session any more."""
+
+
+_CLOSED = "Connection closed"
+"""What the SDK says of a call whose connection is gone."""
 
 
 class _ServerTool(Tool[..., Any]):
     """A tool that its server runs."""
 
-    def __init__(self, session: _Session, found: mcp.types.Tool, prefix: str) -> None:
+    def __init__(self, session: _Session, found: mcp.types.Tool, name: str) -> None:
         def ask(**arguments: Any) -> Any:
             return self.run(arguments)
 
         super().__init__(
             ask,
-            name=re.sub(r"[^a-zA-Z0-9_-]", "_", prefix + found.name)[:64],
+            name=name,
             description=found.description or found.title or "",
-            # MCP lets properties be left out, OpenAI does not.
-            parameters={"type": "object", "properties": {}, **found.input_schema},
+            parameters={},
         )
+        # MCP lets properties be left out, OpenAI does not.
+        self.spec = attrs.evolve(self.spec, parameters={"type": "object", "properties": {}, **found.input_schema})
+        # Values are for the server to check; and where it says nothing of names, they are too.
+        offered = found.input_schema if "properties" in found.input_schema else {"additionalProperties": True}
+        self._offered = offered_arguments(offered, values=False)
         self._session = session
         self._its_name = found.name
 
     def run(self, arguments: Mapping[str, Any], cancel: CancelToken | None = None, *, text: str = "") -> Any:
+        self._offered.check(arguments)
         return _value(self._session.call(self._its_name, arguments, cancel))
 
 
@@ -386,7 +449,8 @@ def _value(result: mcp.types.CallToolResult) -> Any:
     parts = [_part(block) for block in result.content]
     texts = [part for part in parts if isinstance(part, str)]
     if result.is_error:
-        raise ToolError("\n".join(texts) or "the tool failed, and did not say why")
+        reasons = result.structured_content
+        raise ToolError("\n".join(texts) or _text(reasons) or "the tool failed, and did not say why")
     if not parts:
         return result.structured_content
     return "\n".join(texts) if len(texts) == len(parts) else parts
@@ -396,7 +460,10 @@ def _part(block: mcp.types.ContentBlock) -> str | Image:
     if block.type == "text":
         return block.text
     if block.type == "image":
-        return Image(f"data:{block.mime_type};base64,{block.data}")
+        try:
+            return Image.from_bytes(base64.b64decode(block.data, validate=True))
+        except (binascii.Error, ValueError, ConfigurationError):
+            return f"[image, {block.mime_type}, not shown]"
     if block.type == "audio":
         return f"[audio, {block.mime_type}, not shown]"
     if block.type == "resource_link":
@@ -406,6 +473,10 @@ def _part(block: mcp.types.ContentBlock) -> str | Image:
     return text if isinstance(text, str) else f"[resource {resource.uri}, {resource.mime_type or 'binary'}, not shown]"
 
 
+def _text(value: Any) -> str:
+    return "" if value is None else json.dumps(value, ensure_ascii=False)
+
+
 def _leaf(error: BaseException) -> BaseException:
     """The first of the exceptions in a group of groups."""
     while inner := getattr(error, "exceptions", ()):
@@ -413,5 +484,7 @@ def _leaf(error: BaseException) -> BaseException:
     return error
 
 
-def _reason(error: BaseException) -> str:
-    return str(error) or type(error).__name__
+def _shown(error: BaseException | None, server: StdioServer | HttpServer) -> str:
+    """What an error says, without the server's secrets."""
+    leaf = _leaf(error) if error is not None else None
+    return redact_error_body(str(leaf) or type(leaf).__name__, secrets=server.secrets, limit=2 * STDERR_BYTES)
