@@ -287,7 +287,17 @@ class RequestsBody:
         """Close the connection, unless urllib3 has it back."""
         self._lease.shut_down()
         self._lease.end()
-        self._response.close()
+        if _pool_is_locked(self._response.raw):
+            # Perhaps by this very thread, which the garbage collector has interrupted there.
+            threading.Thread(target=self._response.close, name="openai_compat close", daemon=True).start()
+        else:
+            self._response.close()
+
+
+def _pool_is_locked(raw: Any) -> bool:
+    """Whether to give urllib3 its connection back would have to wait."""
+    mutex = getattr(getattr(getattr(raw, "_pool", None), "pool", None), "mutex", None)
+    return mutex is not None and mutex.locked()
 
 
 def _reset_after_fork(session: requests.Session) -> None:

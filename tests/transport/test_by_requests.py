@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import requests
-from support.replay import ReplayServer, Reply
+from requests.adapters import HTTPAdapter
+from support.replay import EVENT_STREAM, ReplayServer, Reply, Request
 from support.sessions import own_session
-from support.wire_bodies import chat_reply
+from support.wire_bodies import chat_reply, chunk
 
 from openai_compat import APIConnectionError, CancelToken, Client, Timeout
 from openai_compat.timeouts import Deadline
@@ -108,3 +110,28 @@ def test_netrc_does_not_replace_a_key(
         with Client(server.url, "sk-mine", model="m", session=session) as client:
             client.chat("hi")
     assert server.requests[0].headers["Authorization"] == expected
+
+
+def test_a_stream_that_is_dropped_while_its_thread_holds_the_lock_of_the_pool_is_closed() -> None:
+    """As the garbage collector may drop one, which runs at any moment."""
+    adapter = HTTPAdapter(pool_maxsize=1, pool_block=True)
+
+    def reply(request: Request) -> Reply:
+        def body() -> Iterator[bytes]:
+            yield chunk({"content": "a"})
+            assert request.closed.wait(10)
+
+        return Reply(headers=EVENT_STREAM, body=body())
+
+    with ReplayServer([reply, chat_reply()]) as server, requests.Session() as session:
+        session.mount("http://", adapter)
+        with Client(server.url, model="m", session=session) as client:
+            stream = client.stream("hi")
+            next(stream)
+            pools: Any = adapter.poolmanager.pools
+            (pool,) = [pools[key] for key in pools.keys()]  # noqa: SIM118 - not a dict
+            with pool.pool.mutex:
+                del stream
+                assert server.wait_closed()
+            assert client.chat("hi").text == "ok"  # which needs the only connection that the pool may have
+            pool.close()
