@@ -268,12 +268,17 @@ class StreamEvent:
     (tool_call, tool_call_delta), a ``ToolCall`` (tool_call_done), an ``AudioDelta`` (audio), an ``Image`` (image), an
     ``Annotation`` (annotation), a ``Usage``, the ``ChatResponse`` (done) or an
     exception (error). ``index`` is the choice, 0 unless ``n`` asked for more.
+
+    As a string it is its ``delta``.
     """
 
     kind: Kind
     data: Any = ""
     index: int = 0
     call: CallInfo = attrs.field(factory=CallInfo, repr=False)
+
+    def __str__(self) -> str:
+        return self.delta
 
     @property
     def delta(self) -> str:

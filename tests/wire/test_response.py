@@ -150,6 +150,7 @@ SILENT: dict[str, Any] = {
 @pytest.mark.parametrize(("event", "wanted"), EVENTS.values(), ids=EVENTS)
 def test_an_event_says_one_thing_and_nothing_else(event: StreamEvent, wanted: dict[str, Any]) -> None:
     assert {name: getattr(event, name) for name in SILENT} == {**SILENT, **wanted}
+    assert (str(event), f"{event}") == (event.delta, event.delta)
 
 
 def test_an_event_names_its_call() -> None:
