@@ -66,7 +66,7 @@ RICH = [
 USAGE = {"input_tokens": 3, "output_tokens": 2, "total_tokens": 5, "cached_tokens": None, "reasoning_tokens": None}
 
 
-KEY = "sk-very-secret-key"
+KEY = "sk-very-secret-key-48151623"
 IN_THE_MIDDLE = [chunk({"content": "a"}), b'data: {"error": {"message": "' + KEY.encode() + b'", "code": 500}}\n\n']
 
 
