@@ -26,9 +26,10 @@ MAX_CHOICES = 128
 class Encoder(Protocol):
     """Encodes the events of one stream.
 
-    ``preamble`` comes before everything else, and ``heartbeat`` where nothing was sent for a while. An encoder is made
-    with ``defer_tool_calls`` (send only the calls of the whole answer, for those before it are answered by the server's
-    own tools) and ``include_usage``, which only OpenAI's format heeds.
+    ``preamble`` comes before everything else, and ``heartbeat`` where nothing was sent for a while; no empty line ends
+    them, which ``@microsoft/fetch-event-source`` would take for a message. An encoder is made with ``defer_tool_calls``
+    (send only the calls of the whole answer, for those before it are answered by the server's own tools) and
+    ``include_usage``, which only OpenAI's format heeds.
     """
 
     content_type: str
@@ -46,8 +47,8 @@ class SSEEncoder:
     """Server-sent events with names of their own, for an ``EventSource``."""
 
     content_type = "text/event-stream; charset=utf-8"
-    preamble: bytes = b"retry: %d\nid: 0\n\n" % RETRY_MS
-    heartbeat = b": \n\n"
+    preamble: bytes = b"retry: %d\nid: 0\n" % RETRY_MS
+    heartbeat = b":\n"
 
     def __init__(self, *, defer_tool_calls: bool = False, include_usage: bool = False) -> None:
         self._id = 0
@@ -105,6 +106,11 @@ def _done_fields(response: ChatResponse) -> dict[str, Any]:
     }
 
 
+def error_stream(error: PublicError) -> bytes:
+    """A whole stream of server-sent events, which tells of an error."""
+    return SSEEncoder.preamble + SSEEncoder().encode_error(error)
+
+
 class TextEncoder:
     """The text of the first choice, and nothing else."""
 
@@ -131,7 +137,7 @@ class OpenAIEncoder:
     content_type = "text/event-stream; charset=utf-8"
     # Neither "id" nor "retry": after either, OpenAI's own decoder takes every blank line for an event.
     preamble = b""
-    heartbeat = b": \n\n"
+    heartbeat = b":\n"
 
     def __init__(self, *, defer_tool_calls: bool = False, include_usage: bool = False) -> None:
         self._head: dict[str, Any] = {}

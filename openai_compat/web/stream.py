@@ -43,7 +43,7 @@ from ..errors import Cancelled, ConfigurationError, ResponseTypeError
 from ..wire.parse import TICK_EVENT
 from ..wire.response import CallInfo, ChatResponse, StreamEvent
 from .disconnect import watch_disconnect
-from .formats import ENCODERS, Encoder, Format
+from .formats import ENCODERS, Encoder, Format, error_stream
 from .public_error import PublicError, public_error
 
 if TYPE_CHECKING:
@@ -108,6 +108,11 @@ def is_reconnect(environ: Mapping[str, Any]) -> bool:
     return "HTTP_LAST_EVENT_ID" in environ
 
 
+def is_event_source(environ: Mapping[str, Any]) -> bool:
+    """Whether this request is an ``EventSource``'s: its page learns neither the status nor the body of an error."""
+    return environ.get("REQUEST_METHOD") == "GET" and environ.get("HTTP_ACCEPT") == "text/event-stream"
+
+
 class EventStream(Iterator[bytes]):
     """The body of a response, and the status and headers that go with it.
 
@@ -117,7 +122,8 @@ class EventStream(Iterator[bytes]):
     or that it failed when it raises; if the browser disconnects, ``cancel`` is cancelled.
 
     The constructor sends the request and waits for the first event: what fails until then is a proper HTTP status with
-    a JSON body, what fails later an event of the stream. No exception of the stream ever reaches the WSGI server.
+    a JSON body, what fails later an event of the stream. An ``EventSource``, which sees no status, gets an event in
+    either case. No exception of the stream ever reaches the WSGI server.
     ``close``, which every WSGI server calls, ends the call to the model.
 
     ::
@@ -142,8 +148,8 @@ class EventStream(Iterator[bytes]):
         format: what the browser gets.
         stream_options: for ``"openai"``, the field of that name in the client's request: token usage is sent only where
             it has ``"include_usage"``.
-        environ: the WSGI environment, to watch the browser's socket, and to answer a reconnect with 204 and a HEAD
-            request without asking the model.
+        environ: the WSGI environment, to watch the browser's socket, to answer a reconnect with 204 and a HEAD request
+            without asking the model, and to tell an ``EventSource`` of every error by an event.
         heartbeat: seconds of silence after which a comment is sent.
         first_wait: seconds to wait for the first event before the headers are sent; ``heartbeat`` where None. With 0
             the status is 200, unless ``settle`` is called when ``begun`` is done.
@@ -180,6 +186,7 @@ class EventStream(Iterator[bytes]):
         for seconds in (heartbeat, first_wait or heartbeat):
             if not 0 < seconds < math.inf:
                 raise ConfigurationError(f"heartbeat and first_wait must be positive seconds, not {seconds!r}")
+        self._is_event_source = format == "sse" and environ is not None and is_event_source(environ)
         self.status_code: int = 200
         self.headers: list[tuple[str, str]] = []
         self.begun: Future[Any] = Future()
@@ -287,15 +294,18 @@ class EventStream(Iterator[bytes]):
         """Make the response one that says what failed."""
         shown = self._writing.logged(error)
         body = encode_json(shown.to_wire())
-        self.status_code = shown.status
-        self.headers = [
-            ("Content-Type", "application/json"),
-            ("Content-Length", str(len(body))),
-            ("Cache-Control", "no-store"),
-            ("X-Content-Type-Options", "nosniff"),
-        ]
-        if shown.retry_after is not None:
-            self.headers.append(("Retry-After", str(shown.retry_after)))
+        if self._is_event_source:
+            body = error_stream(shown)
+        else:
+            self.status_code = shown.status
+            self.headers = [
+                ("Content-Type", "application/json"),
+                ("Content-Length", str(len(body))),
+                ("Cache-Control", "no-store"),
+                ("X-Content-Type-Options", "nosniff"),
+            ]
+            if shown.retry_after is not None:
+                self.headers.append(("Retry-After", str(shown.retry_after)))
         self._body = iter((body,))
         self._writing.on_disconnect = None
         self._writing.release()

@@ -15,7 +15,7 @@ from support.replay import EVENT_STREAM, ReplayServer, Reply, Request
 from support.wire_bodies import chunk, tool_call
 
 SSE = "text/event-stream; charset=utf-8"
-TICK = b": \n\n"
+TICK = b":\n"
 
 
 @contextlib.contextmanager

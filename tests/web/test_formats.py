@@ -156,7 +156,7 @@ def test_an_openai_client_raises_what_was_an_error() -> None:
 
 def test_an_event_source_is_given_an_id_to_come_back_with() -> None:
     with model([stream_reply("a")]) as (_, client):
-        assert next(EventStream(client.stream("hi"))) == b"retry: 86400000\nid: 0\n\n"
+        assert next(EventStream(client.stream("hi"))) == b"retry: 86400000\nid: 0\n"
 
 
 CALL = CallInfo(call_id="c1", model="m")

@@ -25,7 +25,7 @@ from openai_compat import ChatResponse, Client
 from openai_compat.web import EventStream
 from openai_compat.wire.response import Choice
 
-TICK = b": \n\n"
+TICK = b":\n"
 PAUSE = b""
 """Stands for a silence of the model that lasts until a heartbeat was sent."""
 Piece = dict[str, Any]

@@ -574,6 +574,37 @@ def test_a_reconnect_is_told_to_stop_and_asks_nothing() -> None:
         assert not server.requests
 
 
+EVENT_SOURCE = {"REQUEST_METHOD": "GET", "HTTP_ACCEPT": "text/event-stream"}
+
+
+@pytest.mark.parametrize(("status", "code"), [(400, "invalid_request"), (429, "rate_limited"), (401, "unavailable")])
+def test_an_event_source_is_told_by_an_event_why_there_is_no_answer(status: int, code: str) -> None:
+    with model([error_reply(status, "sk-1")]) as (_, client):
+        body = EventStream(client.stream("hi"), environ=EVENT_SOURCE)
+    raw = list(body)
+    ((name, data),) = events(raw)
+    assert (body.status_code, dict(body.headers)["Content-Type"]) == (200, SSE)
+    assert (name, data["code"]) == ("error", code)
+    # Should its page not close it, it comes back with an id, and is told to stop.
+    assert b"\nid: " in b"".join(raw)
+
+
+@pytest.mark.parametrize(
+    ("changed", "format"),
+    [
+        ({"REQUEST_METHOD": "POST"}, "sse"),
+        ({"HTTP_ACCEPT": "*/*"}, "sse"),
+        ({"HTTP_ACCEPT": "text/event-stream, application/json"}, "sse"),
+        ({}, "openai"),
+        ({}, "text"),
+    ],
+)
+def test_any_other_client_is_told_by_the_status(changed: dict[str, str], format: Any) -> None:
+    with model([error_reply(429)]) as (_, client):
+        body = EventStream(client.stream("hi"), environ=EVENT_SOURCE | changed, format=format)
+    assert (body.status_code, dict(body.headers)["Content-Type"]) == (429, "application/json")
+
+
 def test_a_start_response_that_fails_ends_the_call() -> None:
     def start_response(*arguments: Any) -> None:
         raise AssertionError("headers already sent")

@@ -173,7 +173,7 @@ class RelayStream(Iterator[bytes]):
 
     def _run(self) -> Generator[bytes, None, None]:
         try:
-            yield b"retry: %d\n\n" % RECONNECT_MS
+            yield b"retry: %d\n" % RECONNECT_MS
             yield from self._events()
         except Exception as error:
             self._over = True
@@ -210,7 +210,7 @@ class RelayStream(Iterator[bytes]):
             problem = self._problem(now - began)
             if now - spoke >= self._heartbeat:
                 spoke = now
-                yield b": \n\n"
+                yield b":\n"
 
     def _follows(self, event_id: Id, event: bytes) -> bool:
         """Whether no event is missing in front of this one."""
