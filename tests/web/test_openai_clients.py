@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
-import queue
-import shutil
-import subprocess
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
 from langchain_core.messages import AIMessageChunk
 from langchain_openai import ChatOpenAI
+from support.node import Node, running_node
 from support.replay import EVENT_STREAM, Framing, ReplayServer, Reply, Request
 from support.wire_bodies import chunk, error_reply, stream_pieces, tool_call
 
@@ -273,61 +269,15 @@ def read_with_langchain(url: str, *, usage: bool = False) -> dict[str, Any]:
     return {"choices": [choice], "usage": total, "error": None}
 
 
-class Node:
-    """``tests/node/read.mjs``, which answers one question after another."""
-
-    def __init__(self, folder: Path) -> None:
-        self._process = subprocess.Popen(
-            ["node", "read.mjs"], cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
-        self._listener = threading.Thread(target=self._listen, daemon=True)
-        self._listener.start()
-
-    def _listen(self) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            self._lines.put(line)
-        self._lines.put("")
-
-    def read(self, reader: str, url: str, *, n: int | None = None, usage: bool = False) -> dict[str, Any]:
-        assert self._process.stdin is not None
-        question = {"reader": reader, "url": url, "usage": usage, **({"n": n} if n else {})}
-        self._process.stdin.write(json.dumps(question) + "\n")
-        self._process.stdin.flush()
-        line = self._lines.get(timeout=60)
-        assert line, "node has ended"
-        read: dict[str, Any] = json.loads(line)
-        return read
-
-    def close(self) -> None:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.close()
-        try:
-            self._process.wait(20)
-        finally:
-            self._process.kill()
-            self._process.wait()
-            self._listener.join(20)
-            self._process.stdout.close()
+def read_in_node(node: Node, reader: str, url: str, *, n: int | None = None, usage: bool = False) -> dict[str, Any]:
+    """What ``tests/node/read.mjs`` reads."""
+    return node.ask(reader=reader, url=url, usage=usage, **({"n": n} if n else {}))
 
 
 @pytest.fixture(scope="module")
 def node() -> Iterator[Node]:
-    """Node with the packages of ``tests/node/package-lock.json``, which are installed where they are not there."""
-    missing = [program for program in ("node", "npm") if shutil.which(program) is None]
-    if missing:
-        pytest.skip(f"no {' and no '.join(missing)} on this machine")
-    folder = Path(__file__).parents[1] / "node"
-    lock, installed = folder / "package-lock.json", folder / "node_modules" / ".package-lock.json"
-    with (folder / ".install.lock").open("w") as turn:
-        fcntl.flock(turn, fcntl.LOCK_EX)
-        if not installed.exists() or installed.stat().st_mtime < lock.stat().st_mtime:
-            subprocess.run(["npm", "ci", "--no-audit", "--no-fund"], cwd=folder, check=True, timeout=110)
-    process = Node(folder)
-    yield process
-    process.close()
+    with running_node("read.mjs") as process:
+        yield process
 
 
 PYTHON_READERS: dict[str, Reader] = {
@@ -346,7 +296,7 @@ def read(reader: str, request: pytest.FixtureRequest) -> Reader:
     if reader in PYTHON_READERS:
         return PYTHON_READERS[reader]
     process: Node = request.getfixturevalue("node")
-    return partial(process.read, NPM_READERS[reader])
+    return partial(read_in_node, process, NPM_READERS[reader])
 
 
 def expected(answer: ChatResponse, reader: str, *, usage: bool) -> dict[str, Any]:
