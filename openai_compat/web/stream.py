@@ -17,7 +17,7 @@ In the page::
     source.addEventListener("done", () => source.close());
     source.addEventListener("error", (event) => {
         source.close();
-        if (event.data) tell(JSON.parse(event.data).message);
+        tell(event.data ? JSON.parse(event.data).message : "The answer was broken off.");
     });
 
 An ``EventSource`` reconnects when its response ends, which would ask the model again. ``source.close()`` prevents that;
