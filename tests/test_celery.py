@@ -7,6 +7,7 @@ import gc
 import itertools
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -31,6 +32,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from redis.retry import Retry
+from support.node import running_node
 from support.redis_server import RedisServer, redis_server, running_redis
 from support.replay import EVENT_STREAM, ReplayServer, Reply, Request
 from support.wire_bodies import chunk, error_reply, stream_pieces, stream_reply, tool_call
@@ -45,6 +47,7 @@ __all__ = ["redis_server"]
 # Celery's own way of keeping a result.
 pytestmark = pytest.mark.filterwarnings("ignore:Call to deprecated setex:DeprecationWarning")
 
+DOCS = Path(__file__).parents[1] / "docs"
 PATIENCE = 30.0
 keys = map("answer-{}".format, itertools.count())
 
@@ -687,6 +690,26 @@ def test_a_visitor_who_names_the_key_reads_no_other_stream(redis: Redis) -> None
     redis.xadd("orders", {"event": "done", "data": '"secret"'})
     body = b"".join(RelayStream(redis, "orders", start_within=0.05))
     assert code(read(body)) == "not_started"
+
+
+def test_the_docs_page_goes_on_where_its_connection_was_lost(redis: Redis, key: str) -> None:
+    with RelaySink(redis, key) as relay:
+        for kind, delta in (("text", "Once "), ("reasoning", "hm"), ("text", "upon")):
+            relay.emit(piece(delta, kind))
+
+    def answer(request: Request) -> Reply:
+        body = RelayStream(redis, key, last_event_id=request.headers.get("Last-Event-ID", ""))
+        if request.number:
+            return Reply(headers=EVENT_STREAM, body=body)
+        return Reply(headers=EVENT_STREAM, body=read_until(body, "Once"), abort="fin")
+
+    script = re.search(r"^```js\n(.*?)^```", (DOCS / "celery.md").read_text(), re.MULTILINE | re.DOTALL)
+    assert script is not None
+    with ReplayServer(answer) as server, running_node("read_events.mjs") as node:
+        assert node.ask(code=script[1], url=server.url) == {"text": "Once upon", "alerted": None}
+        lost, came_back = server.requests
+    assert lost.headers.get("Last-Event-ID") is None
+    assert came_back.headers["Last-Event-ID"] == read(RelayStream(redis, key))[1][1]
 
 
 @pytest.fixture
