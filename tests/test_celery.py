@@ -548,6 +548,25 @@ def test_a_forked_child_that_leaves_the_block_ends_nothing(redis: Redis, redis_s
     assert [event[0] for event in events] == ["start", "text", "done"]
 
 
+@pytest.mark.parametrize(
+    ("missing", "told"),
+    [
+        ("redis", "ConfigurationError: redis is not installed: pip install 'openai-compat[celery]'\n"),
+        ("msgspec", "ModuleNotFoundError: import of msgspec halted; None in sys.modules\n"),
+    ],
+)
+def test_without_redis_the_extra_is_named(missing: str, told: str) -> None:
+    code = f"import sys; sys.modules[{missing!r}] = None; import openai_compat.integrations.celery"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.stderr.endswith(told)
+
+
+def test_without_celery_a_view_says_which_redis(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "celery", None)
+    with pytest.raises(ConfigurationError, match="which Redis"):
+        relay_response("key")
+
+
 def test_results_that_are_elsewhere_are_told() -> None:
     with (
         Celery("elsewhere", backend="cache+memory://", set_as_current=False) as app,
@@ -599,6 +618,26 @@ def test_a_reader_that_leaves_ends_the_answer_only_when_asked(cancels: bool, red
             over.set()
             assert isinstance(answer := result(), ChatResponse)
             assert answer.text == "Once upon"
+
+
+def test_a_reader_that_is_closed_on_another_thread_ends(redis: Redis, key: str) -> None:
+    with RelaySink(redis, key) as relay:
+        relay.emit(piece("Once"))
+        body = RelayStream(redis, key)
+        read_until(body, "Once")
+        rest = in_thread(partial(list, body))
+        body.close()
+        assert rest() == []
+
+
+def test_an_answer_that_cannot_be_cancelled_does_not_trouble_the_server(
+    tmp_path: Path, key: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with running_redis(tmp_path) as server:
+        body = RelayStream(server.url, key, cancel_on_disconnect=True)
+        server.kill()
+        body.close()
+    assert "could not be cancelled" in caplog.text
 
 
 def test_a_reader_that_has_everything_cancels_nothing(redis: Redis, key: str) -> None:
