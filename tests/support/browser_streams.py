@@ -20,7 +20,8 @@ TICK = b":\n"
 
 @contextlib.contextmanager
 def model(replies: Any, **options: Any) -> Iterator[tuple[ReplayServer, Client]]:
-    with ReplayServer(replies) as server, Client(server.url, model="m", max_retries=0, **options) as client:
+    options = {"model": "m", "api_key": KEY, "max_retries": 0, **options}
+    with ReplayServer(replies) as server, Client(server.url, **options) as client:
         yield server, client
 
 

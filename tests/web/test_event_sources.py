@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.browser_streams import IN_THE_MIDDLE, RICH, TICK
+from support.browser_streams import IN_THE_MIDDLE, KEY, RICH, TICK
 from support.node import Node, running_node
 from support.replay import EVENT_STREAM, Framing, ReplayServer, Reply, Request
 from support.wire_bodies import chunk, error_reply, stream_pieces
@@ -40,7 +40,7 @@ class Site:
         self._format = format
         self._beats = threading.Semaphore(0)
         self.upstream = stack.enter_context(ReplayServer(self._say))
-        self._client = stack.enter_context(Client(self.upstream.url, model="m", max_retries=0))
+        self._client = stack.enter_context(Client(self.upstream.url, KEY, model="m", max_retries=0))
         self.server = stack.enter_context(ReplayServer(self._ask))
         self.url = f"{self.server.url}/ask"
 

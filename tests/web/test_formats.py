@@ -137,7 +137,7 @@ def test_half_a_surrogate_pair_is_passed_on_for_the_browser_to_join() -> None:
     ],
 )
 def test_an_error_after_the_first_byte_is_the_last_event(format: Any, last: bytes) -> None:
-    with model([Reply(headers=EVENT_STREAM, body=IN_THE_MIDDLE)], api_key=KEY) as (_, client):
+    with model([Reply(headers=EVENT_STREAM, body=IN_THE_MIDDLE)]) as (_, client):
         body = EventStream(client.stream("hi"), format=format)
         raw = list(body)
     assert body.status_code == 200
