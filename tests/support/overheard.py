@@ -83,7 +83,8 @@ class Overheard(logging.Handler):
                 self.say("printed", text)
             if found := self.found():
                 report.outcome = "failed"
-                report.longrepr = "\n".join(["a key was found in what was", *found, *([str(report.longrepr)] if report.longrepr else [])])
+                before = [str(report.longrepr)] if report.longrepr else []
+                report.longrepr = "\n".join([*before, "a key was found in what was", *found])
         return report
 
     def pytest_sessionstart(self) -> None:
