@@ -24,6 +24,7 @@ from .credentials import (
     check_picklable,
     checked_headers,
     key_from,
+    mask_fields,
     masked_options,
     masked_url,
     secret_option,
@@ -246,9 +247,11 @@ class BaseClient:
         """Close the pooled connections; a session that you gave stays open."""
         self._transport.close()
 
-    def _request(self, prompt: Prompt | None, fields: Mapping[str, Any]) -> ChatRequest:
+    def _request(self, prompt: Prompt | None, fields: dict[str, Any]) -> ChatRequest:
+        mask_fields(fields)
         unknown = fields.keys() - _REQUEST_FIELDS
         if unknown:
+            fields.update({name: masked(fields[name]) for name in unknown})
             of_the_client = dict.fromkeys(self._options.keys() - {"headers"}, "Client(...) takes it")
             told = unknown_fields("a chat request", unknown, _REQUEST_FIELDS | _CALL_OPTIONS, of_the_client)
             raise TypeError(f"{told}; what only your server knows goes into extra_body")

@@ -15,6 +15,7 @@ import attrs
 from ._base_client import BaseClient, Prompt, new_id
 from ._imports import importing
 from .cancel import CancelToken
+from .credentials import mask_fields
 from .errors import APIStatusError, ConfigurationError, ResponseShapeError, ResponseTypeError
 from .schema.text import text_of
 from .timeouts import Deadline, Timeout
@@ -370,6 +371,7 @@ class Client(BaseClient):
             ToolLoopError: the model still calls tools after ``max_iterations`` rounds.
             OpenAICompatError: whatever ``chat`` raises; ``messages`` holds the conversation so far.
         """
+        mask_fields(options)
         for round_ in self.tool_rounds(prompt, tools=tools, **options):
             if on_round is not None:
                 on_round(round_)

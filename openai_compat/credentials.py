@@ -182,6 +182,13 @@ def _as_it_is(value: Any) -> Any:
     return value
 
 
+def mask_fields(fields: dict[str, Any]) -> None:
+    """Put out of sight what a call's fields may have of secrets: in place, for the frames of all who pass them on."""
+    for name in ("extra_headers", "extra_query"):
+        if name in fields:
+            fields[name] = masked(fields[name])
+
+
 def secret_option(options: Mapping[str, Any]) -> str | None:
     """The first of a client's options that holds a secret in clear."""
     key, headers, proxies = options.get("api_key"), options["headers"] or {}, options["proxies"] or {}

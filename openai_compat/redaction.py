@@ -37,7 +37,7 @@ class SecretBytes(bytes):
 
 def masked(value: Any) -> Any:
     """The same value with each text in it a secret; of one like pydantic's ``SecretStr``, what it holds."""
-    if hasattr(value, "get_secret_value"):
+    if hasattr(value, "get_secret_value") and not isinstance(value, type):
         value = value.get_secret_value()
     if isinstance(value, str):
         return value if isinstance(value, Secret) else Secret(value)

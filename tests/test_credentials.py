@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import json
 import pickle
+import pprint
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
+import requests
+from requests.adapters import HTTPAdapter
 from requests.auth import HTTPBasicAuth, HTTPDigestAuth
 from support.replay import JSON, ReplayServer, Reply
 from support.wire_bodies import chat_reply, error_reply
@@ -22,6 +28,8 @@ from openai_compat import (
     ConfigurationError,
 )
 from openai_compat.credentials import checked_headers, secret_option
+from openai_compat.integrations._settings import LazyClient, make_client
+from openai_compat.server_options import environment_server
 
 
 def test_no_key_sends_no_authorization() -> None:
@@ -186,3 +194,254 @@ def test_a_function_for_the_key_is_pickled_with_its_client_or_refused() -> None:
     assert pickle.loads(pickle.dumps(Client("http://x", str))).base_url == "http://x/v1"
     with pytest.raises(ConfigurationError, match="api_key is a function that cannot be pickled"):
         pickle.dumps(Client("http://x", lambda: KEY))
+
+
+def everything_shown(error: BaseException) -> str:
+    """What a report shows of an error and its contexts: texts, attributes, the variables of all frames but ours."""
+    seen: list[BaseException] = []
+    waiting: list[BaseException | None] = [error]
+    shown: list[str] = []
+    while waiting:
+        item = waiting.pop()
+        if item is None or item in seen:
+            continue
+        seen.append(item)
+        waiting += [item.__cause__, item.__context__]
+        shown += [str(item), repr(item), repr(vars(item))]
+        for frame, _ in traceback.walk_tb(item.__traceback__):
+            if frame.f_code.co_filename != __file__:
+                shown += [f"{name}={formatted(value)}" for name, value in frame.f_locals.items()]
+    return "\n".join(shown)
+
+
+def formatted(value: object) -> str:
+    try:
+        return pprint.pformat(value)
+    except AttributeError:
+        return object.__repr__(value)  # not made to its end
+
+
+SECRET = "Zq7f3K9vTn2Xw8RbLd0HcJ"
+LOGIN = f"user:{SECRET}"
+SPELLINGS = (SECRET, base64.b64encode(LOGIN.encode()).decode(), SECRET.encode().hex())
+BEARER = {"Authorization": f"Bearer {SECRET}"}
+
+
+def in_proxies(url: str) -> Client:
+    return Client("http://model.example", proxies={"http": url.replace("//", f"//{LOGIN}@")}, **ONCE)
+
+
+def in_tunnel(url: str) -> Client:
+    return Client("https://model.example", proxies={"https": url.replace("//", f"//{LOGIN}@")}, **ONCE)
+
+
+def with_session(url: str, **attributes: Any) -> Client:
+    session = requests.Session()
+    for name, value in attributes.items():
+        setattr(session, name, value)
+    return Client(url, session=session, **ONCE)
+
+
+ONCE: dict[str, Any] = {"model": "m", "max_retries": 0}
+CARRIED: dict[str, Callable[[str], Client]] = {
+    "key": lambda url: Client(url, SECRET, **ONCE),
+    "key-of-azure": lambda url: Client(f"{url}/openai", SECRET, provider="azure", **ONCE),
+    "key-by-a-function": lambda url: Client(url, lambda: SECRET, **ONCE),
+    "key-and-session": lambda url: Client(url, SECRET, session=requests.Session(), **ONCE),
+    "bearer": lambda url: Client(url, headers=BEARER, **ONCE),
+    "password-header": lambda url: Client(url, headers={"X-Password": SECRET}, **ONCE),
+    "credential-header": lambda url: Client(url, headers={"X-Credential": SECRET}, **ONCE),
+    "login": lambda url: Client(url.replace("//", f"//{LOGIN}@"), **ONCE),
+    "token-as-user": lambda url: Client(url.replace("//", f"//{SECRET}@"), **ONCE),
+    "query": lambda url: Client(f"{url}?api_key={SECRET}", **ONCE),
+    "query-and-session": lambda url: Client(f"{url}?api_key={SECRET}", session=requests.Session(), **ONCE),
+    "auth": lambda url: Client(url, auth=("user", SECRET), **ONCE),
+    "auth-object": lambda url: Client(url, auth=HTTPBasicAuth("user", SECRET), **ONCE),
+    "session-headers": lambda url: with_session(url, headers=BEARER),
+    "session-auth": lambda url: with_session(url, auth=("user", SECRET)),
+    "proxy": in_proxies,
+    "tunnel": in_tunnel,
+}
+
+
+def ask(client: Client) -> object:
+    return client.chat("hi")
+
+
+def ask_for_a_stream(client: Client) -> object:
+    return list(client.stream("hi"))
+
+
+@pytest.mark.parametrize("way", ["refused", "reset", "echoed", "redirect"])
+@pytest.mark.parametrize("carried", CARRIED)
+def test_no_report_of_a_failed_call_shows_a_secret(
+    carried: str, way: str, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    caplog.set_level("DEBUG")
+    echo = f"no {' '.join(SPELLINGS)}"
+    location = f"http://{LOGIN}@h/{SECRET}/v1?api_key={SECRET}"
+    moved = Reply(status=307, headers={"Location": location, **JSON}, body=b"{}")
+    echoed = Reply(status=401, headers={"X-Echo": echo, **JSON}, body=json.dumps({"error": echo}).encode())
+    replies = {"reset": Reply(head=b"", abort="rst"), "redirect": moved}
+    with ReplayServer([replies.get(way, echoed)]) as server:
+        if way == "refused":
+            server.close()
+        for asking in (ask, ask_for_a_stream):
+            with CARRIED[carried](server.url) as client, pytest.raises(APIError) as caught:
+                asking(client)
+            shown = everything_shown(caught.value) + "".join(traceback.format_exception(caught.value))
+            shown += caplog.text + pickle.dumps(caught.value).decode("latin-1")
+            del caught
+            assert not [spelling for spelling in SPELLINGS if spelling in shown]
+
+
+@pytest.mark.parametrize("options", [{"extra_headers": BEARER}, {"extra_query": {"api_key": SECRET}}], ids=str)
+def test_no_report_shows_what_a_single_call_carried(options: dict[str, Any]) -> None:
+    with ReplayServer([error_reply(401, f"no: {SECRET}")] * 4) as server, Client(server.url, **ONCE) as client:
+        for asking in (client.chat, client.stream, client.submit, client.run_tools):
+            further: dict[str, Any] = {"tools": []} if asking == client.run_tools else {}
+            with pytest.raises(AuthenticationError) as caught:
+                finished(asking("hi", **options, **further))
+            assert SECRET not in everything_shown(caught.value)
+        assert len(server.requests) == 4
+
+
+def finished(result: Any) -> object:
+    return result.result(timeout=30) if isinstance(result, Future) else list(result)
+
+
+class Interrupted(HTTPAdapter):
+    def send(self, *args: Any, **kwargs: Any) -> requests.Response:
+        with contextlib.suppress(requests.ConnectionError):
+            super().send(*args, **kwargs)
+        raise KeyboardInterrupt
+
+
+def test_an_interrupted_call_shows_no_secret() -> None:
+    session = requests.Session()
+    session.mount("http://", Interrupted())
+    with ReplayServer([chat_reply()]) as server:
+        server.close()
+        with pytest.raises(KeyboardInterrupt) as caught:
+            Client(f"{server.url}?api_key={SECRET}", SECRET, session=session, **ONCE).chat("hi")
+    assert SECRET not in everything_shown(caught.value)
+
+
+HERE = "http://127.0.0.1:9/v1"
+REFUSED: dict[str, Callable[[], object]] = {
+    "key-with-newline": lambda: Client(HERE, f"{SECRET}\n"),
+    "key-with-space": lambda: Client(HERE, f"{SECRET} x"),
+    "key-in-quotes": lambda: Client(HERE, f'"{SECRET}"'),
+    "key-in-a-list": lambda: Client(HERE, [SECRET]),  # type: ignore[arg-type]
+    "key-in-bytes": lambda: Client(HERE, SECRET.encode()),  # type: ignore[arg-type]
+    "key-by-a-function": lambda: Client(HERE, lambda: f"{SECRET}\n", model="m").chat("hi"),
+    "key-for-provider": lambda: Client.for_provider("openai", f"{SECRET}\n"),
+    "unknown-provider": lambda: Client.for_provider("opnai", SECRET, headers=BEARER, base_url=f"http://{LOGIN}@x"),
+    "key-as-url": lambda: Client(SECRET),
+    "vendor-key-as-url": lambda: Client(f"sk-{SECRET}"),
+    "url-one-slash": lambda: Client(f"http:/{LOGIN}@h"),
+    "url-no-colon": lambda: Client(f"http//{LOGIN}@h/v1"),
+    "url-no-scheme": lambda: Client(f"{LOGIN}@h"),
+    "url-backslashes": lambda: Client(f"http:\\\\{LOGIN}@h"),
+    "url-bad-scheme": lambda: Client(f"ftp://{LOGIN}@h?api_key={SECRET}"),
+    "url-bad-port": lambda: Client(f"http://{LOGIN}@h:99999?api_key={SECRET}"),
+    "url-bad-host": lambda: Client(f"http://{LOGIN}@[h"),
+    "url-in-quotes": lambda: Client(f"'http://{LOGIN}@h'"),
+    "url-with-line-break": lambda: Client(f"http://{LOGIN}\n@h"),
+    "headers-in-a-list": lambda: Client(HERE, headers=list(BEARER.items())),  # type: ignore[arg-type]
+    "header-with-line-break": lambda: Client(HERE, headers={"Authorization": f"Bearer {SECRET}\n"}),
+    "header-not-latin": lambda: Client(HERE, headers={"Authorization": f"Bearer {SECRET}\u20ac"}),
+    "header-bad-name": lambda: Client(HERE, headers={"X Y": SECRET}),
+    "header-in-bytes": lambda: Client(HERE, headers={"X": SECRET.encode()}),  # type: ignore[dict-item]
+    "other-option": lambda: Client(HERE, SECRET, truncated="x", headers=BEARER, auth=("u", SECRET)),  # type: ignore[arg-type]
+    "proxy": lambda: Client("http://x.example", proxies={"http": f"foo://{LOGIN}@h"}, model="m").chat("hi"),
+    "unknown-field": lambda: Client(HERE, model="m").chat("hi", headers=BEARER),  # type: ignore[call-overload]
+    "settings-key": lambda: LazyClient({"BASE_URL": HERE, "API_KEY": f"{SECRET}\n"}).get(),
+    "settings-name": lambda: make_client({"BASE_RL": HERE, "API_KEY": SECRET}),
+    "settings-headers": lambda: make_client({"BASE_URL": HERE, "HEADERS": {"X-Key": f"{SECRET}\n"}}),
+    "settings-login": lambda: make_client({"BASE_URL": f"htp://{LOGIN}@h"}),
+}
+
+
+@pytest.mark.parametrize("refused", REFUSED.values(), ids=REFUSED)
+def test_what_is_refused_shows_no_secret(refused: Callable[[], object]) -> None:
+    with pytest.raises((ConfigurationError, TypeError)) as caught:
+        refused()
+    assert SECRET not in everything_shown(caught.value)
+
+
+@pytest.mark.parametrize("key", [f"{SECRET}\n", f"{SECRET} x", f"'{SECRET}'"], ids=["newline", "space", "quotes"])
+def test_a_variable_with_a_key_that_cannot_be_sent_is_named(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", HERE)
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    with pytest.raises(ConfigurationError, match="^OPENAI_API_KEY ") as caught:
+        Client.from_env()
+    assert SECRET not in everything_shown(caught.value)
+
+
+def test_false_alarms_do_not_hide_what_a_server_says() -> None:
+    with ReplayServer([error_reply(401, "basic authentication failed: a key is required")]) as server:
+        with Client(server.url, "sk-no-key-required", **ONCE) as client, pytest.raises(AuthenticationError) as caught:
+            client.chat("hi")
+    assert "basic authentication failed: a key is required" in str(caught.value)
+
+
+class SecretStr:
+    """As pydantic's."""
+
+    def get_secret_value(self) -> str:
+        return SECRET
+
+
+@pytest.mark.parametrize("key", [SecretStr(), SecretStr, lambda: SECRET], ids=["value", "made", "function"])
+def test_a_key_may_be_a_value_that_hides_it(key: Any) -> None:
+    with ReplayServer([chat_reply()]) as server, Client(server.url, key, **ONCE) as client:
+        client.chat("hi")
+        assert server.requests[0].headers["Authorization"] == f"Bearer {SECRET}"
+        assert SECRET not in pprint.pformat([vars(client), vars(client._key)])
+
+
+class URL:
+    """As httpx's and yarl's."""
+
+    def __init__(self, text: str) -> None:
+        self.scheme, self.host, self._text = "http", "x", text
+
+    def __str__(self) -> str:
+        return self._text
+
+
+@pytest.mark.parametrize("made", [URL, urlsplit], ids=["object", "urlsplit"])
+def test_a_base_url_may_be_an_object(made: Callable[[str], Any]) -> None:
+    with Client(made("http://x/v2")) as client:
+        assert client.base_url == "http://x/v2"
+    with pytest.raises(ConfigurationError, match="must begin with http") as caught:
+        Client(made(f"htp://{LOGIN}@h"))
+    assert SECRET not in everything_shown(caught.value)
+
+
+@pytest.mark.parametrize("url", [Path("/v1"), 5, b"http://x"], ids=["path", "number", "bytes"])
+def test_a_base_url_that_is_no_text_is_refused(url: Any) -> None:
+    with pytest.raises(ConfigurationError, match="the base URL is a string, not"):
+        Client(url)
+
+
+def test_the_server_that_OPENAI_BASE_URL_names_gets_its_own_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", "https://api.groq.com/openai/v1")
+    monkeypatch.setenv("OPENAI_API_KEY", "openais-own-key")
+    assert environment_server({})["api_key"] == "openais-own-key"  # type: ignore[index]
+    monkeypatch.setenv("GROQ_API_KEY", "groqs-own-key")
+    assert environment_server({})["api_key"] == "groqs-own-key"  # type: ignore[index]
+    monkeypatch.delenv("GROQ_API_KEY")
+    other = environment_server({"base_url": "https://api.mistral.ai/v1"})
+    assert other is not None
+    assert other["api_key"] is None
+
+
+@pytest.mark.parametrize("variable", [True, False], ids=["variable", "argument"])
+def test_a_providers_name_is_no_base_url(variable: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", SECRET)
+    monkeypatch.setenv("OPENAI_BASE_URL", "groq" if variable else "")
+    with pytest.raises(ConfigurationError, match="groq is a provider, not a base URL") as caught:
+        Client.from_env() if variable else Client("Groq", SECRET)
+    assert SECRET not in everything_shown(caught.value)

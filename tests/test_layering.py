@@ -50,7 +50,7 @@ OWN_RULES = {
     "params": {"wire", "errors", "cancel", "timeouts", "sinks", "tools"},
 }
 ALSO = {
-    "client": {"params", "cancel", "timeouts", "futures", "_imports"},
+    "client": {"params", "credentials", "cancel", "timeouts", "futures", "_imports"},
     "_base_client": {"", "providers", "credentials", "cancel", "timeouts", "_imports", "_json", "_misuse"},
     "stream": {"cancel"},
     "tools": {"_threads", "cancel"},
@@ -63,7 +63,7 @@ ALSO = {
     "conversation": {"_json", "_misuse", "_rich_display"},
     "wire": {"_json", "_log", "_rich_display"},
     "schema": {"_json"},
-    "integrations": {"local", "providers", "display", "_threads", "_json", "cancel", "timeouts"},
+    "integrations": {"local", "providers", "credentials", "display", "_threads", "_json", "cancel", "timeouts"},
 }
 NOT_IN_WIRE = {"requests", "urllib3", "socket", "ssl", "threading", "time", "os", "random", "http"}
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..client import Client
+from ..credentials import masked_options
 from ..errors import ConfigurationError
 from ..server_options import server_options
 from ..timeouts import Timeout
@@ -26,6 +27,7 @@ def client_options(settings: Mapping[str, Any], *, prefix: str = "") -> dict[str
     Raises:
         ConfigurationError: an unknown name, a value of the wrong type, or an impossible time limit.
     """
+    settings = masked_options(settings)  # this frame may be shown with an error
     options = {}
     for name, value in settings.items():
         if name not in NAMES:
@@ -55,6 +57,7 @@ def make_client(settings: Mapping[str, Any], *, prefix: str = "") -> Client:
     Raises:
         ConfigurationError: a setting is wrong, or nothing names a server.
     """
+    settings = masked_options(settings)
     options = client_options(settings, prefix=prefix)
     local = Client if options.pop("local", False) else None
     spelling = {"base_url": f"{prefix}BASE_URL", "api_key": f"{prefix}API_KEY", "local": f"{prefix}LOCAL = True"}
@@ -65,7 +68,7 @@ class LazyClient:
     """One client for all threads, made on first use."""
 
     def __init__(self, settings: Mapping[str, Any], *, prefix: str = "") -> None:
-        self._settings = settings
+        self._settings = masked_options(settings)
         self._prefix = prefix
         self._lock = threading.Lock()
         self._client: Client | None = None

@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from ..client import Client
+from ..credentials import masked_options
 from ..errors import ConfigurationError
 from ..web.stream import EventStream, Format, Handler, Run
 from ..wire.response import ChatResponse
@@ -77,7 +78,7 @@ class OpenAICompat:
         Raises:
             ConfigurationError: an unknown setting, or one of the wrong type.
         """
-        settings = app.config.get_namespace(PREFIX, lowercase=False)
+        settings = masked_options(app.config.get_namespace(PREFIX, lowercase=False))
         client_options(settings, prefix=PREFIX)
         app.extensions[EXTENSION] = LazyClient(settings, prefix=PREFIX)
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import logging
 import os
 import queue
 import threading
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from http.cookiejar import CookieJar
 from typing import Any
 
@@ -16,7 +17,7 @@ import requests
 from requests.adapters import HTTPAdapter
 
 from ..errors import APIConnectionError
-from ..redaction import masked
+from ..redaction import mask_secrets, masked
 from . import failures
 from .clock import Clock
 from .connecting import Connecting, close_sockets
@@ -91,12 +92,14 @@ def send(
     *,
     auth: Any,
     settings: Mapping[str, Any],
+    secrets: Iterable[str],
 ) -> tuple[requests.Response, RequestsBody]:
     """Send a request; the headers of its reply have come.
 
     Args:
         auth: a requests auth object, or None where the session's own or netrc applies.
         settings: proxies, verification and certificates.
+        secrets: what urllib3's log is not to show.
     """
     deadline = clock.deadline
     request = requests.Request(method, url, data=content, headers=_as_sent(headers), auth=auth)
@@ -109,7 +112,7 @@ def send(
     options = {"stream": True, "allow_redirects": False, "timeout": (connect, first_token), **settings}
     connecting = Connecting(deadline.cancel)
     try:
-        with connecting:
+        with connecting, _hidden_in_log(secrets):
             connecting.end_in(limit)
             response = _sent(session, request, options, connecting)
         reading = RequestsBody(response, clock)
@@ -151,6 +154,28 @@ def _sent(
         options["proxies"] = {"no_proxy": "*", **(options.get("proxies") or {})}
         given = vars(request)
         return session.request(**{name: given[name] for name in _GIVEN}, **options)
+
+
+_secrets: contextvars.ContextVar[tuple[str, ...]] = contextvars.ContextVar("openai_compat.secrets", default=())
+
+
+@contextlib.contextmanager
+def _hidden_in_log(secrets: Iterable[str]) -> Iterator[None]:
+    """Meanwhile urllib3, which logs whole URLs, logs none with a secret in it."""
+    logging.getLogger("urllib3.connectionpool").addFilter(_hide)  # once, however often
+    hiding = _secrets.set(tuple(secrets))
+    try:
+        yield
+    finally:
+        _secrets.reset(hiding)
+
+
+def _hide(record: logging.LogRecord) -> bool:
+    if (secrets := _secrets.get()) and isinstance(record.args, tuple):
+        record.args = tuple(
+            [mask_secrets(value, secrets) if isinstance(value, str) else value for value in record.args]
+        )
+    return True
 
 
 _GIVEN = ("method", "url", "data", "headers", "auth")

@@ -104,6 +104,9 @@ def hide(secrets: Iterable[str], *errors: BaseException) -> None:
         shown = tuple(mask_secrets(part, secrets) if isinstance(part, str) else part for part in item.args)
         if shown != item.args:
             item.args = shown
+        for name, value in list(vars(item).items()):
+            if isinstance(value, str) and (hidden := mask_secrets(value, secrets)) != value:
+                setattr(item, name, hidden)
         _drop_frames(item)
 
 

@@ -241,6 +241,7 @@ class Transport:
                 clock,
                 auth=auth,
                 settings=settings,
+                secrets=self.secrets(),
             )
         except BaseException as error:
             explained = self._explained(error, clock, endpoint, proxied)

@@ -192,7 +192,7 @@ class ChatRequest:
     metadata: Mapping[str, str] | None = None
     extra_body: Mapping[str, Any] = attrs.field(factory=dict)
     extra_headers: Mapping[str, str] = attrs.field(factory=dict, repr=False)
-    extra_query: Mapping[str, str] = attrs.field(factory=dict)
+    extra_query: Mapping[str, str] = attrs.field(factory=dict, repr=False)
 
     def __attrs_post_init__(self) -> None:
         plain_fields(self, _PLAIN_FIELDS)
