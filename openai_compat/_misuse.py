@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 _SAMPLED = "max_tokens limits the answer, under the name that the server takes"
 OF_THE_LOOP = (
     *("max_iterations", "max_tool_calls", "max_parallel_tool_calls", "tool_timeout", "before_tool", "after_tool"),
-    *("withhold_tools", "dispatcher", "on_round"),
+    *("withhold_tools", "tool_errors", "dispatcher", "on_round"),
 )
 _MEANT = {
     "stream": "stream() reads the answer as it comes; chat(sink=...) is called with each piece",

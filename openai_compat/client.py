@@ -363,9 +363,8 @@ class Client(BaseClient):
             tools: functions, ``@tool`` objects, or ``ToolSpec`` where ``dispatcher`` runs them.
             on_round: called with each ``ToolRound``, before its calls run.
             options: ``dispatcher``; the fields of ``ToolOptions`` (``max_iterations``, ``max_tool_calls``,
-                ``max_parallel_tool_calls``, ``tool_timeout``, ``before_tool``, ``after_tool``, ``withhold_tools``); and
-                what ``chat`` takes:
-                ``timeout`` is for each request, ``sink`` hears every round.
+                ``max_parallel_tool_calls``, ``tool_timeout``, ``before_tool``, ``after_tool``, ``withhold_tools``,
+                ``tool_errors``); and what ``chat`` takes: ``timeout`` is for each request, ``sink`` hears every round.
 
         Raises:
             ToolLoopError: the model still calls tools after ``max_iterations`` rounds.
@@ -402,7 +401,7 @@ class Client(BaseClient):
 
         names = [field.name for field in attrs.fields(ToolOptions) if field.name in fields]
         given: dict[str, Any] = dict(fields)
-        options = ToolOptions(cancel=cancel, **{name: given.pop(name) for name in names})
+        options = ToolOptions(cancel=cancel, secrets=self._secrets, **{name: given.pop(name) for name in names})
         toolbox = Toolbox(tools, dispatcher)
         request = attrs.evolve(self._request(prompt, given), tools=toolbox.specs)
         asking: dict[str, Any] = {"sink": sink, "cancel": cancel, "timeout": timeout, "think_opened": think_opened}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 from .cancel import CancelToken
 from .sinks import Sink
@@ -80,6 +80,7 @@ class LoopFields(ToolRunFields, total=False):
     before_tool: BeforeTool | None
     after_tool: AfterTool | None
     withhold_tools: bool
+    tool_errors: Literal["message", "type"]
 
 
 class LoopOptions(LoopFields, total=False):

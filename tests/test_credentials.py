@@ -445,3 +445,19 @@ def test_a_providers_name_is_no_base_url(variable: bool, monkeypatch: pytest.Mon
     with pytest.raises(ConfigurationError, match="groq is a provider, not a base URL") as caught:
         Client.from_env() if variable else Client("Groq", SECRET)
     assert SECRET not in everything_shown(caught.value)
+
+
+def test_a_tool_s_exception_tells_the_model_no_secret_of_the_client() -> None:
+    def send() -> str:
+        """Send."""
+        raise ValueError(f"401 for Bearer {SECRET}")
+
+    call = {"id": "c", "type": "function", "function": {"name": "send", "arguments": "{}"}}
+    message = {"role": "assistant", "content": None, "tool_calls": [call]}
+    asked = {"choices": [{"index": 0, "message": message, "finish_reason": "tool_calls"}]}
+    with ReplayServer([Reply(headers=JSON, body=json.dumps(asked).encode()), chat_reply()]) as server:
+        with Client(server.url, SECRET, **ONCE) as client:
+            client.run_tools("hi", tools=[send])
+        assert len(server.requests) == 2
+        told = json.loads(server.requests[1].body)["messages"][-1]["content"]
+    assert json.loads(told) == {"error": "ValueError: 401 for Bearer ***"}

@@ -112,6 +112,36 @@ def test_a_tool_that_fails_is_told() -> None:
     assert model.asked[1][-1]["content"] == '{"error":"ValueError: no"}'
 
 
+@pytest.mark.parametrize(
+    ("error", "options", "told"),
+    [
+        (ValueError("at /srv/x"), {}, "ValueError: at /srv/x"),
+        (ValueError("at /srv/x"), {"tool_errors": "type"}, "ValueError"),
+        (ToolError("no such town"), {"tool_errors": "type"}, "no such town"),
+        (ValueError("GET /v1?api_key=abcdef123456"), {}, "ValueError: GET /v1?api_key=***"),
+        (ValueError("I sent Zq7-f3K9_vTn2Xw8"), {"secrets": lambda: ["Zq7-f3K9_vTn2Xw8"]}, "ValueError: I sent ***"),
+        (ToolError("I sent Zq7-f3K9_vTn2Xw8"), {"secrets": lambda: ["Zq7-f3K9_vTn2Xw8"]}, "I sent ***"),
+    ],
+)
+@pytest.mark.parametrize("parallel", [1, 8])
+def test_of_what_a_tool_raises_the_model_is_told_what_it_may_see(
+    error: Exception, options: dict[str, Any], told: str, parallel: int
+) -> None:
+    model = Model(calling("broken", "a"), answering("sorry"))
+
+    class Breaking(Tools):
+        def call(self, name: str, arguments: Any) -> Any:
+            if name == "broken":
+                raise error
+            return super().call(name, arguments)
+
+    results: list[ToolResult] = []
+    options = {"max_parallel_tool_calls": parallel, "after_tool": results.append, **options}
+    run_tools_loop(model, ChatRequest("go", model="m"), Breaking(), **options)
+    assert [message["content"] for message in model.asked[1][-2:]] == [f'{{"error":"{told}"}}', "a:1"]
+    assert results[0].error is error
+
+
 def test_the_time_of_all_rounds_counts_not_the_last() -> None:
     answer = run_tools_loop(Model(answering("x")), REQUEST, Tools())
     assert 0 <= answer.latency_ms != 7.0
@@ -297,6 +327,7 @@ def test_cancelling_while_a_tool_runs_holds_the_conversation_so_far() -> None:
         {"max_iterations": 0},
         {"max_tool_calls": 0},
         {"max_parallel_tool_calls": 0},
+        {"tool_errors": "all"},
         {"tool_timeout": 0},
         {"tool_timeout": -1.0},
         {"tool_timeout": float("nan")},

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Literal
 
 import attrs
 
 from ..cancel import CancelToken
 from ..errors import ConfigurationError, OpenAICompatError, ToolError, ToolLoopError
+from ..redaction import redact_error_body
+from ..schema.problems import ValidationError
 from ..wire.messages import CUSTOM, Message, ToolCall, Usage
 from ..wire.request import ChatRequest, ToolSpec, request_messages
 from ..wire.response import UNKNOWN, ChatResponse, ended_by_itself
@@ -39,6 +41,9 @@ class ToolOptions:
         after_tool: called with each ``ToolResult``, on the calling thread, in the order of the calls. None keeps the
             result; anything else is told to the model in its place.
         withhold_tools: offer no tools in the last round, so that the model has to answer with what it has.
+        tool_errors: what the model is told of an exception of a tool's: ``"message"`` its type and text, without what
+            looks like a credential; ``"type"`` its type alone. A ``ToolError`` is told in your words in either case.
+        secrets: returns what the model is not to see in an exception.
         cancel: ends the loop also while tools run; those that take a ``CancelToken`` are told, the others go on
             unheard on their threads.
     """
@@ -50,6 +55,8 @@ class ToolOptions:
     before_tool: BeforeTool | None = None
     after_tool: AfterTool | None = None
     withhold_tools: bool = False
+    tool_errors: Literal["message", "type"] = "message"
+    secrets: Callable[[], Iterable[str]] = attrs.field(default=tuple, repr=False)
     cancel: CancelToken | None = None
 
     def __attrs_post_init__(self) -> None:
@@ -58,6 +65,8 @@ class ToolOptions:
                 raise ConfigurationError(f"{name} must be at least 1, not {getattr(self, name)}")
         if self.tool_timeout is not None and not self.tool_timeout > 0:
             raise ConfigurationError(f"tool_timeout must be a positive number of seconds, not {self.tool_timeout}")
+        if self.tool_errors not in ("message", "type"):
+            raise ConfigurationError(f"tool_errors must be 'message' or 'type', not {self.tool_errors!r}")
 
 
 class ToolRound:
@@ -213,8 +222,19 @@ def _run(toolbox: Toolbox, options: ToolOptions, most: int, answer: ChatResponse
             cancel=options.cancel,
         )
     )
-    results = [next(ran) if isinstance(call, ToolCall) else call for call in decided]
+    results = [_told(next(ran), options) if isinstance(call, ToolCall) else call for call in decided]
     return [_reviewed(result, options.after_tool) for result in results]
+
+
+def _told(result: ToolResult, options: ToolOptions) -> ToolResult:
+    """A call's result, of what its tool raised only what the model may see."""
+    error = result.error
+    if error is None:
+        return result
+    if options.tool_errors == "type" and not isinstance(error, (ToolError, ValidationError)):
+        return ToolResult.failure(result.call, type(error).__name__, error=error, seconds=result.seconds)
+    shown = redact_error_body(result.content, secrets=options.secrets(), limit=len(result.content))
+    return attrs.evolve(result, content=shown)
 
 
 def _refused(call: ToolCall, answer: ChatResponse) -> ToolResult | None:
