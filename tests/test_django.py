@@ -42,6 +42,7 @@ from django.test import Client as Browser
 from django.test import RequestFactory, override_settings
 from django.test.utils import setup_test_environment, teardown_test_environment
 from django.urls import reverse
+from django.views.debug import ExceptionReporter
 
 from openai_compat.integrations.django import chat_urls, get_client, stream_response
 from openai_compat.integrations.django.models import Conversation
@@ -74,6 +75,19 @@ def test_one_client_for_the_site() -> None:
         client = get_client()
         assert (client.base_url, client.timeout) == (URL, Timeout(first_token=60))
         assert get_client("default") is client
+
+
+def test_the_mail_to_the_admins_does_not_show_a_key_that_was_refused() -> None:
+    key = "-".join(("Zq7f3K9v", "Tn2Xw8Rb", "Ld0HcJ"))
+    with override_settings(OPENAI_COMPAT={"BASE_URL": URL, "API_KEY": f"{key}\n"}):
+        with pytest.raises(ConfigurationError, match="white space") as caught:
+            get_client()
+        error = caught.value
+        assert error.__traceback__ is not None
+        # From the library on: this frame has the key.
+        reporter = ExceptionReporter(None, type(error), error, error.__traceback__.tb_next)
+        assert "checked_key" in reporter.get_traceback_html()
+        assert key not in reporter.get_traceback_html() + reporter.get_traceback_text()
 
 
 def test_several_clients_by_name() -> None:
