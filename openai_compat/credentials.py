@@ -32,6 +32,10 @@ class URLObject(Protocol):
 ApiKey = str | SecretText | Callable[[], str | SecretText] | None
 
 
+MAX_PASSING = 16384
+"""Characters that the secrets of single calls have together: each is looked for in every error."""
+
+
 class Secrets:
     """Every secret of a client, for ``redact_error_body``: called, it gives them.
 
@@ -57,6 +61,8 @@ class Secrets:
         for secret in secrets:
             if secret not in self._passing and secret not in self._lasting:
                 self._passing.append(Secret(secret))
+        while len(self._passing) > 1 and sum(map(len, self._passing)) > MAX_PASSING:
+            self._passing.popleft()
 
 
 def secrets_in_headers(headers: Mapping[str, str]) -> Iterator[str]:

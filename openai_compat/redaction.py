@@ -96,19 +96,21 @@ class _Known(NamedTuple):
 
 @lru_cache(maxsize=16)
 def _known(secrets: tuple[str, ...]) -> _Known:
-    runs: set[str] = set()
-    words: list[str] = []
-    for secret in secrets:
-        if len(secret) < 4 or secret.lower() in _NO_SECRETS:
-            continue
-        for form in _encodings(secret):
-            if len(form) < _PART:
-                # A short key is often an ordinary word: only the whole of it, standing alone, is masked.
-                words.append(re.escape(form))
-            runs.update(form[i : i + _PART] for i in range(len(form) - _PART + 1))
+    each = [_runs_and_words(secret) for secret in secrets if len(secret) >= 4 and secret.lower() not in _NO_SECRETS]
+    # A short key is often an ordinary word: only the whole of it, standing alone, is masked.
+    words = "|".join(re.escape(word) for _, short in each for word in short)
     return _Known(
-        frozenset(runs), rf"(?<!\w)(?:{'|'.join(words)})(?!\w)" if words else "", any(" " in run for run in runs)
+        frozenset[str]().union(*(runs for runs, _ in each)),
+        rf"(?<!\w)(?:{words})(?!\w)" if words else "",
+        any(" " in secret for secret in secrets),
     )
+
+
+@lru_cache(maxsize=128)
+def _runs_and_words(secret: str) -> tuple[frozenset[str], list[str]]:
+    forms = list(_encodings(secret))
+    runs = frozenset(form[i : i + _PART] for form in forms for i in range(len(form) - _PART + 1))
+    return runs, [form for form in forms if len(form) < _PART]
 
 
 def _encodings(secret: str) -> Iterator[str]:

@@ -27,7 +27,7 @@ from openai_compat import (
     Client,
     ConfigurationError,
 )
-from openai_compat.credentials import checked_headers, secret_option
+from openai_compat.credentials import Secrets, checked_headers, secret_option
 from openai_compat.integrations._settings import LazyClient, make_client
 from openai_compat.server_options import environment_server
 
@@ -65,6 +65,19 @@ def test_renewed_keys_are_all_kept_out_of_errors() -> None:
             with pytest.raises(AuthenticationError) as caught:
                 client.chat("hi")
             assert keys[0] not in str(caught.value) + caught.value.body
+
+
+def test_of_very_many_and_long_secrets_of_single_calls_the_last_are_known() -> None:
+    secrets = Secrets()
+    secrets.keep(["lasting-0123456789"])
+    secrets.keep_a_while(f"{number:08}" for number in range(100))
+    assert secrets() == ("lasting-0123456789", *(f"{number:08}" for number in range(36, 100)))
+    secrets.keep_a_while(str(number) * 6000 for number in range(10))
+    assert secrets() == ("lasting-0123456789", "8" * 6000, "9" * 6000)
+    secrets.keep_a_while(["a" * 100_000])
+    assert secrets() == ("lasting-0123456789", "a" * 100_000)
+    secrets.keep(["lasting-0123456789"])
+    assert "0123456789" not in repr(secrets) + pprint.pformat(vars(secrets))
 
 
 def test_a_requests_auth_object_is_used() -> None:

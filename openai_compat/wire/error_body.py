@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from .._json import NotJSONError, decode_json, encode_json
 from ..errors import APIStatusError, StreamServerError, status_error_class
-from ..redaction import redact_error_body
+from ..redaction import mask_secrets, redact_error_body
 from .retry import MAX_WAIT, retry_after
 
 MAX_MESSAGE = 1000
@@ -319,7 +319,7 @@ def status_error(
         body=redact_error_body(text, secrets=secrets),
         headers={name: redact_error_body(value, secrets=secrets) for name, value in headers.items()},
         provider=provider,
-        request_id=request_id,
+        request_id=request_id and mask_secrets(request_id, secrets),
         retryable=_retryable(detail, effective if effective >= 300 else None, wait, headers),
         retry_after=wait,
     )
