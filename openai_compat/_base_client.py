@@ -111,7 +111,7 @@ class BaseClient:
             endpoint = Endpoint.parse(base_url, known.api_path)
         if known is PROVIDERS["azure"]:
             endpoint = endpoint._replace(base=azure_base_url(endpoint.base, endpoint.query, model))
-        self.provider: str = known.name if known else provider or endpoint.host
+        self.provider: str = known.name if known else label(provider or endpoint.host, "provider")
         self.model = label(model, "model") if model else None
         self.timeout: Timeout = Timeout.of(timeout)
         self._dialect = known.dialect if known else GENERIC

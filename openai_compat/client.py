@@ -22,7 +22,7 @@ from .timeouts import Deadline, Timeout
 from .wire.accumulate import Accumulator
 from .wire.dialect import batch_limit
 from .wire.parse import parse_response
-from .wire.plain import label
+from .wire.plain import label, whole
 from .wire.request import ChatRequest, build_body, build_streaming_body
 from .wire.response import CallInfo, ChatResponse, ParsedResponse, ReplyInfo
 
@@ -152,7 +152,7 @@ class Client(BaseClient):
 
         output, request = _typed(request, response_type, repair)
         spent: ChatResponse | None = None
-        for left in range(repair, -1, -1):
+        for left in range(whole(repair, "repair"), -1, -1):
             try:
                 # While a try is left, an answer that does not fit is no failure to report to the sink.
                 answer = self._chat(request, output=None if left else output, **options)
@@ -495,7 +495,7 @@ class Client(BaseClient):
         return joined.normalized() if normalize else joined
 
     def _batch_size(self, given: int | None, model: str) -> int:
-        if given is not None and given < 1:
+        if given is not None and (given := whole(given, "batch_size")) < 1:
             raise ConfigurationError(f"batch_size must be at least 1, not {given}")
         limit, learnt = self._batch_limits.get(model, (MAX_BATCH, 0.0))
         if time.monotonic() - learnt > BATCH_MEMORY:
@@ -547,7 +547,7 @@ def _typed(request: ChatRequest, response_type: Any, repair: int = 0) -> tuple[O
     with importing:
         from .wire.output import Output
 
-    if repair < 0:
+    if whole(repair, "repair") < 0:
         raise ConfigurationError(f"repair must be 0 or more, not {repair}")
     output = Output.of(response_type, strict=request.strict)
     return output, output.asked(request)

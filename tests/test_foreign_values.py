@@ -276,6 +276,21 @@ def test_tables_and_arrays_of_texts_are_embedded(client: Client, server: ReplayS
     assert (body["input"], body["dimensions"], body["user"][-1]) == ([[1, 2], [3, 4]], 1, "1")
 
 
+def test_counts_of_the_client_itself(client: Client, server: ReplayServer) -> None:
+    before = len(server.requests)
+    client.embed(["a", "b", "c"], batch_size=np.int64(2))
+    client.chat("x", response_type=str, repair=np.int64(1))
+    assert len(server.requests) == before + 3
+    with pytest.raises(ConfigurationError, match="batch_size is a whole number, not 1.5"):
+        client.embed("a", batch_size=decimal.Decimal("1.5"))
+
+
+def test_names_of_the_client_itself(server: ReplayServer) -> None:
+    with Client(server.url, model=np.str_("m-np"), provider=Markup("mine")) as named:
+        answer = named.chat("x")
+    assert (server.requests[-1].json()["model"], type(answer.provider), answer.provider) == ("m-np", str, "mine")
+
+
 def test_a_row_of_a_table_asks(client: Client, server: ReplayServer) -> None:
     # A column that misses a number is one of floats.
     frame = pd.DataFrame({"text": ["a", "b"], "n": [5, None]})
