@@ -21,6 +21,8 @@ import pytest
 from babel.support import LazyProxy
 from django.utils.functional import SimpleLazyObject, lazy
 from django.utils.safestring import mark_safe
+from hypothesis import given
+from hypothesis import strategies as st
 from markupsafe import Markup
 from support.replay import JSON, ReplayServer, Reply, Request
 from support.wire_bodies import chat_body, chat_reply, tool_call
@@ -28,6 +30,7 @@ from werkzeug.local import LocalProxy
 
 from openai_compat import ChatRequest, Client, ConfigurationError, Image, Message, ToolCall, ToolSpec, tool
 from openai_compat.schema.text import text_of
+from openai_compat.wire.plain import plain
 from openai_compat.wire.request import build_body
 
 TEXT = "<b> & 'you'"
@@ -375,3 +378,22 @@ def test_a_stranger_is_asked_nothing() -> None:
     assert text_of(Stranger()) is None
     with pytest.raises(ConfigurationError, match="prompt is a string, not Stranger"):
         ChatRequest(Stranger())  # type: ignore[arg-type]
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner) | st.tuples(inner),
+)
+
+
+@given(JSON_VALUES)
+def test_any_json_is_plain_already(value: Any) -> None:
+    assert plain(value, "it") is value
+
+
+@given(JSON_VALUES)
+def test_what_is_plain_stays_so(value: Any) -> None:
+    made = plain({"text": Markup("<b>"), "number": np.int64(1), "value": value}, "it")
+    assert made == {"text": "<b>", "number": 1, "value": value}
+    assert (type(made["text"]), type(made["number"])) == (str, int)
+    assert plain(made, "it") is made

@@ -26,7 +26,7 @@ from .media_source import (
     read_path,
 )
 from .media_types import audio_format, image_type
-from .plain import plain_fields, text
+from .plain import PlainFields, text
 
 MAX_IMAGE_BYTES = 20 * 1024 * 1024
 """Largest image that is put into a request; OpenAI's own limit for one image is 20 MB."""
@@ -66,6 +66,10 @@ _IMAGE_TYPE = re.compile(r"image/[\w.+-]+", re.IGNORECASE | re.ASCII)
 _FORMAT_OF_SUBTYPE = {"wave": "wav", "vnd.wave": "wav", "mpeg": "mp3", "mp4": "m4a"}
 
 
+_OF_AN_IMAGE = PlainFields({"url": text, "detail": text})
+_OF_A_CLIP = PlainFields({"data": text, "format": text, "url": text})
+
+
 def _shown(text: str) -> str:
     return repr(text if len(text) < 80 else text[:60] + "…")
 
@@ -93,7 +97,7 @@ class Image(RichDisplay):
     detail: Detail | None = attrs.field(default=None, validator=_detail)
 
     def __attrs_post_init__(self) -> None:
-        plain_fields(self, {"url": text, "detail": text})
+        _OF_AN_IMAGE(self)
 
     @classmethod
     def of(cls, value: ImageInput) -> Image:
@@ -229,7 +233,7 @@ class Audio:
     def __attrs_post_init__(self) -> None:
         if (bool(self.data), bool(self.format), bool(self.url)) not in ((True, True, False), (False, False, True)):
             raise ConfigurationError("an audio clip is either data with its format, or a url")
-        plain_fields(self, dict.fromkeys(("data", "format", "url"), text))
+        _OF_A_CLIP(self)
 
     @classmethod
     def of(cls, value: AudioInput) -> Audio:

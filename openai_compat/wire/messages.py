@@ -12,7 +12,7 @@ from .._rich_display import RichDisplay
 from ..errors import ConfigurationError
 from ..schema.json_value import to_json_value
 from ..schema.text import text_of
-from .plain import label, plain, plain_fields, text
+from .plain import PlainFields, label, plain, text
 
 MAX_COUNT = 2**53
 """A count above is no count: a database's integer column, and JSON in a browser, would not hold it."""
@@ -128,7 +128,7 @@ class ToolCall:
     def __attrs_post_init__(self) -> None:
         if self.arguments and self.arguments_json == "{}":
             object.__setattr__(self, "arguments_json", _arguments_text(self.arguments))
-        plain_fields(self, _OF_A_CALL)
+        _OF_A_CALL(self)
 
     @classmethod
     def from_wire(cls, value: Mapping[str, Any]) -> ToolCall:
@@ -177,7 +177,7 @@ class ToolCall:
         return {"id": self.id, "type": self.type, CUSTOM if self.type == CUSTOM else "function": inner, **rest}
 
 
-_OF_A_CALL = {"id": label, "name": label, "arguments_json": text, "type": text}
+_OF_A_CALL = PlainFields({"id": label, "name": label, "arguments_json": text, "type": text})
 
 
 def _arguments_text(value: Any) -> str:
@@ -239,13 +239,16 @@ def _result(content: Any) -> Any:
     return encode_json(to_json_value(content)).decode()
 
 
+_TEXT = frozenset({str})
+
+
 def plain_message(message: Mapping[str, Any]) -> Mapping[str, Any]:
     """A wire dict of plain values only; itself where it is one.
 
     Raises:
         ConfigurationError: its content is something else than text or parts, or a value has no JSON form.
     """
-    if all(type(item) is str for item in message.values()):
+    if _TEXT.issuperset(map(type, message.values())):
         return message
     content = message.get("content")
     if message["role"] == "tool":
@@ -261,11 +264,13 @@ def _calls(calls: Iterable[ToolCall]) -> tuple[ToolCall, ...]:
     return tuple(calls)
 
 
-_OF_A_MESSAGE = {
-    **dict.fromkeys(("role", "tool_call_id", "name"), label),
-    **dict.fromkeys(("reasoning", "origin"), text),
-    "content": _content,
-}
+_OF_A_MESSAGE = PlainFields(
+    {
+        **dict.fromkeys(("role", "tool_call_id", "name"), label),
+        **dict.fromkeys(("reasoning", "origin"), text),
+        "content": _content,
+    }
+)
 _KEYS = frozenset({"role", "content", "tool_calls", "tool_call_id", "name"})
 
 
@@ -293,7 +298,7 @@ class Message(Mapping[str, Any]):
     origin: str = attrs.field(default="", repr=False)
 
     def __attrs_post_init__(self) -> None:
-        plain_fields(self, _OF_A_MESSAGE)
+        _OF_A_MESSAGE(self)
 
     @classmethod
     def from_wire(cls, value: Mapping[str, Any], *, origin: str = "") -> Message:

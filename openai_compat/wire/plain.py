@@ -10,7 +10,7 @@ import enum
 import math
 import numbers
 import operator
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..errors import ConfigurationError
@@ -30,7 +30,8 @@ def plain(value: Any, name: str) -> Any:
     Raises:
         ConfigurationError: it has no JSON form.
     """
-    if type(value) in _PLAIN:
+    kind = type(value)
+    if kind in _PLAIN or (kind is dict and not value):
         return value
     try:
         return _plain(value)
@@ -142,11 +143,16 @@ def _called(value: Any) -> str:
     return f"{value} ({kind})" if isinstance(value, (numbers.Number, decimal.Decimal)) else kind
 
 
-def plain_fields(instance: Any, fields: Mapping[str, Any]) -> None:
-    """Make the fields of a new frozen value plain, each by the function that stands beside its name; None stays."""
-    for name, made_plain in fields.items():
-        given = getattr(instance, name)
-        if given is not None:
-            made = made_plain(given, name)
-            if made is not given:
-                object.__setattr__(instance, name, made)
+class PlainFields:
+    """Makes the fields of a new frozen value plain, each by the function that stands beside its name; None stays."""
+
+    def __init__(self, fields: Mapping[str, Callable[[Any, str], Any]]) -> None:
+        self._fields = tuple(fields.items())
+        self._given = operator.attrgetter(*fields)
+
+    def __call__(self, instance: Any) -> None:
+        for (name, made_plain), given in zip(self._fields, self._given(instance), strict=True):
+            if given is not None:
+                made = made_plain(given, name)
+                if made is not given:
+                    object.__setattr__(instance, name, made)

@@ -11,7 +11,7 @@ from ..errors import ConfigurationError
 from ..schema.text import text_of
 from .echo import NO_ECHO, Echo, echoed
 from .messages import Message, message_dict, plain_message
-from .plain import label, number, plain, plain_fields, text, whole
+from .plain import PlainFields, label, number, plain, text, whole
 
 if TYPE_CHECKING:
     from .media import Audio, Image
@@ -38,7 +38,7 @@ class ToolSpec:
                 raise ConfigurationError(
                     f"a tool's {name} is {known[0]!r} or {known[1]!r}, not {getattr(self, name)!r}"
                 )
-        plain_fields(self, _OF_A_TOOL)
+        _OF_A_TOOL(self)
 
     def to_wire(self) -> dict[str, Any]:
         """The entry of ``tools``."""
@@ -56,7 +56,9 @@ class ToolSpec:
         return {"type": "function", "function": said}
 
 
-_OF_A_TOOL = {"name": label, "description": text, "parameters": plain, "strict": plain, "grammar": text}
+_OF_A_TOOL = PlainFields(
+    {"name": label, "description": text, "parameters": plain, "strict": plain, "grammar": text, "syntax": text}
+)
 
 
 def _strings(value: str | Iterable[str] | None) -> tuple[str, ...]:
@@ -195,18 +197,20 @@ class ChatRequest:
     extra_query: Mapping[str, str] = attrs.field(factory=dict, repr=False)
 
     def __attrs_post_init__(self) -> None:
-        plain_fields(self, _PLAIN_FIELDS)
+        _OF_A_REQUEST(self)
 
 
-_PLAIN_FIELDS = {
-    **dict.fromkeys(("prompt", "system"), text),
-    **dict.fromkeys(("model", "user", "reasoning_effort"), label),
-    **dict.fromkeys(("max_tokens", "top_k", "seed", "top_logprobs", "n"), whole),
-    **dict.fromkeys(("temperature", "top_p", "min_p", "presence_penalty", "frequency_penalty"), number),
-    **dict.fromkeys(("reasoning", "strict", "logprobs", "parallel_tool_calls"), plain),
-    **dict.fromkeys(("tool_choice", "response_schema", "response_format"), plain),
-    **dict.fromkeys(("logit_bias", "metadata", "extra_body", "extra_query"), plain),
-}
+_OF_A_REQUEST = PlainFields(
+    {
+        **dict.fromkeys(("prompt", "system"), text),
+        **dict.fromkeys(("model", "user", "reasoning_effort"), label),
+        **dict.fromkeys(("max_tokens", "top_k", "seed", "top_logprobs", "n"), whole),
+        **dict.fromkeys(("temperature", "top_p", "min_p", "presence_penalty", "frequency_penalty"), number),
+        **dict.fromkeys(("reasoning", "strict", "logprobs", "parallel_tool_calls"), plain),
+        **dict.fromkeys(("tool_choice", "response_schema", "response_format"), plain),
+        **dict.fromkeys(("logit_bias", "metadata", "extra_body", "extra_query"), plain),
+    }
+)
 
 NO_MODEL = "no model: give model= here or to the client (Client.from_env() takes it from OPENAI_MODEL)"
 
