@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -100,10 +101,18 @@ def _usage_fields(usage: Usage) -> dict[str, Any]:
 def _done_fields(response: ChatResponse) -> dict[str, Any]:
     return {
         "finish_reason": response.finish_reason,
-        "model": response.model,
+        "model": public_model(response.model),
         "usage": None if response.usage is None else _usage_fields(response.usage),
         "truncated": response.truncated,
     }
+
+
+def public_model(name: str) -> str:
+    """What a visitor may know of a model's name: where it is a path on the server, as of llama.cpp, its last part."""
+    return re.split(r"[/\\]", name.rstrip("/\\"))[-1] if _PATH.search(name) else name
+
+
+_PATH = re.compile(r"^(?:[/\\~.]|[A-Za-z]:[/\\]|file:)|[/\\].*\.(?:gguf|llamafile|safetensors|bin)$")
 
 
 def error_stream(error: PublicError) -> bytes:
@@ -170,7 +179,7 @@ class OpenAIEncoder:
             "id": f"chatcmpl-{event.call.call_id or os.urandom(12).hex()}",
             "object": "chat.completion.chunk",
             "created": int(time.time()),
-            "model": event.call.model or (event.data.model if event.kind == "done" else ""),
+            "model": public_model(event.call.model or (event.data.model if event.kind == "done" else "")),
         }
         if self._include_usage:
             self._head["usage"] = None

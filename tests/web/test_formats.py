@@ -23,7 +23,7 @@ from openai_compat import (
     Usage,
 )
 from openai_compat.web import EventStream, formats, wsgi_response
-from openai_compat.web.formats import ENCODERS, OpenAIEncoder
+from openai_compat.web.formats import ENCODERS, OpenAIEncoder, SSEEncoder
 from openai_compat.wire.accumulate import Accumulator
 from openai_compat.wire.completeness import completeness_error
 from openai_compat.wire.response import CallInfo, Choice
@@ -229,6 +229,32 @@ def test_a_stream_has_an_id_and_a_model_where_its_events_have_none() -> None:
     heads = [encoded(StreamEvent("done", answer))[0] for _ in range(2)]
     assert len({head["id"] for head in heads}) == 2
     assert [head["model"] for head in heads] == ["m-served"] * 2
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("m", "m"),
+        ("meta-llama/Llama-3.1-8B", "meta-llama/Llama-3.1-8B"),
+        ("accounts/fireworks/models/qwen3", "accounts/fireworks/models/qwen3"),
+        ("ft:gpt-4o:org::id", "ft:gpt-4o:org::id"),
+        ("smollm2-q8.gguf", "smollm2-q8.gguf"),
+        ("/home/ann/models/smollm2-q8.gguf", "smollm2-q8.gguf"),
+        ("/srv/qwen/", "qwen"),
+        ("models/smollm2-q8.gguf", "smollm2-q8.gguf"),
+        ("./models/a", "a"),
+        ("~/a", "a"),
+        (r"C:\Users\ann\a.gguf", "a.gguf"),
+        (r"\\host\share\a.gguf", "a.gguf"),
+        ("file:///srv/a", "a"),
+        ("", ""),
+    ],
+)
+def test_no_path_of_the_models_server_reaches_the_browser(name: str, shown: str) -> None:
+    answer = ChatResponse(choices=(Choice(finish_reason="stop"),), model=name)
+    done = StreamEvent("done", answer, 0, CallInfo("c1", "p", name))
+    assert events([SSEEncoder().encode(done)])[0][1]["model"] == shown
+    assert encoded(done)[0]["model"] == shown
 
 
 def test_a_choice_far_out_opens_no_more_than_there_can_be() -> None:
