@@ -210,6 +210,16 @@ def test_a_head_request_and_a_reconnect_ask_nothing() -> None:
         assert not server.requests
 
 
+@pytest.mark.parametrize(("options", "status"), [({}, 403), ({"cross_site": True}, 200)])
+def test_a_page_of_another_site_cannot_ask_by_get(options: Any, status: int) -> None:
+    with model([stream_reply("a")]) as server:
+        request = get(HTTP_SEC_FETCH_SITE="cross-site")
+        response: Any = stream_response(request, get_client().stream("hi"), **options)
+        assert b"".join(response)
+        response.close()
+        assert (response.status_code, len(server.requests)) == (status, status == 200)
+
+
 def test_gzip_holds_nothing_back() -> None:
     with model([stream_reply("a", "b")]):
         answer = lambda request: stream_response(request, get_client().stream("hi"))  # noqa: E731

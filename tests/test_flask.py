@@ -161,6 +161,15 @@ def test_a_head_request_asks_nothing(tmp_path: Path) -> None:
         assert not server.requests
 
 
+@pytest.mark.parametrize(("options", "status"), [({}, 403), ({"cross_site": True}, 200)])
+def test_a_page_of_another_site_cannot_ask_by_get(options: Any, status: int, tmp_path: Path) -> None:
+    with application([stream_reply("a")], tmp_path) as (app, server, llm):
+        app.add_url_rule("/", view_func=lambda: stream_response(llm.client.stream("hi"), **options))
+        with app.test_client().get("/", headers={"Sec-Fetch-Site": "cross-site"}) as response:
+            assert response.text
+        assert (response.status_code, len(server.requests)) == (status, status == 200)
+
+
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # the collector may come to the socket first, and says so
 @pytest.mark.parametrize("way", ["closed", "a header that fails", "an after_request that fails"])
 def test_a_response_that_is_dropped_ends_the_call(way: str, tmp_path: Path) -> None:

@@ -109,6 +109,7 @@ def stream_response(
     heartbeat: float = 15.0,
     on_done: Handler | None = None,
     on_disconnect: Handler | None = None,
+    cross_site: bool = False,
     headers: Iterable[tuple[str, str]] = (),
 ) -> flask.Response:
     """Returns what a view returns to stream an answer.
@@ -124,6 +125,7 @@ def stream_response(
         on_done: called with the whole answer before the browser learns that it is complete. ``request``, ``session``
             and ``current_app`` are available, ``g`` is a new one; a change to ``session`` is too late for its cookie.
         on_disconnect: likewise, with the partial answer when the browser disconnects before the end.
+        cross_site: whether pages of other sites may ask by GET; else they get 403.
         headers: further ones.
 
     Raises:
@@ -137,6 +139,7 @@ def stream_response(
         heartbeat=heartbeat,
         on_done=on_done and flask.copy_current_request_context(on_done),
         on_disconnect=on_disconnect and flask.copy_current_request_context(on_disconnect),
+        cross_site=cross_site,
     )
     try:
         return flask.Response(body, body.status_code, [*body.headers, *headers])

@@ -58,8 +58,15 @@ Run = Callable[..., ChatResponse]
 Handler = Callable[[ChatResponse], object]
 """Is called with an answer, for instance to store it."""
 
+MAX_WAITING = 256
+"""Events that wait for a browser that reads slowly; then the source waits for it."""
+FULL_INTERVAL = 0.02
+"""Seconds between two looks whether fewer wait."""
 CANCEL_SECONDS = 5.0
 """How long a cancelled source may take to hand over its partial answer."""
+CROSS_SITE = PublicError(
+    status=403, message="Other sites may not ask here.", type="invalid_request_error", code="cross_site"
+)
 SAFE_HEADERS = (
     # nginx would buffer the answer, and so would a proxy that compresses.
     ("Cache-Control", "no-cache, no-transform"),
@@ -78,13 +85,14 @@ def wsgi_response(
     heartbeat: float = 15.0,
     on_done: Handler | None = None,
     on_disconnect: Handler | None = None,
+    cross_site: bool = False,
     headers: Iterable[tuple[str, str]] = (),
 ) -> EventStream:
     """Returns what a WSGI application returns to stream an answer.
 
     Args:
         headers: further ones, for instance for CORS.
-        source, environ, format, stream_options, heartbeat, on_done, on_disconnect: as for ``EventStream``.
+        source, environ, format, stream_options, heartbeat, on_done, on_disconnect, cross_site: as for ``EventStream``.
     """
     body = EventStream(
         source,
@@ -94,6 +102,7 @@ def wsgi_response(
         heartbeat=heartbeat,
         on_done=on_done,
         on_disconnect=on_disconnect,
+        cross_site=cross_site,
     )
     try:
         start_response(body.status, [*body.headers, *headers])
@@ -111,6 +120,11 @@ def is_reconnect(environ: Mapping[str, Any]) -> bool:
 def is_event_source(environ: Mapping[str, Any]) -> bool:
     """Whether this request is an ``EventSource``'s: its page learns neither the status nor the body of an error."""
     return environ.get("REQUEST_METHOD") == "GET" and environ.get("HTTP_ACCEPT") == "text/event-stream"
+
+
+def _is_cross_site_get(environ: Mapping[str, Any]) -> bool:
+    """Whether a page of another site made a browser send this, which for GET needs no permission: an image does it."""
+    return environ.get("REQUEST_METHOD") == "GET" and environ.get("HTTP_SEC_FETCH_SITE") == "cross-site"
 
 
 class EventStream(Iterator[bytes]):
@@ -159,6 +173,8 @@ class EventStream(Iterator[bytes]):
         on_disconnect: called with the partial answer, which is ``truncated``, when the browser disconnects before the
             end, for instance because the visitor pressed stop; on the thread that closes the response. Not called where
             nothing had arrived, nor when the answer fails; what it raises is logged.
+        cross_site: whether pages of other sites may ask by GET, as far as ``environ`` tells; else they get 403, and no
+            model is asked. Your framework's CSRF protection is for the other methods.
 
     Raises:
         ConfigurationError: unknown format, or a number of seconds that is not positive.
@@ -178,6 +194,7 @@ class EventStream(Iterator[bytes]):
         first_wait: float | None = None,
         on_done: Handler | None = None,
         on_disconnect: Handler | None = None,
+        cross_site: bool = False,
     ) -> None:
         if format not in ENCODERS:
             raise ConfigurationError(f"format must be 'sse', 'text' or 'openai', not {format!r}")
@@ -203,6 +220,11 @@ class EventStream(Iterator[bytes]):
         if environ is not None and is_reconnect(environ):
             self.status_code = 204
             self._end_unasked()
+            return
+        if environ is not None and not cross_site and _is_cross_site_get(environ):
+            log.warning("a page of another site tried to ask, and was refused; cross_site=True would allow it")
+            self._end_unasked()
+            self._fail(CROSS_SITE)
             return
         self.headers = [("Content-Type", encoder.content_type), *SAFE_HEADERS]
         if environ is not None and environ.get("REQUEST_METHOD") == "HEAD":
@@ -277,7 +299,7 @@ class EventStream(Iterator[bytes]):
         if isinstance(first, StreamEvent) and first.error is not None:
             first = first.error
         if isinstance(first, BaseException):
-            self._fail(first)
+            self._fail(self._writing.logged(first))
         else:
             self._body = self._writing.run(waiting=first is TICK_EVENT)
 
@@ -290,9 +312,8 @@ class EventStream(Iterator[bytes]):
         self.begun.set_result(None)
         self._writing.release()
 
-    def _fail(self, error: BaseException) -> None:
+    def _fail(self, shown: PublicError) -> None:
         """Make the response one that says what failed."""
-        shown = self._writing.logged(error)
         body = encode_json(shown.to_wire())
         if self._is_event_source:
             body = error_stream(shown)
@@ -475,6 +496,9 @@ def _read_ahead(
     """Read the first event, and all others too where only a second thread can notice that none comes."""
 
     def put(item: object) -> None:
+        # No lock, which the collector could find taken when it releases the stream.
+        while events.qsize() >= MAX_WAITING and not released.is_set():
+            time.sleep(FULL_INTERVAL)
         events.put(item)
         if not begun.done():
             begun.set_result(item)

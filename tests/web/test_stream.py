@@ -128,6 +128,60 @@ def test_bad_arguments_are_told(options: dict[str, Any]) -> None:
         assert not server.requests
 
 
+def test_a_source_waits_for_a_browser_that_reads_slowly() -> None:
+    told = 0
+
+    def run(*, sink: Any, cancel: Any) -> ChatResponse:
+        nonlocal told
+        while told < 2000:
+            told += 1
+            sink(StreamEvent("text", "x"))
+        return ChatResponse(choices=(Choice(text="x" * told, finish_reason="stop"),))
+
+    body = EventStream(run)
+    for read, _ in enumerate(body):
+        # One event may be on its way between the two.
+        assert told <= read + web_stream.MAX_WAITING + 1
+    assert told == 2000
+
+
+def test_a_source_that_waits_for_a_slow_browser_ends_with_it() -> None:
+    ended = threading.Event()
+
+    def run(*, sink: Any, cancel: Any) -> ChatResponse:
+        while not cancel.cancelled:
+            sink(StreamEvent("text", "x"))
+        ended.set()
+        raise Cancelled
+
+    with EventStream(run) as body:
+        next(body)
+    assert ended.wait(10)
+
+
+ACROSS = {"REQUEST_METHOD": "GET", "HTTP_SEC_FETCH_SITE": "cross-site"}
+
+
+@pytest.mark.parametrize(
+    ("environ", "options", "status"),
+    [
+        (ACROSS, {}, 403),
+        (ACROSS, {"cross_site": True}, 200),
+        ({**ACROSS, "HTTP_SEC_FETCH_SITE": "same-origin"}, {}, 200),
+        ({**ACROSS, "HTTP_SEC_FETCH_SITE": "same-site"}, {}, 200),
+        ({**ACROSS, "HTTP_SEC_FETCH_SITE": "none"}, {}, 200),
+        ({"REQUEST_METHOD": "GET"}, {}, 200),
+        ({**ACROSS, "REQUEST_METHOD": "POST"}, {}, 200),
+    ],
+)
+def test_a_page_of_another_site_cannot_ask_by_get(environ: Any, options: Any, status: int) -> None:
+    with model([stream_reply("a")]) as (server, client):
+        with EventStream(client.stream("hi"), environ=environ, **options) as body:
+            said = b"".join(body)
+        assert (body.status_code, len(server.requests)) == (status, status == 200)
+        assert (b"Other sites may not ask here" in said) is (status == 403)
+
+
 def test_an_answer_is_no_stream() -> None:
     answer: Any = ChatResponse(choices=(Choice(text="hi"),))
     with pytest.raises(ConfigurationError, match=r"give client\.stream\("):

@@ -28,6 +28,7 @@ def stream_response(
     heartbeat: float = 15.0,
     on_done: Handler | None = None,
     on_disconnect: Handler | None = None,
+    cross_site: bool = False,
     headers: Iterable[tuple[str, str]] = (),
 ) -> HttpResponseBase:
     """Returns what a view returns to stream an answer.
@@ -45,6 +46,7 @@ def stream_response(
             request (under ASGI that of its synchronous code) and after its view: a transaction of ``ATOMIC_REQUESTS``
             has ended, and a change to the session needs ``request.session.save()``.
         on_disconnect: likewise, with the partial answer when the browser disconnects before the end.
+        cross_site: whether pages of other sites may ask by GET; else they get 403.
         headers: further ones.
 
     Raises:
@@ -60,6 +62,7 @@ def stream_response(
         heartbeat=heartbeat,
         on_done=on_done,
         on_disconnect=on_disconnect,
+        cross_site=cross_site,
     )
     try:
         if under_asgi and not _in_event_loop():
