@@ -244,6 +244,34 @@ def test_the_history_is_there_after_a_restart_and_nobody_else_can_read_it(tmp_pa
         assert contents(browser) == ["1", "a"]
 
 
+@pytest.mark.parametrize("key", ["_user_id", "user_id", "user", "username"])
+def test_a_conversation_ends_with_the_logout(key: str, tmp_path: Path) -> None:
+    with chat([stream_reply(text) for text in "abcd"], tmp_path) as (app, _):
+        browser = app.test_client()
+
+        def log_in(user: Any) -> None:
+            with browser.session_transaction() as kept:
+                kept.pop(key, None)
+                if user is not None:
+                    kept[key] = user
+
+        say(browser, "1")
+        log_in("ann")
+        say(browser, "2")
+        assert contents(browser) == ["1", "a", "2", "b"]
+        log_in("ben")
+        assert contents(browser) == []
+        say(browser, "3")
+        log_in(None)
+        assert contents(browser) == []
+        say(browser, "4")
+        log_in({"id": 3})
+        assert contents(browser) == ["4", "d"]
+        with browser.session_transaction() as kept:
+            kept.clear()
+        assert contents(browser) == []
+
+
 def test_one_visitor_may_have_so_many_answers_under_way(tmp_path: Path) -> None:
     with chat(then_silence, tmp_path, max_answers=1, visitor=lambda: request.headers.get("X-User")) as (app, server):
 

@@ -15,6 +15,7 @@ Needs ``pip install 'openai-compat[flask]'``.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import secrets
 from collections.abc import Callable, Iterable
@@ -51,6 +52,9 @@ __all__ = ["History", "OpenAICompat", "SQLiteHistory", "chat_blueprint", "stream
 PREFIX = "OPENAI_COMPAT_"
 EXTENSION = "openai_compat"
 SESSION_KEY = "openai_compat_visitor"
+LOGIN_KEY = "openai_compat_login"
+LOGIN_KEYS = ("_user_id", "user_id", "user", "username")
+"""Where applications keep in the session who is logged in: Flask-Login, Flask's tutorial, and many others."""
 
 
 class OpenAICompat:
@@ -188,7 +192,8 @@ def chat_blueprint(
         history: where conversations are stored; by default in the file ``openai_compat.sqlite3`` of the application's
             instance folder, for 30 days, which all processes of one machine share.
         visitor: returns whose conversation it is, such as ``lambda: session.get("user")``; None is rejected with 401.
-            By default each browser has its own, in Flask's session, which needs a ``SECRET_KEY``.
+            By default each browser has its own, in Flask's session, which needs a ``SECRET_KEY``; it ends when the
+            session is cleared, or when who is logged in changes, as far as a key of ``LOGIN_KEYS`` tells.
         max_question: the most characters of a message.
         history_tokens: the most tokens of history sent with a question; older turns stay stored, but are not sent.
         max_answers: the most answers of one visitor that may be under way at once, in one process; then 429.
@@ -262,8 +267,24 @@ def _browser_id() -> str:
     """The id of this browser, from its session cookie."""
     if not flask.current_app.secret_key:
         raise ConfigurationError("the chat tells visitors apart by Flask's session: set SECRET_KEY, or pass visitor=")
-    browser_id: str = flask.session.setdefault(SESSION_KEY, secrets.token_urlsafe(16))
+    session, login = flask.session, _login()
+    # What was said before the login goes on after it.
+    if SESSION_KEY not in session or session.get(LOGIN_KEY, login) != login:
+        session[SESSION_KEY] = secrets.token_urlsafe(16)
+        session.pop(LOGIN_KEY, None)
+    if login is not None and LOGIN_KEY not in session:
+        session[LOGIN_KEY] = login
+    browser_id: str = session[SESSION_KEY]
     return browser_id
+
+
+def _login() -> str | None:
+    """Something that is another for each user; None where nobody is logged in."""
+    for key in LOGIN_KEYS:
+        if (user := flask.session.get(key)) is not None:
+            told = str(user) if isinstance(user, (int, str)) else ""
+            return hashlib.sha256(f"{key} {told}".encode("utf-8", "replace")).hexdigest()[:16]
+    return None
 
 
 def _is_cross_site() -> bool:
