@@ -38,8 +38,8 @@ from django.db import connection, connections, transaction
 from django.http import BadHeaderError, HttpRequest
 from django.middleware.gzip import GZipMiddleware
 from django.test import AsyncClient as AsyncBrowser
+from django.test import AsyncRequestFactory, RequestFactory, override_settings
 from django.test import Client as Browser
-from django.test import RequestFactory, override_settings
 from django.test.utils import setup_test_environment, teardown_test_environment
 from django.urls import reverse
 from django.views.debug import ExceptionReporter
@@ -453,6 +453,36 @@ def test_a_thread_of_the_library_leaves_no_connection_to_the_database_open() -> 
     assert {id(one) for one in seen} <= {id(one) for one in closed}
     for one in seen:
         one.connection.close()  # Django itself never closes a connection to a database in memory.
+
+
+@pytest.mark.parametrize("factory", [RequestFactory, AsyncRequestFactory])
+def test_tools_in_the_request_see_what_only_its_connection_does(factory: Any) -> None:
+    def count_users() -> int:
+        return User.objects.count()
+
+    patterns, _ = chat_urls(tools=[count_users], tools_in_request=True)
+    call = [chunk({"tool_calls": [{"index": i, **tool_call("count_users", "{}", f"c{i}")} for i in range(2)]})]
+    asks = Reply(headers=EVENT_STREAM, body=[*call, *stream_pieces()])
+    request = factory().post("/", {"message": "how many?"}, content_type="application/json")
+    request.session, request.user = SessionStore(), AnonymousUser()
+
+    async def body() -> bytes:
+        response = await sync_to_async(patterns[0].callback)(request)
+        pieces = [piece async for piece in response]
+        await sync_to_async(response.close)()
+        return b"".join(pieces)
+
+    with model([asks, stream_reply("one")]) as server, transaction.atomic():
+        User.objects.create_user("ann")
+        if factory is AsyncRequestFactory:
+            said = async_to_sync(body)()
+        else:
+            response = patterns[0].callback(request)
+            said = b"".join(response)
+            response.close()
+        transaction.set_rollback(True)
+        told = [m["content"] for m in json.loads(server.requests[1].body)["messages"] if m["role"] == "tool"]
+    assert (told, [name for name, _ in named_events(said)]) == (["1", "1"], ["tool_call", "tool_call", "text", "done"])
 
 
 FAILURES: dict[str, Any] = {

@@ -352,6 +352,21 @@ def test_tools_have_an_application_context_that_is_torn_down_after_them(tmp_path
     assert opened
 
 
+def test_tools_run_in_the_request_where_that_is_asked_for(tmp_path: Path) -> None:
+    threads: list[Any] = []
+
+    def look_up() -> str:
+        threads.append(threading.current_thread())
+        return f"{current_app.name} {request.path}"
+
+    call = [chunk({"tool_calls": [{"index": i, **tool_call("look_up", "{}", f"c{i}")} for i in range(2)]})]
+    asks = Reply(headers=EVENT_STREAM, body=[*call, *stream_pieces()])
+    with chat([asks, stream_reply("a")], tmp_path, tools=[look_up], tools_in_request=True) as (app, server):
+        say(app.test_client(), "1")
+        told = [m["content"] for m in json.loads(server.requests[1].body)["messages"] if m["role"] == "tool"]
+    assert (threads, told) == ([threading.current_thread()] * 2, ["chat /chat/ask"] * 2)
+
+
 FAILURES: dict[str, Callable[[], Any]] = {
     "refused": lambda: error_reply(500, "no"),
     "broken off": lambda: Reply(headers=EVENT_STREAM, body=[chunk({"content": "a"})], abort="rst"),

@@ -113,6 +113,7 @@ def stream_response(
     heartbeat: float = 15.0,
     on_done: Handler | None = None,
     on_disconnect: Handler | None = None,
+    tools_in_request: bool = False,
     cross_site: bool = False,
     headers: Iterable[tuple[str, str]] = (),
 ) -> flask.Response:
@@ -129,6 +130,7 @@ def stream_response(
         on_done: called with the whole answer before the browser learns that it is complete. ``request``, ``session``
             and ``current_app`` are available, ``g`` is a new one; a change to ``session`` is too late for its cookie.
         on_disconnect: likewise, with the partial answer when the browser disconnects before the end.
+        tools_in_request: whether the tools of a function run on the request's own thread, one after another.
         cross_site: whether pages of other sites may ask by GET; else they get 403.
         headers: further ones.
 
@@ -143,6 +145,7 @@ def stream_response(
         heartbeat=heartbeat,
         on_done=on_done and flask.copy_current_request_context(on_done),
         on_disconnect=on_disconnect and flask.copy_current_request_context(on_disconnect),
+        tools_in_request=tools_in_request,
         cross_site=cross_site,
     )
     try:
@@ -173,6 +176,7 @@ def chat_blueprint(
     history_tokens: int = HISTORY_TOKENS,
     max_answers: int = MAX_ANSWERS,
     shown_messages: int = SHOWN_MESSAGES,
+    tools_in_request: bool = False,
     **fields: Any,
 ) -> flask.Blueprint:
     """A chat with a history for each visitor, as three endpoints for a page's scripts.
@@ -198,6 +202,7 @@ def chat_blueprint(
         history_tokens: the most tokens of history sent with a question; older turns stay stored, but are not sent.
         max_answers: the most answers of one visitor that may be under way at once, in one process; then 429.
         shown_messages: the most messages that ``history`` returns, the newest.
+        tools_in_request: whether tools run on the request's own thread, one after another.
         fields: arguments of ``Client.conversation``: ``system``, ``tools``, ``model``, ``max_tokens`` and so on.
 
     Raises:
@@ -239,7 +244,7 @@ def chat_blueprint(
             if new := turn.new_messages(answer):
                 store.add(owner, conversation, [message.to_json() for message in new])
 
-        return stream_response(turn.run, on_done=save, on_disconnect=save)
+        return stream_response(turn.run, on_done=save, on_disconnect=save, tools_in_request=tools_in_request)
 
     @blueprint.get("/history", endpoint="history")
     def show() -> dict[str, Any]:

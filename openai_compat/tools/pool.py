@@ -7,8 +7,11 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
+from functools import partial
 from queue import Empty, SimpleQueue
+from typing import Any
 
 import attrs
 
@@ -24,6 +27,10 @@ log: logging.Logger = logging.getLogger("openai_compat")
 
 HELD_UP_SECONDS = 5.0
 """How long a call that may take any time waits for those that timed out."""
+
+
+tool_caller: ContextVar[Callable[[Callable[[], Any]], Any]] = ContextVar("tool_caller")
+"""Calls the tools of this context, for instance on another thread, and returns what they return."""
 
 
 def run_calls(
@@ -89,7 +96,9 @@ def run_call(toolbox: Toolbox, call: ToolCall, cancel: CancelToken | None = None
     started = time.monotonic()
     try:
         text = "" if call.type == CUSTOM else call.arguments_json
-        value = toolbox.call(call.name, arguments, cancel, text=text)
+        use = partial(toolbox.call, call.name, arguments, cancel, text=text)
+        caller = tool_caller.get(None)
+        value = use() if caller is None else caller(use)
         return ToolResult.of(call, value, seconds=time.monotonic() - started)
     except (ToolError, ValidationError) as error:
         failure: Exception = error

@@ -26,13 +26,15 @@ where a page forgets it, the reconnect is answered with 204, after which a brows
 
 from __future__ import annotations
 
+import contextvars
 import logging
 import math
 import queue
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from concurrent.futures import Future, wait
+from concurrent.futures import CancelledError, Future, wait
+from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +42,7 @@ from .._json import as_mapping, encode_json
 from .._threads import spawn
 from ..cancel import CancelToken
 from ..errors import Cancelled, ConfigurationError, ResponseTypeError
+from ..tools.pool import tool_caller
 from ..wire.parse import TICK_EVENT
 from ..wire.response import CallInfo, ChatResponse, StreamEvent
 from .disconnect import watch_disconnect
@@ -85,6 +88,7 @@ def wsgi_response(
     heartbeat: float = 15.0,
     on_done: Handler | None = None,
     on_disconnect: Handler | None = None,
+    tools_in_request: bool = False,
     cross_site: bool = False,
     headers: Iterable[tuple[str, str]] = (),
 ) -> EventStream:
@@ -92,7 +96,8 @@ def wsgi_response(
 
     Args:
         headers: further ones, for instance for CORS.
-        source, environ, format, stream_options, heartbeat, on_done, on_disconnect, cross_site: as for ``EventStream``.
+        source, environ, format, stream_options, heartbeat, on_done, on_disconnect, tools_in_request, cross_site: as for
+            ``EventStream``.
     """
     body = EventStream(
         source,
@@ -102,6 +107,7 @@ def wsgi_response(
         heartbeat=heartbeat,
         on_done=on_done,
         on_disconnect=on_disconnect,
+        tools_in_request=tools_in_request,
         cross_site=cross_site,
     )
     try:
@@ -173,6 +179,9 @@ class EventStream(Iterator[bytes]):
         on_disconnect: called with the partial answer, which is ``truncated``, when the browser disconnects before the
             end, for instance because the visitor pressed stop; on the thread that closes the response. Not called where
             nothing had arrived, nor when the answer fails; what it raises is logged.
+        tools_in_request: whether the tools of a function run on the thread that writes the response, one after another,
+            and there see what belongs to it, such as the request's connection to a database. No heartbeats are sent
+            meanwhile.
         cross_site: whether pages of other sites may ask by GET, as far as ``environ`` tells; else they get 403, and no
             model is asked. Your framework's CSRF protection is for the other methods.
 
@@ -194,6 +203,7 @@ class EventStream(Iterator[bytes]):
         first_wait: float | None = None,
         on_done: Handler | None = None,
         on_disconnect: Handler | None = None,
+        tools_in_request: bool = False,
         cross_site: bool = False,
     ) -> None:
         if format not in ENCODERS:
@@ -212,9 +222,8 @@ class EventStream(Iterator[bytes]):
             defer_tool_calls=callable(source), include_usage=bool(as_mapping(stream_options).get("include_usage"))
         )
         # The generator knows the writing, and the writing knows nobody: who drops the response drops all of it.
-        self._writing = _Writing(
-            _FunctionStream(source) if callable(source) else source, encoder, heartbeat, on_done, on_disconnect
-        )
+        stream = _FunctionStream(source, tools_in_request=tools_in_request) if callable(source) else source
+        self._writing = _Writing(stream, encoder, heartbeat, on_done, on_disconnect)
         self._body: Iterator[bytes] = iter(())
         self._reader: threading.Thread | None = None
         if environ is not None and is_reconnect(environ):
@@ -391,6 +400,10 @@ class _Writing:
             if item is _END:
                 self._finished = True
                 return
+            if isinstance(item, _ToolCall):
+                if not self.disconnected:
+                    item.run()
+                continue
             if isinstance(item, Exception):
                 raise item
             if isinstance(item, BaseException):
@@ -451,14 +464,18 @@ class _Writing:
 class _FunctionStream:
     """A function that reports to a sink, with the part of a ``ChatStream`` that an ``EventStream`` needs."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, *, tools_in_request: bool) -> None:
         self.response: ChatResponse | None = None
         self._run = run
+        self._tools_in_request = tools_in_request
         self._token = CancelToken()
 
-    def run(self, put: Callable[[StreamEvent], object]) -> None:
+    def run(self, put: Callable[[object], object]) -> None:
         """Call the function, and pass on its events, with one end in place of one for each round."""
         call = CallInfo()
+        if self._tools_in_request:
+            # For this thread, which has a context of its own, and for those that it starts.
+            tool_caller.set(partial(self._call_in_request, put))
 
         def sink(event: StreamEvent) -> None:
             nonlocal call
@@ -478,11 +495,43 @@ class _FunctionStream:
             put(StreamEvent("usage", answer.usage, 0, call))
         put(StreamEvent("done", answer, 0, call))
 
+    def _call_in_request(self, put: Callable[[object], object], use: Callable[[], Any]) -> Any:
+        call = _ToolCall(use)
+        self._token.subscribe(call.outcome.cancel)
+        try:
+            put(call)
+            return call.outcome.result()
+        except CancelledError:
+            raise Cancelled from None
+        finally:
+            self._token.unsubscribe(call.outcome.cancel)
+
     def cancel(self) -> None:
         self._token.cancel()
 
     def close(self) -> None:
-        pass
+        # Nobody reads on, nor calls its tools.
+        self._token.cancel()
+
+
+class _ToolCall:
+    """A call of a tool that waits for the thread that writes the response."""
+
+    def __init__(self, use: Callable[[], Any]) -> None:
+        self.outcome: Future[Any] = Future()
+        self._use = use
+        self._context = contextvars.copy_context()
+
+    def run(self) -> None:
+        """Call the tool, in the context that it would have had, unless nobody waits for it any more."""
+        if not self.outcome.set_running_or_notify_cancel():
+            return
+        try:
+            self.outcome.set_result(self._context.run(self._use))
+        except BaseException as error:
+            self.outcome.set_exception(error)
+            if not isinstance(error, Exception):
+                raise
 
 
 # Not a method: its thread must not keep alive an ``EventStream`` that nobody else refers to.

@@ -159,6 +159,61 @@ def test_a_source_that_waits_for_a_slow_browser_ends_with_it() -> None:
     assert ended.wait(10)
 
 
+WANTED = contextvars.ContextVar("WANTED", default="")
+
+
+def called(*arguments: str) -> Reply:
+    calls = [{"index": at, **tool_call("f", text, f"c{at}")} for at, text in enumerate(arguments)]
+    return Reply(headers=EVENT_STREAM, body=[chunk({"tool_calls": calls}), *stream_pieces()])
+
+
+@pytest.mark.parametrize("in_request", [False, True])
+def test_tools_run_on_the_thread_of_the_response_where_that_is_asked_for(in_request: bool) -> None:
+    threads: list[threading.Thread] = []
+
+    def f(x: int) -> str:
+        threads.append(threading.current_thread())
+        if x == 2:
+            raise LookupError("no two")
+        return f"{x} {WANTED.get()}"
+
+    WANTED.set("mine")
+    with model([called('{"x": 1}', '{"x": 2}', "{}"), stream_reply("a")]) as (server, client):
+        run = partial(client.run_tools, "hi", tools=[f])
+        got = events(EventStream(run, tools_in_request=in_request))
+        sent = [m["content"] for m in server.requests[1].json()["messages"] if m["role"] == "tool"]
+    assert got[-1][0] == "done"
+    assert sent[0] == "1 mine"
+    assert "no two" in sent[1]
+    assert "x" in sent[2]
+    assert len(threads) == 2
+    assert (set(threads) == {threading.current_thread()}) is in_request
+
+
+@pytest.mark.parametrize("leaves", ["before the tool", "during the tool"])
+def test_a_tool_in_the_request_ends_with_it(leaves: str) -> None:
+    ran: list[int] = []
+
+    def f() -> str:
+        ran.append(1)
+        body.cancel()
+        return "x"
+
+    with model([called("{}"), stream_reply("a")]) as (server, client):
+        body = EventStream(partial(client.run_tools, "hi", tools=[f]), tools_in_request=True)
+        pieces = [next(body)]
+        if leaves == "during the tool":
+            pieces += body
+        body.close()
+        for thread in threading.enumerate():
+            if thread.name in ("openai_compat web", "openai_compat tool"):
+                thread.join(10)
+                assert not thread.is_alive()
+        assert len(server.requests) == 1
+    assert len(ran) == (leaves == "during the tool")
+    assert b"done" not in b"".join(pieces)
+
+
 ACROSS = {"REQUEST_METHOD": "GET", "HTTP_SEC_FETCH_SITE": "cross-site"}
 
 

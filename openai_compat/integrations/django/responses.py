@@ -28,6 +28,7 @@ def stream_response(
     heartbeat: float = 15.0,
     on_done: Handler | None = None,
     on_disconnect: Handler | None = None,
+    tools_in_request: bool = False,
     cross_site: bool = False,
     headers: Iterable[tuple[str, str]] = (),
 ) -> HttpResponseBase:
@@ -46,6 +47,8 @@ def stream_response(
             request (under ASGI that of its synchronous code) and after its view: a transaction of ``ATOMIC_REQUESTS``
             has ended, and a change to the session needs ``request.session.save()``.
         on_disconnect: likewise, with the partial answer when the browser disconnects before the end.
+        tools_in_request: whether the tools of a function run on the request's own thread, one after another, and so
+            with its connection to the database: in Django's ``TestCase`` they see its rows.
         cross_site: whether pages of other sites may ask by GET; else they get 403.
         headers: further ones.
 
@@ -62,6 +65,7 @@ def stream_response(
         heartbeat=heartbeat,
         on_done=on_done,
         on_disconnect=on_disconnect,
+        tools_in_request=tools_in_request,
         cross_site=cross_site,
     )
     try:

@@ -44,6 +44,7 @@ def chat_urls(
     history_tokens: int = HISTORY_TOKENS,
     max_answers: int = MAX_ANSWERS,
     shown_messages: int = SHOWN_MESSAGES,
+    tools_in_request: bool = False,
     decorator: Callable[[View], View] | None = None,
     **fields: Any,
 ) -> tuple[list[URLPattern], str]:
@@ -67,6 +68,8 @@ def chat_urls(
         max_answers: the most answers of one user, or one session, that may be under way at once, in one process; then
             429.
         shown_messages: the most messages that ``history`` returns, the newest.
+        tools_in_request: whether tools run on the request's own thread and connection to the database, one after
+            another: in Django's ``TestCase`` they see its rows.
         decorator: applied to each view, such as ``login_required``, to say who may ask.
         fields: arguments of ``Client.conversation``: ``system``, ``tools``, ``model``, ``max_tokens`` and so on.
 
@@ -94,7 +97,7 @@ def chat_urls(
             if messages and not _was_replaced(request, name, row):
                 row.add(messages, answer)
 
-        return stream_response(request, turn.run, on_done=store, on_disconnect=store)
+        return stream_response(request, turn.run, on_done=store, on_disconnect=store, tools_in_request=tools_in_request)
 
     @require_GET
     def history(request: HttpRequest) -> HttpResponse:
