@@ -53,7 +53,7 @@ ALSO = {
     "client": {"params", "credentials", "cancel", "timeouts", "futures", "_imports"},
     "_base_client": {"", "providers", "credentials", "cancel", "timeouts", "_imports", "_json", "_misuse"},
     "stream": {"cancel"},
-    "tools": {"_threads", "cancel"},
+    "tools": {"_json", "_threads", "cancel"},
     "sinks": {"_threads", "_log", "_terminal"},
     # A proxy's login and netrc's are found there, and have to be told to the client's secrets.
     "transport": {"cancel", "timeouts", "credentials", "_imports"},

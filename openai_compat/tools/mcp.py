@@ -182,6 +182,7 @@ class _Connection:
     def __init__(self, server: StdioServer | HttpServer, portal: BlockingPortal) -> None:
         self._server = server
         self._portal = portal
+        self.calls: set[Future[mcp.types.CallToolResult]] = set()
         self.ended = False
         self._left = False
 
@@ -306,38 +307,46 @@ class _Session:
             )
         if cancel is not None:
             cancel.raise_if_cancelled()
-        connection = self._current(name)
         try:
-            return self._ask(connection, name, arguments, cancel)
+            return self._ask(name, arguments, cancel)
         except _ForgottenError:
             # The server has not looked at the call, so it may be sent again.
-            return self._ask(self._current(name), name, arguments, cancel)
+            return self._ask(name, arguments, cancel)
 
-    def _current(self, name: str) -> _Connection:
-        """The connection, opened again where it has ended."""
+    def _current(self, name: str, asked: Future[mcp.types.CallToolResult]) -> _Connection:
+        """The connection, opened again where it has ended, with a call under way on it."""
         with self._lock:
-            if self._closed:
-                raise self._over(name)
-            if not self._connection.ended:
-                return self._connection
-            if not self._server.begins_again:
-                raise ToolError(self._last_words())
-            self._connection.leave()
-            self._before.append(self._connection)
-            try:
-                self._connect()
-            except Exception as error:
-                reason = self._not_opened(error)
-                raise ToolError(f"the MCP server ({self._server.name}) is not reached: {reason}") from None
-            log.info("the session with the MCP server (%s) was opened again", self._server.name)
-            self._warned = False
+            self._open_again(name)
+            self._connection.calls.add(asked)
             return self._connection
 
-    def _ask(
-        self, connection: _Connection, name: str, arguments: Mapping[str, Any], cancel: CancelToken | None
-    ) -> mcp.types.CallToolResult:
+    def _open_again(self, name: str) -> None:
+        if self._closed:
+            raise self._over(name)
+        if not self._connection.ended:
+            return
+        if not self._server.begins_again:
+            raise ToolError(self._last_words())
+        before = self._connection
+        try:
+            self._connect()
+        except Exception as error:
+            reason = self._not_opened(error)
+            raise ToolError(f"the MCP server ({self._server.name}) is not reached: {reason}") from None
+        log.info("the session with the MCP server (%s) was opened again", self._server.name)
+        self._warned = False
+        self._before.append(before)
+        self._leave_unused(before)
+
+    def _leave_unused(self, connection: _Connection) -> None:
+        """Leave a connection that is not the current one any more, after its last call."""
+        if connection is not self._connection and not connection.calls:
+            connection.leave()
+
+    def _ask(self, name: str, arguments: Mapping[str, Any], cancel: CancelToken | None) -> mcp.types.CallToolResult:
         # Held before the call begins: wherever a Ctrl-C tears its caller away from here on, the call can be ended.
         asked: Future[mcp.types.CallToolResult] = Future()
+        connection = self._current(name, asked)
         try:
             if cancel is not None:
                 cancel.subscribe(asked.cancel)
@@ -353,6 +362,8 @@ class _Session:
             asked.cancel()
             if cancel is not None:
                 cancel.unsubscribe(asked.cancel)
+            connection.calls.discard(asked)
+            self._leave_unused(connection)
 
     def _failed(self, connection: _Connection, error: BaseException) -> Exception:
         """What the failure of a call is for its caller."""

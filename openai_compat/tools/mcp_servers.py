@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import re
@@ -15,9 +14,10 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
+from .._json import NotJSONError, decode_json
 from ..errors import ConfigurationError
 from ..redaction import redact_error_body
-from ..wire.error_body import describe_text
+from ..wire.error_body import describe_error, describe_text
 
 if TYPE_CHECKING:
     import httpx2
@@ -276,22 +276,24 @@ _ADVICE = {
 
 def _rpc_error(text: str) -> dict[str, Any]:
     """The error of a message; empty where the text is none."""
-    try:
-        message = json.loads(text)
-    except ValueError:
-        return {}
+    message = _decoded(text)
     error = message.get("error") if isinstance(message, dict) and "jsonrpc" in message else None
     return error if isinstance(error, dict) else {}
+
+
+def _decoded(text: str) -> Any:
+    try:
+        return decode_json(text)
+    except NotJSONError:
+        return None
 
 
 def _status(response: httpx2.Response, text: str) -> str:
     """What a status says, in a line."""
     said = f"HTTP {response.status_code} {response.reason_phrase}".strip()
-    parts = [
-        said,
-        _ADVICE.get(response.status_code, ""),
-        _rpc_error(text).get("message") or describe_text(text).message,
-    ]
+    payload = _decoded(text)
+    detail = describe_text(text) if payload is None else describe_error(payload)
+    parts = [said, _ADVICE.get(response.status_code, ""), detail.message or detail.body]
     if wait := response.headers.get("retry-after"):
         parts.append(f"try again after {wait}" + " s" * wait.isdigit())
     return ": ".join(dict.fromkeys(part for part in parts if part))
