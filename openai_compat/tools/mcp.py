@@ -375,7 +375,7 @@ class _Session:
         if code == FORGOTTEN:
             connection.ended = True
             if not self._warned:
-                log.warning("the MCP server (%s) does not know the session any more: %s", self._server.name, error)
+                log.warning("a session is not known any more: %s", error)
             self._warned = True
             return _ForgottenError(str(error))
         if isinstance(error, (anyio.ClosedResourceError, anyio.BrokenResourceError)) or str(error) == _CLOSED:

@@ -140,6 +140,8 @@ class StdioServer:
         """Say once, in one line, what the SDK says with a traceback of each line that is no message."""
         error: Any = record.exc_info[1] if record.exc_info else None
         lines = [str(said["input"]) for said in error.errors()[:1]] if hasattr(error, "errors") else []
+        if not "".join(lines).strip():
+            return
         log.log(
             logging.DEBUG if self._printed else logging.WARNING,
             "the MCP server (%s) prints to its stdout, which is for messages: %s",
@@ -247,7 +249,8 @@ class HttpServer:
         if not self._troubled and self.opened and code != FORGOTTEN:
             log.warning("an exchange with the MCP server (%s) failed: %s", self.name, shown)
         self._troubled = True
-        told = {"jsonrpc": "2.0", "id": 0, "error": {"code": code, "message": shown}}
+        message = f"the MCP server ({self.name}): {shown}" if self.opened else shown
+        told = {"jsonrpc": "2.0", "id": 0, "error": {"code": code, "message": message}}
         return httpx2.Response(502, json=told, request=request)
 
     def stderr_tail(self) -> str:

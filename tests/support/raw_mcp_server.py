@@ -35,7 +35,7 @@ def call(number: int, x: str) -> None:
         sys.stderr.write("out of memory\n")
         os._exit(3)
     if x == "print":
-        write(b"warn: caf\xe9 1\nwarn: 2\n\nwarn: 3\n")
+        write(b"\nwarn: caf\xe9 1\nwarn: 2\n\nwarn: 3\n")
     if x.startswith("/"):
         while not os.path.exists(x):
             time.sleep(0.01)
