@@ -14,7 +14,7 @@ from .js_pattern import python_pattern
 from .json_value import to_json_value
 from .problems import Step, ValidationError, path_step, type_name
 from .raw_schema import RawSchema
-from .safe_search import found_in
+from .safe_search import TooLongError, found_in
 
 MAX_PROBLEM = 500
 """Characters of a problem that the model is told: it may quote what the model sent."""
@@ -61,7 +61,10 @@ class OfferedArguments:
         for name in arguments:
             if name in hidden:
                 raise ValidationError(f"${path_step(name)}", "no such field")
-        self._check_parts(arguments)
+        try:
+            self._check_parts(arguments)
+        except TooLongError as error:
+            raise ValidationError("$", str(error)) from error
         if self._raw is not None:
             try:
                 self._raw.convert(dict(arguments))

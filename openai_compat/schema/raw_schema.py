@@ -1,7 +1,4 @@
-"""A JSON Schema of the user's, checked with jsonschema: nothing is fetched, and no schema takes for ever.
-
-A ``pattern`` is the exception: one that backtracks, such as ``^(a+)+$``, takes as long as ``re`` takes.
-"""
+"""A JSON Schema of the user's, checked with jsonschema: nothing is fetched, and no schema takes for ever."""
 
 from __future__ import annotations
 
