@@ -320,6 +320,8 @@ class Client(BaseClient):
             options: dict[str, Any] = {"sink": sink, "cancel": token, "timeout": timeout, "think_opened": think_opened}
             return self._chat_typed(request, response_type, repair, options)
 
+        if (expect := getattr(sink, "expect", None)) is not None:
+            expect()
         return CallFuture(call, cancel)
 
     @overload

@@ -33,6 +33,14 @@ class CallFuture(Future[T]):
         self._token.cancel()
         return True
 
+    def result(self, timeout: float | None = None) -> T:
+        """The call's result, or its exception raised; an interrupt (Ctrl-C) that ends the wait ends the call too."""
+        try:
+            return super().result(timeout)
+        except KeyboardInterrupt:
+            self.cancel()
+            raise
+
     def running(self) -> bool:
         """Whether the call is under way."""
         return not self.done()

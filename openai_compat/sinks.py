@@ -1,5 +1,7 @@
 """Sinks that everyone needs. A sink is any callable that takes a ``StreamEvent``, or an object with ``emit``.
 
+One that has ``expect`` as well is told by ``submit``, on the thread that submits, that events will come on another.
+
 A sink that raises ends its stream, and its exception reaches the caller; one that raises ``StopStream`` ends it with
 the answer so far. ``IsolateSink`` is for sinks whose failure must not cost the answer.
 """

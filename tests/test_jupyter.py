@@ -54,6 +54,8 @@ class Cell:
 
     outputs: list[dict[str, Any]] = field(default_factory=list)
     kinds: list[str] = field(default_factory=list)
+    changes: list[dict[str, Any]] = field(default_factory=list)
+    """Of outputs of other cells."""
     sent: int = 0
     error: dict[str, Any] | None = None
     seconds: float = 0.0
@@ -110,7 +112,11 @@ class Kernel:
                 cell.outputs.append(content["data"])
                 on_output(content["data"])
             elif kind == "update_display_data":
-                cell.outputs[places[content["transient"]["display_id"]]] = content["data"]
+                place = places.get(content["transient"]["display_id"])
+                if place is None:
+                    cell.changes.append(content["data"])
+                else:
+                    cell.outputs[place] = content["data"]
                 on_output(content["data"])
 
     def _next_message(self) -> list[bytes]:
@@ -162,7 +168,7 @@ def test_an_answer_is_one_output_and_rendered(kernel: Kernel) -> None:
     assert cell.outputs[0]["text/plain"] == "a **b** <i>c"
     assert "<details><summary>Reasoning</summary>" in page
     assert "hm &lt;b&gt;" in page
-    assert '<p dir="auto">a <strong>b</strong> &lt;i&gt;c</p>' in page
+    assert '<p dir="auto" style="text-align:start">a <strong>b</strong> &lt;i&gt;c</p>' in page
     assert "m-served · 3 + 70 tokens · " in page
     assert page.endswith(" tokens/s · stop</small></p>")
     assert kernel.run("answer.text").outputs == [{"text/plain": "'a **b** <i>c'"}]
@@ -264,7 +270,7 @@ def test_the_interrupt_button_ends_the_call_and_keeps_what_came(
     if words:
         [output] = cell.outputs
         assert output["text/plain"] == "some words"
-        assert '<p dir="auto">some words</p>' in output["text/html"]
+        assert '<p dir="auto" style="text-align:start">some words</p>' in output["text/html"]
         assert "stopped · about 2 tokens" in output["text/html"]
     else:
         assert cell.outputs == []
@@ -312,6 +318,89 @@ def test_a_call_on_another_thread_goes_on_beyond_its_cell(kernel: Kernel) -> Non
         # The update goes with whichever cell runs, to the output that the first one has.
         cell = kernel.run("future.result(10).text")
     assert cell.outputs[-1] == {"text/plain": "'one two'"}
+    assert cell.changes[-1]["text/plain"] == "one two"
+    assert not kernel.run("1").changes
+
+
+def test_an_answer_to_come_has_its_output_at_once(kernel: Kernel) -> None:
+    with ReplayServer(Silent()) as server:
+        setup(kernel, server)
+        [page] = kernel.run("sink = NotebookSink()\nfuture = client.submit('hi', sink=sink)").pages
+        assert shown(page) == "…"
+        cells = [kernel.run(code) for code in ("future.cancel()", "future._thread.join(10)", "1")]
+        changes = [change for cell in cells for change in cell.changes]
+    assert shown(changes[-1]["text/html"]).startswith("cancelled")
+
+
+def test_programs_that_run_notebooks_get_the_answer(tmp_path: Path) -> None:
+    go = threading.Event()
+
+    def body() -> Iterator[bytes]:
+        assert go.wait(30)
+        yield from stream_pieces("one ", "two")
+
+    def serve(request: Request) -> Reply:
+        if request.method == "GET":
+            go.set()
+            return Reply()
+        return Reply(headers=EVENT_STREAM, body=body())
+
+    with ReplayServer(serve) as server:
+        begin = (
+            "from openai_compat import Client\nfrom openai_compat.integrations.jupyter import NotebookSink\n"
+            f"client = Client({server.url!r}, model='m')\nfuture = client.submit('hi', sink=NotebookSink())"
+        )
+        finish = f"import urllib.request\nurllib.request.urlopen({server.url!r}).close()\nfuture.result(30).text"
+        cells = [nbformat.v4.new_code_cell(code) for code in (begin, finish)]
+        notebook = nbformat.v4.new_notebook(cells=cells)
+        NotebookClient(notebook, timeout=60, kernel_name="python3").execute()
+    [output] = notebook.cells[0].outputs
+    assert output.data["text/plain"] == "one two"
+    assert shown(output.data["text/html"]).startswith("one two m-served")
+
+
+def test_inside_a_widget_it_prints(kernel: Kernel) -> None:
+    with ReplayServer([stream_reply("one ", "two"), stream_reply("three")]) as server:
+        setup(kernel, server)
+        kernel.run("import ipywidgets\nout = ipywidgets.Output()")
+        cell = kernel.run("with out:\n    answer = client.chat('hi', sink=NotebookSink())")
+        assert "".join(output["text/plain"] for output in cell.outputs) == "one two\n"
+        assert not {"display_data", "update_display_data"} & set(cell.kinds)
+        [page] = kernel.run("answer = client.chat('hi', sink=NotebookSink())").pages
+        assert shown(page).startswith("three")
+
+
+def test_an_interrupt_of_a_wait_ends_the_call(kernel: Kernel) -> None:
+    code = "future = client.submit('hi', sink=NotebookSink())\nfuture.result()"
+    cell, _ = interrupted(kernel, code, "one")
+    assert cell.error is not None
+    assert cell.error["traceback"] == ["KeyboardInterrupt: the call was stopped"]
+
+
+LEAVES = """
+def read():
+    stream = client.stream('hi')
+    for event in stream:
+        raise ValueError('left')
+
+read()
+"""
+
+
+@pytest.mark.parametrize("code", [LEAVES, "opened = client.stream('hi')\nfor event in opened:\n    1 / 0"])
+def test_the_streams_of_a_cell_that_fails_are_closed(kernel: Kernel, code: str) -> None:
+    with ReplayServer(Silent("one")) as server:
+        setup(kernel, server)
+        assert kernel.run(code).error is not None
+        assert server.wait_closed(5)
+
+
+def test_a_stream_of_another_cell_stays_open_when_one_fails(kernel: Kernel) -> None:
+    with ReplayServer([stream_reply("one ", "two")]) as server:
+        setup(kernel, server)
+        kernel.run("mine = client.stream('hi')")
+        assert kernel.run("next(mine)\n1 / 0").error is not None
+        assert kernel.run("''.join(mine.text_stream)").outputs[-1]["text/plain"].endswith("two'")
 
 
 def test_a_sink_that_is_used_again_begins_a_new_output(kernel: Kernel) -> None:
@@ -804,6 +893,31 @@ def test_in_a_terminal_ipython_prints(tmp_path: Path) -> None:
         command = [sys.executable, "-m", "IPython", "--simple-prompt", "--no-banner", str(script)]
         ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=True)
     assert ran.stdout.strip().splitlines() == ["a **b**", "streamed", "whole"], ran.stderr
+
+
+def test_in_a_terminal_an_answer_that_was_printed_is_not_shown_again(tmp_path: Path) -> None:
+    environment = {**os.environ, "IPYTHONDIR": str(tmp_path), "NO_COLOR": "1", "TERM": "dumb"}
+    environment.pop("PYTHONWARNINGS", None)
+    with ReplayServer([stream_reply("one ", "two"), stream_reply("three")]) as server:
+        typed = (
+            "from openai_compat import Client",
+            "from openai_compat.integrations.jupyter import NotebookSink",
+            f"client = Client({server.url!r}, model='m')",
+            "client.chat('hi', sink=NotebookSink())",
+            "answer = client.chat('hi', sink=NotebookSink())",
+            "answer",
+        )
+        ran = subprocess.run(
+            [sys.executable, "-m", "IPython", "--simple-prompt", "--no-banner"],
+            input="\n".join(typed) + "\n",
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+    assert ran.stdout.count("ChatResponse(") == 1, ran.stdout  # the one of a cell that printed nothing
+    assert ran.stdout.index("one two") < ran.stdout.index("three") < ran.stdout.index("ChatResponse(")
 
 
 # The tour.

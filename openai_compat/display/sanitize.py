@@ -195,6 +195,9 @@ def _finish(state: StateCore) -> None:
     for token in state.tokens:
         if token.nesting == 1 and token.tag in _DIRECTED:
             token.attrSet("dir", "auto")
+        if token.type == "paragraph_open":
+            # JupyterLab has all paragraphs on the left, those that run from right to left too.
+            token.attrSet("style", "text-align:start")
         children = token.children or []
         for at in range(len(children) - 1, 0, -1):
             if children[at].type == "link_close" and children[at - 1].type == "link_open":

@@ -16,7 +16,7 @@ ATTRIBUTES = {
     "href": re.compile(r"(https?://|mailto:).*", re.IGNORECASE | re.DOTALL),
     "title": re.compile(r".*", re.DOTALL),
     "class": re.compile(r"language-\S*"),
-    "style": re.compile(r"text-align:(left|right|center)|white-space: pre-wrap"),
+    "style": re.compile(r"text-align:(left|right|center|start)|white-space: pre-wrap"),
     "start": re.compile(r"\d+"),
     "open": re.compile(r""),
     "dir": re.compile(r"auto"),

@@ -12,6 +12,7 @@ from ...errors import OpenAICompatError
 from ...wire.response import ChatResponse
 from .shell import redraws
 from .sink import NotebookSink
+from .streams import close_streams_of_failed_cells, leave_streams_open
 from .tracebacks import restore_tracebacks, shorten_tracebacks, show_one_line
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ def load_ipython_extension(shell: Any) -> None:
     if _with_body not in shell.input_transformers_cleanup:
         shell.input_transformers_cleanup.append(_with_body)
     shorten_tracebacks(shell)
+    close_streams_of_failed_cells(shell)
 
 
 def unload_ipython_extension(shell: Any) -> None:
@@ -42,6 +44,7 @@ def unload_ipython_extension(shell: Any) -> None:
     if _with_body in shell.input_transformers_cleanup:
         shell.input_transformers_cleanup.remove(_with_body)
     restore_tracebacks(shell)
+    leave_streams_open(shell)
 
 
 def _with_body(lines: list[str]) -> list[str]:

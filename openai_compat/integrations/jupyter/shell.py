@@ -19,15 +19,31 @@ def redraws(shell: Any) -> bool:
 
 
 def current_cell(shell: Any) -> str | None:
-    """Which cell's outputs this thread makes; None where nothing tells, as in a terminal."""
-    header = getattr(getattr(shell, "display_pub", None), "parent_header", None) or {}
-    return header.get("msg_id")
+    """Which cell's outputs this thread makes: in a terminal its number; None where there is no IPython."""
+    header = getattr(getattr(shell, "display_pub", None), "parent_header", None)
+    return header.get("msg_id") if header is not None else _number(shell)
 
 
-def cell_of_result() -> str:
-    """Which cell's result is being shown right now; an empty string where it is not a result."""
-    result = getattr(ipython().displayhook, "msg", None) or {"parent_header": {}}
+def cell_of_result() -> str | None:
+    """Which cell's result is being shown right now; an empty string where it is known not to be a result."""
+    shell = ipython()
+    if not hasattr(shell.display_pub, "parent_header"):
+        return _number(shell)
+    result = getattr(shell.displayhook, "msg", None) or {"parent_header": {}}
     return str(result["parent_header"].get("msg_id", ""))
+
+
+def _number(shell: Any) -> str | None:
+    return None if shell is None else f"In [{shell.execution_count}]"
+
+
+def in_output_widget(cell: str | None) -> bool:
+    """Whether an ``ipywidgets.Output`` takes what this cell shows: it takes outputs, but no changes of them."""
+    widgets = sys.modules.get("ipywidgets")
+    if widgets is None or cell is None:
+        return False
+    made = getattr(sys.modules.get("ipywidgets.widgets.widget"), "_instances", {})
+    return any(isinstance(one, widgets.Output) and one.msg_id == cell for one in list(made.values()))
 
 
 def cell_of_other_threads(shell: Any) -> Any:

@@ -14,7 +14,8 @@ from ...display.summary import call_note
 from ...errors import Cancelled, ConfigurationError
 from ...sinks import PrintSink
 from ...wire.response import ChatResponse, Choice, StreamEvent
-from .shell import cell_of_other_threads, cell_of_result, current_cell, ipython, redraws
+from .shell import cell_of_other_threads, cell_of_result, current_cell, in_output_widget, ipython, redraws
+from .streams import close_streams_of_failed_cells
 from .tracebacks import shorten_tracebacks
 
 if TYPE_CHECKING:
@@ -35,9 +36,11 @@ class NotebookSink:
 
     A line below it counts the tokens. The interrupt button ends the call: the output keeps what came, marked as
     stopped. What the model says can run no script and load no image. Of several choices (``n=2``) the first is shown.
-    Where the answer is also the result of its cell, it is not shown again. Several calls may share a sink.
+    Where the answer is also the result of its cell, it is not shown again. Several calls may share a sink. With
+    ``submit`` the output is there at once; an answer that comes later is in it when the next cell has ended at the
+    latest, also where a program runs the notebook.
 
-    Outside a notebook, it prints the text as it comes.
+    Outside a notebook, and inside an ``ipywidgets.Output``, it prints the text as it comes.
 
     Args:
         plain: print the text as it comes, in place of an output that is redrawn: for QtConsole and ``jupyter console``,
@@ -51,7 +54,10 @@ class NotebookSink:
         self._shell = ipython()
         self._plain = plain or not redraws(self._shell)
         self._printer = PrintSink()
+        self._printers: dict[str, PrintSink] = {}
         self._drafts: dict[str, _Draft] = {}
+        self._expected: list[_Draft] = []
+        self._late: list[_Draft] = []
         self._lock = threading.Lock()
         self._made_on = threading.current_thread()
         self._made_in = cell_of_other_threads(self._shell)
@@ -59,12 +65,24 @@ class NotebookSink:
             _load_markdown()
         if self._shell is not None:
             shorten_tracebacks(self._shell)
+            close_streams_of_failed_cells(self._shell)
             _not_again.install(self._shell)
+
+    def expect(self) -> None:
+        """Show that an answer will come, in the cell that is running, on another thread."""
+        if self._plain or in_output_widget(current_cell(self._shell)):
+            return
+        draft = _Draft(self._shell, None)
+        with self._lock:
+            self._expected.append(draft)
+            self._watch_cells()
+        draft.show_waiting()
 
     def emit(self, event: StreamEvent) -> None:
         """Show an event."""
-        if self._plain:
-            self._printer.emit(event)
+        printer = self._printer if self._plain else self._printer_in_widget(event)
+        if printer is not None:
+            printer.emit(event)
             if event.response is not None:
                 _not_again.shown(event.response, current_cell(self._shell))
         elif event.response is not None:
@@ -73,12 +91,23 @@ class NotebookSink:
             _not_again.shown(event.response, draft.cell)
             self._forget(event.call_id)
         elif event.error is not None:
-            if event.call_id in self._drafts:
+            if event.call_id in self._drafts or self._expected:
                 why = "cancelled" if isinstance(event.error, Cancelled) else type(event.error).__name__
                 self._draft(event.call_id).give_up(why)
                 self._forget(event.call_id)
         elif event.data and not event.index:
             self._draft(event.call_id).take(event)
+
+    def _printer_in_widget(self, event: StreamEvent) -> PrintSink | None:
+        """What prints this call's answer, where that began inside a widget."""
+        with self._lock:
+            printer = self._printers.get(event.call_id)
+            new = printer is None and event.data and not self._expected and event.call_id not in self._drafts
+            if new and in_output_widget(current_cell(self._shell)):
+                printer = self._printers[event.call_id] = PrintSink()
+            if event.done or event.error is not None:
+                self._printers.pop(event.call_id, None)
+        return printer
 
     def _draft(self, call_id: str) -> _Draft:
         """The draft of this call's answer."""
@@ -87,9 +116,15 @@ class NotebookSink:
             if call_id in self._drafts:
                 return self._drafts[call_id]
             before = [draft for draft in self._drafts.values() if draft.thread is here]
-            draft = _Draft(self._shell, None if here is self._made_on else self._made_in)
+            expected = [draft for draft in self._expected if draft.thread is not here]
+            if expected:
+                draft = expected[0]
+                draft.thread = here
+                self._expected.remove(draft)
+            else:
+                draft = _Draft(self._shell, None if here is self._made_on else self._made_in)
             self._drafts[call_id] = draft
-            self._shell.events.register("post_execute", self._cell_ended)
+            self._watch_cells()
         # A thread that begins another call has left the one before; should that go on after all, so does its draft.
         for old in before:
             old.give_up("stopped")
@@ -97,10 +132,17 @@ class NotebookSink:
 
     def _forget(self, call_id: str) -> None:
         with self._lock:
-            self._drafts.pop(call_id, None)
-            if not self._drafts:
-                with contextlib.suppress(ValueError):
-                    self._shell.events.unregister("post_execute", self._cell_ended)
+            draft = self._drafts.pop(call_id, None)
+            if draft is not None and draft.outlived:
+                self._late.append(draft)
+            self._watch_cells()
+
+    def _watch_cells(self) -> None:
+        """Hear when a cell ends, for as long as that may matter."""
+        with contextlib.suppress(ValueError):
+            self._shell.events.unregister("post_execute", self._cell_ended)
+        if self._drafts or self._expected or self._late:
+            self._shell.events.register("post_execute", self._cell_ended)
 
     def _cell_ended(self) -> None:
         # Nobody tells a sink of an interrupt. A call on another thread goes on beyond its cell.
@@ -110,6 +152,14 @@ class NotebookSink:
         for call_id, draft in left:
             draft.give_up("stopped")
             self._forget(call_id)
+        with self._lock:
+            for draft in (*self._drafts.values(), *self._expected):
+                draft.outlived = True
+            late, self._late = self._late, []
+            self._watch_cells()
+        # Programs that run notebooks hear of a cell until it has ended, and only of that one.
+        for draft in late:
+            draft.show_again()
 
 
 class _Draft:
@@ -137,6 +187,19 @@ class _Draft:
         self._due = 0.0
         self._ended = False
         self._handle: Any = None
+        self._last: dict[str, str] = {}
+        self.outlived = False
+        """Whether it was still on its way when its cell ended."""
+
+    def show_waiting(self) -> None:
+        """Show that something will come."""
+        with self._lock:
+            self._show({"text/html": answer_html("", note="…"), "text/plain": "…"})
+
+    def show_again(self) -> None:
+        """Show what was shown last, in the cell that is running now."""
+        with self._lock:
+            self._handle.update(self._last, raw=True)
 
     def take(self, event: StreamEvent) -> None:
         """Add what came, and see that it is shown."""
@@ -219,6 +282,7 @@ class _Draft:
             self._show({"text/html": page, "text/plain": encodable(text)})
 
     def _show(self, bundle: dict[str, str]) -> None:
+        self._last = bundle
         if self._handle is not None:
             self._handle.update(bundle, raw=True)
             return
