@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import io
 import json
 import os
@@ -10,8 +11,10 @@ import pty
 import re
 import select
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -322,8 +325,9 @@ os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
 class Terminal:
     """A pseudo-terminal with the command line in it."""
 
-    def __init__(self, *args: str) -> None:
+    def __init__(self, *args: str, columns: int = 200) -> None:
         self._master, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("4H", 50, columns, 0, 0))
         environ = clean_environment() | {"TERM": "xterm", "COLUMNS": "200"}
         environ.pop("NO_COLOR", None)
         self.process = subprocess.Popen(
@@ -377,6 +381,24 @@ class Terminal:
         if self._slave >= 0:
             os.close(self._slave)
             self._slave = -1
+
+
+def test_lines_that_are_pasted_are_one_question() -> None:
+    with ReplayServer([streamed("Three.")]) as server, Terminal("chat", *to(server)) as terminal:
+        terminal.wait_for("> ")
+        terminal.type("\x1b[200~one\rtwo\rthree\x1b[201~\r")
+        terminal.wait_for("Three.\r\n")
+        terminal.wait_for("> ")
+        terminal.type("/exit\r")
+        assert terminal.wait()[0] == 0
+    assert [request.json()["messages"][-1]["content"] for request in server.requests] == ["one\ntwo\nthree"]
+
+
+def test_on_a_terminal_lines_break_between_words() -> None:
+    answer = streamed("The sky is blue be", "cause of scattering.")
+    with ReplayServer([answer]) as server, Terminal("chat", "Hi", "-q", *to(server), columns=25) as terminal:
+        status, seen = terminal.wait()
+    assert (status, seen) == (0, "The sky is blue because o\x1b[1D\x1b[K\r\nof scattering.\r\n")
 
 
 def test_a_conversation() -> None:
@@ -674,6 +696,36 @@ def test_json_needs_a_prompt(run: Run) -> None:
     status, _, err = run("chat", "--json", typed="")
     assert status == 2
     assert one_error(err) == "--json needs a prompt"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-8"])
+def test_files_and_pipes_may_begin_with_a_mark_of_their_encoding(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoding: str
+) -> None:
+    path = tmp_path / "schema.json"
+    path.write_bytes('{"type": "object"}'.encode(encoding))
+    with ReplayServer([streamed("{}")]) as server:
+        assert run("chat", "Hi", "--schema", str(path), *to(server))[0] == 0
+        assert run("chat", "Hi", "--schema", '\ufeff{"type": "object"}', *to(server))[0] == 0
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("é\r\nb\r\n".encode(encoding)), "utf-8"))
+        assert main(["chat", *to(server)]) == 0
+    bodies = [request.json() for request in server.requests]
+    assert [body["response_format"]["json_schema"]["schema"] for body in bodies[:2]] == [{"type": "object"}] * 2
+    assert bodies[2]["messages"][-1]["content"] == "é\nb"
+
+
+def test_a_closed_stdin_is_no_conversation(tmp_path: Path) -> None:
+    command = '"$@" <&-'
+    done = subprocess.run(
+        ["sh", "-c", command, "sh", *PROGRAM, "chat", "--base-url", "http://127.0.0.1:1/v1", "-m", "m"],
+        env=clean_environment(),
+        capture_output=True,
+        encoding="utf-8",
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "nothing to ask" in one_error(done.stderr)
 
 
 def test_a_list_is_no_schema(run: Run, tmp_path: Path) -> None:

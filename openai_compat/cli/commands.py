@@ -6,7 +6,7 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
@@ -111,7 +111,7 @@ def chat(prompt: str | None, **given: Any) -> None:
         extra_body=_json_object("--extra", given["extra"]) or {},
         **{name: given[name] for name in _SAMPLING},
     )
-    talking = prompt is None and piped is None
+    talking = prompt is None and piped is None and sys.stdin is not None
     if not request.prompt and not talking:
         raise ConfigurationError("nothing to ask: give a prompt, or pipe one in")
     if talking and given["as_json"]:
@@ -235,8 +235,8 @@ def _json_object(option: str, given: str | None) -> dict[str, Any] | None:
     if given is None:
         return None
     try:
-        text = given if given.lstrip().startswith("{") else Path(given).read_text(encoding="utf-8")
-        value = json.loads(text)
+        text = given.lstrip("\ufeff \t\r\n")
+        value = json.loads(text if text.startswith("{") else Path(given).read_bytes())
     except OSError as error:
         raise ConfigurationError(f"{option}: cannot read {given!r}: {error.strerror or error}") from error
     except ValueError as error:
@@ -251,7 +251,22 @@ def _piped_text(screen: Screen) -> str | None:
     if sys.stdin is None or sys.stdin.isatty():
         return None
     _say_if_waiting(screen)
-    return sys.stdin.read().rstrip("\r\n")
+    return _read_text(sys.stdin).rstrip("\r\n")
+
+
+def _read_text(stream: TextIO) -> str:
+    """All that a text stream holds, in the encoding that its first bytes name, if they name one."""
+    import codecs
+
+    if (binary := getattr(stream, "buffer", None)) is None:
+        return stream.read().removeprefix("\ufeff")
+    data = binary.read()
+    encoding = stream.encoding
+    if data.startswith(codecs.BOM_UTF8):
+        encoding = "utf-8-sig"
+    elif data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        encoding = "utf-16"
+    return str(data.decode(encoding, "replace")).replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _say_if_waiting(screen: Screen) -> None:
@@ -272,7 +287,10 @@ _HELP = "/clear starts a new conversation, /exit or Ctrl-D ends; Ctrl-C stops an
 def _talk(client: Client, options: ChatRequest, screen: Screen, given: Given) -> None:
     """Question and answer until the person leaves; each question goes with all that was said before."""
     with contextlib.suppress(ImportError):
-        import readline  # noqa: F401 - gives input() a line to edit, and its history
+        import readline  # gives input() a line to edit, and its history
+
+        # Otherwise each of several lines that are pasted would be a question. Python turns it off.
+        readline.parse_and_bind("set enable-bracketed-paste on")
     screen.note(f"chat with {client.model}; {_HELP}")
     history: list[Any] = []
     images = options.images

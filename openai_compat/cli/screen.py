@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, TextIO
 
 from .._terminal import harmless, one_line, write
+from .wrap import Wrap
 
 if TYPE_CHECKING:
     from ..wire.response import ChatResponse, StreamEvent
@@ -22,6 +23,7 @@ class Screen:
     def __init__(self, *, quiet: bool = False) -> None:
         self._quiet = quiet
         self._unfinished: list[TextIO] = []
+        self._wraps: dict[TextIO, Wrap] = {}
 
     def show(self, event: StreamEvent) -> None:
         """A piece of an answer."""
@@ -85,7 +87,7 @@ class Screen:
             return
         shown = text
         if stream.isatty():
-            shown = harmless(text)
+            shown = self._wrapped(stream, harmless(text))
             if dim and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb":
                 shown = f"\x1b[2m{shown}\x1b[0m"
         if stream in self._unfinished:
@@ -95,7 +97,16 @@ class Screen:
         write(stream, shown)
         stream.flush()
 
+    def _wrapped(self, stream: TextIO, text: str) -> str:
+        """Text whose lines break between words, where the terminal can move its cursor."""
+        columns = 0
+        if os.environ.get("TERM") != "dumb":
+            with contextlib.suppress(OSError, ValueError):
+                columns = os.get_terminal_size(stream.fileno()).columns
+        return self._wraps.setdefault(stream, Wrap()).feed(text, columns)
+
     def _finish(self, stream: TextIO) -> None:
+        self._wraps.pop(stream, None)
         if stream in self._unfinished:
             self._unfinished.remove(stream)
             stream.write("\n")
