@@ -26,6 +26,7 @@ from openai_compat import (
     AuthenticationError,
     Client,
     ConfigurationError,
+    ToolError,
 )
 from openai_compat.credentials import Secrets, checked_headers, secret_option
 from openai_compat.integrations._settings import LazyClient, make_client
@@ -460,10 +461,10 @@ def test_a_providers_name_is_no_base_url(variable: bool, monkeypatch: pytest.Mon
     assert SECRET not in everything_shown(caught.value)
 
 
-def test_a_tool_s_exception_tells_the_model_no_secret_of_the_client() -> None:
+def test_a_tool_that_fails_tells_the_model_no_secret_of_the_client() -> None:
     def send() -> str:
         """Send."""
-        raise ValueError(f"401 for Bearer {SECRET}")
+        raise ToolError(f"401 for Bearer {SECRET}")
 
     call = {"id": "c", "type": "function", "function": {"name": "send", "arguments": "{}"}}
     message = {"role": "assistant", "content": None, "tool_calls": [call]}
@@ -473,4 +474,4 @@ def test_a_tool_s_exception_tells_the_model_no_secret_of_the_client() -> None:
             client.run_tools("hi", tools=[send])
         assert len(server.requests) == 2
         told = json.loads(server.requests[1].body)["messages"][-1]["content"]
-    assert json.loads(told) == {"error": "ValueError: 401 for Bearer ***"}
+    assert json.loads(told) == {"error": "401 for Bearer ***"}

@@ -137,7 +137,7 @@ def test_of_what_a_tool_raises_the_model_is_told_what_it_may_see(
 
     results: list[ToolResult] = []
     options = {"max_parallel_tool_calls": parallel, "after_tool": results.append, **options}
-    run_tools_loop(model, ChatRequest("go", model="m"), Breaking(), **options)
+    run_tools_loop(model, REQUEST, Breaking(), **options)
     assert [message["content"] for message in model.asked[1][-2:]] == [f'{{"error":"{told}"}}', "a:1"]
     assert results[0].error is error
 
