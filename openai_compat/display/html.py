@@ -84,7 +84,7 @@ def _message(message: Message) -> str:
 
 
 def _labelled(role: str, content: str) -> str:
-    return f"<div><small><b>{escape_html(role)}</b></small>{content}</div>"
+    return f"<div><small><b>{prose_html(encodable(role))}</b></small>{content}</div>"
 
 
 @to_html.register(EmbeddingResponse)
@@ -99,6 +99,6 @@ def _usage(usage: Usage) -> str:
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    top = "".join(f"<th>{escape_html(cell)}</th>" for cell in head)
-    body = "".join("<tr>" + "".join(f"<td>{escape_html(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    top = "".join(f"<th>{prose_html(cell)}</th>" for cell in head)
+    body = "".join("<tr>" + "".join(f"<td>{prose_html(cell)}</td>" for cell in row) + "</tr>" for row in rows)
     return f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"

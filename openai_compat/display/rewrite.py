@@ -25,8 +25,9 @@ _MARKS = {"em": "*", "strong": "**", "s": "~~"}
 
 
 def sanitize_markdown(text: str) -> str:
-    """Markdown as Markdown that can do no more than ``markdown_to_html`` lets it, wherever it is rendered or typeset.
+    """Markdown as Markdown that can do no more than ``markdown_to_html`` lets it, whatever reads it.
 
+    Only MathJax, in a page that is made of it, may take text for a formula: pages have ``markdown_to_html``.
     All of it is a code block where it is longer than ``MAX_MARKDOWN``, or markdown-it-py is missing.
     """
     text = encodable(text)

@@ -20,6 +20,10 @@ from openai_compat.wire.response import Choice, ParsedResponse
 def test_nothing_in_an_answer_is_more_than_text(text: str) -> None:
     call = ChatResponse(model=text, choices=(Choice(text=text, reasoning=text, finish_reason=text),))
     check_harmless(to_html(call))
+    said = [{"role": text or "user", "content": text}, {"role": "assistant", "content": text}]
+    check_harmless(to_html(Conversation(lambda request, **options: call, system=text, messages=said)))
+    check_harmless(to_html(EmbeddingResponse(model=text, vectors=[[1.0]])))
+    check_harmless(to_html(Image(f"https://x.test/{text}")))
 
 
 def test_an_answer_shows_its_choices_its_calls_and_its_cost() -> None:
