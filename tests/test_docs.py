@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import codeop
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -12,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.pages import BLOCK, PAGES, ROOT, program_of
 from support.redis_server import RedisServer, redis_server
 
 from openai_compat import LocalServer
 
 __all__ = ["redis_server"]
 
-ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+ELSEWHERE = ("celery.md", "django.md", "gradio.md", "streamlit.md")
+"""What runs in a framework, in a test of its own."""
 
 
 def test_every_page_is_seen() -> None:
@@ -73,9 +72,8 @@ call_command("migrate", verbosity=0)
 @pytest.mark.usefixtures("environment")
 def test_examples_for_a_django_site_run() -> None:
     # In a process of its own, for a process has one site.
-    blocks = [match[1] for match in BLOCK.finditer((ROOT / "docs" / "django.md").read_text())]
     done = subprocess.run(
-        [sys.executable, "-c", "\n".join([SITE, *blocks])],
+        [sys.executable, "-c", SITE + program_of("django.md")],
         env=os.environ,
         capture_output=True,
         text=True,
@@ -109,11 +107,8 @@ def test_examples_for_celery_run_with_a_worker(
     assert capsys.readouterr().out.count("event: done") == 2
 
 
-RUN_APART = {"celery.md", "django.md"}
-
-
 @pytest.mark.usefixtures("environment")
-@pytest.mark.parametrize("page", [page for page in PAGES if page.name not in RUN_APART], ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name not in ELSEWHERE], ids=lambda page: page.name)
 def test_examples_run(page: Path) -> None:
     run_examples(page)
 
