@@ -6,7 +6,6 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from operator import attrgetter
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -155,15 +154,17 @@ class ChatStream(Iterator[StreamEvent]):
 def read_on(events: Iterable[object]) -> None:
     """Read to the end.
 
-    Not in a loop: its variable would hold the last event, which holds the exception that then comes, which holds the
+    Not in a loop, whose variable would hold the last event, which holds the exception that then comes, which holds the
     loop's frame and those of the callers, with all that is open there.
     """
     deque(events, maxlen=0)
 
 
 def _text(events: Iterator[StreamEvent]) -> Iterator[str]:
-    # No loop, as in read_on.
-    yield from map(attrgetter("data"), filter(lambda event: event.kind == "text" and not event.index, events))
+    for event in events:
+        if event.kind == "text" and not event.index:
+            yield event.data
+        del event  # as in read_on
 
 
 class _Reading:
