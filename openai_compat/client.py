@@ -258,12 +258,15 @@ class Client(BaseClient):
         think_opened: bool,
         output: Output | None,
     ) -> S:
+        with importing:
+            from .stream import Reading
+
         stop = CancelToken()
         call = self._call(self._deadline(timeout, stop))
         request = self._with_model(request, self._deadline(timeout, cancel))
         info = self._call_info(request)
         body = self._body(build_streaming_body, request)
-        return kind(
+        reading = Reading(
             lambda: self._ask(build_streaming_body, body, call, request),
             lambda: Accumulator(
                 info, think=self._think._replace(opened=think_opened), several=_several(body), make_id=new_id
@@ -277,6 +280,7 @@ class Client(BaseClient):
             max_event_bytes=self._max_event_bytes,
             output=output,
         )
+        return kind(reading)
 
     @overload
     def submit(

@@ -37,39 +37,13 @@ class ChatStream(Iterator[StreamEvent]):
     ``done`` or an ``error``, whose exception is then raised.
     """
 
-    def __init__(
-        self,
-        open_reply: Callable[[], tuple[Reply, Callable[[Any], Any] | None]],
-        make_accumulator: Callable[[], Accumulator],
-        *,
-        info: CallInfo,
-        call: Call,
-        stop: CancelToken,
-        cancel: CancelToken | None = None,
-        strict: bool = False,
-        secrets: Callable[[], Iterable[str]] = tuple,
-        max_event_bytes: int = MAX_EVENT_BYTES,
-        output: Output | None = None,
-    ) -> None:
-        self.call = info
-        self._output = output
-        self._stop = stop
+    def __init__(self, reading: Reading) -> None:
+        self.call = reading.info
         self._partial: tuple[list[str], PartialJSON] | None = None
         self._parsed_pieces = 0
         # The generator knows the reading, and the reading knows nobody: who drops the stream drops all of it.
-        self._reading = _Reading(
-            open_reply,
-            make_accumulator,
-            info=info,
-            call=call,
-            stop=stop,
-            cancel=cancel,
-            strict=strict,
-            secrets=secrets,
-            max_event_bytes=max_event_bytes,
-            output=output,
-        )
-        self._events = self._reading.run()
+        self._reading = reading
+        self._events = reading.run()
 
     def __iter__(self) -> Iterator[StreamEvent]:
         return self._events
@@ -92,7 +66,7 @@ class ChatStream(Iterator[StreamEvent]):
     def cancel(self) -> None:
         """End the stream from any thread: its reader gets a last ``done`` event with the answer so far."""
         self._reading.left = True
-        self._stop.cancel()
+        self._reading.stop.cancel()
 
     def tick_every(self, seconds: float) -> bool:
         """Whether the iterator now yields ``TICK_EVENT``, an empty text, whenever ``seconds`` pass without an event.
@@ -137,11 +111,11 @@ class ChatStream(Iterator[StreamEvent]):
         for piece in pieces[self._parsed_pieces :]:
             reader.feed(piece)
         self._parsed_pieces = len(pieces)
-        if self._output is None:
+        if self._reading.output is None:
             return reader.value
-        value = self._output.unwrapped(reader.value)
+        value = self._reading.output.unwrapped(reader.value)
         response = self._reading.response
-        if isinstance(response, ParsedResponse) and (found := self._output.found(response)) is not None:
+        if isinstance(response, ParsedResponse) and (found := self._reading.output.found(response)) is not None:
             return value if value == found else found
         return value
 
@@ -167,7 +141,7 @@ def _text(events: Iterator[StreamEvent]) -> Iterator[str]:
         del event  # as in read_on
 
 
-class _Reading:
+class Reading:
     """What there is of a streamed call while it is read; ``run`` reads it."""
 
     def __init__(
@@ -178,11 +152,11 @@ class _Reading:
         info: CallInfo,
         call: Call,
         stop: CancelToken,
-        cancel: CancelToken | None,
-        strict: bool,
-        secrets: Callable[[], Iterable[str]],
-        max_event_bytes: int,
-        output: Output | None,
+        cancel: CancelToken | None = None,
+        strict: bool = False,
+        secrets: Callable[[], Iterable[str]] = tuple,
+        max_event_bytes: int = MAX_EVENT_BYTES,
+        output: Output | None = None,
     ) -> None:
         self.accumulator = make_accumulator()
         self.reply: Reply | None = None
@@ -191,14 +165,14 @@ class _Reading:
         self.left = False
         self._open_reply = open_reply
         self._make_accumulator = make_accumulator
-        self._info = info
+        self.info = info
         self._call = call
-        self._stop = stop
+        self.stop = stop
         self._cancel = cancel
         self._strict = strict
         self._secrets = secrets
         self._max_event_bytes = max_event_bytes
-        self._output = output
+        self.output = output
         self._first_token_ms: float | None = None
 
     def so_far(self, *, truncated: bool = True) -> ChatResponse:
@@ -218,7 +192,7 @@ class _Reading:
         """The events, the last one ``done`` or ``error``."""
         self.begun = True
         if self._cancel is not None:
-            self._cancel.subscribe(self._stop.cancel)
+            self._cancel.subscribe(self.stop.cancel)
         try:
             yield from self._tries()
         except Cancelled as error:
@@ -227,24 +201,24 @@ class _Reading:
                 yield self._failed(error)
                 raise
             self.response = self.so_far()
-            yield StreamEvent("done", self.response, 0, self._info)
+            yield StreamEvent("done", self.response, 0, self.info)
         except OpenAICompatError as error:
             yield from self.accumulator.flush()
             yield self._failed(error)
             raise
         finally:
             if self._cancel is not None:
-                self._cancel.unsubscribe(self._stop.cancel)
+                self._cancel.unsubscribe(self.stop.cancel)
 
     def _failed(self, error: OpenAICompatError) -> StreamEvent:
         """The last event of a stream that failed; its exception holds what had come."""
         if isinstance(error, Cancelled):
             error.attempts = self._call.so_far()
         if isinstance(error, APIError):
-            error.provider = error.provider or self._info.provider
+            error.provider = error.provider or self.info.provider
         if isinstance(error, (APIError, Cancelled)) and error.partial is None and self.reply is not None:
             error.partial = self.so_far()
-        return StreamEvent("error", error, 0, self._info)
+        return StreamEvent("error", error, 0, self.info)
 
     def _tries(self) -> Iterator[StreamEvent]:
         """The events of the first try that delivers any: after that nothing is sent again."""
@@ -274,7 +248,7 @@ class _Reading:
                     request_id=reply.request_id,
                     secrets=self._secrets(),
                     on_payload=reply.clock.on_payload,
-                    is_cancelled=self._stop.is_cancelled,
+                    is_cancelled=self.stop.is_cancelled,
                     check=reply.clock.check,
                     strict=self._strict,
                     as_text=as_text,
@@ -292,11 +266,11 @@ class _Reading:
             response, complete=complete, strict=self._strict, secrets=self._secrets(), request_id=reply.request_id
         )
         if not complete and not response.skipped_events:
-            log.warning("%s: the stream ended with neither finish_reason nor [DONE]", self._info.provider)
-        if self._output is not None:
-            response = self._output.read(response)
+            log.warning("%s: the stream ended with neither finish_reason nor [DONE]", self.info.provider)
+        if self.output is not None:
+            response = self.output.read(response)
         self.response = response
-        yield StreamEvent("done", response, 0, self._info)
+        yield StreamEvent("done", response, 0, self.info)
 
     def _timed(self, events: Generator[StreamEvent, None, bool], clock: Clock) -> Generator[StreamEvent, None, bool]:
         """The same events; notes when the first came. While its consumer holds one, no limit runs."""
@@ -329,8 +303,8 @@ class ParsedStream(ChatStream, Generic[T]):
             ResponseTypeError: what has come so far does not fit the type.
         """
         response = super().response
-        if not isinstance(response, ParsedResponse) and self._output is not None:
-            response = self._output.read(response)
+        if not isinstance(response, ParsedResponse) and self._reading.output is not None:
+            response = self._reading.output.read(response)
         return response  # type: ignore[return-value]
 
     def until_done(self) -> ParsedResponse[T]:
