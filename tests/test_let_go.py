@@ -184,6 +184,17 @@ def test_the_server_sees_at_once_that_a_stream_was_left(
         assert len(server.requests) == 1
 
 
+def test_nothing_of_a_stream_that_was_left_waits_for_the_collector(client: Callable[[str], Client]) -> None:
+    with ReplayServer(unfinished) as server:
+        stream = client(server.url).stream("hi")
+        next(stream)
+        reading = stream._reading
+        assert reading.reply is not None
+        parts = [weakref.ref(part) for part in (reading, reading.reply, reading.reply._body, reading.accumulator)]
+        del stream, reading
+        assert [part() for part in parts] == [None] * 4
+
+
 def test_ctrl_c_in_until_done_ends_the_call(client: Callable[[str], Client]) -> None:
     main = threading.main_thread().ident
     assert main is not None

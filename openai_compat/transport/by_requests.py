@@ -310,6 +310,7 @@ class RequestsBody:
 
     def close(self) -> None:
         """Close the connection, unless urllib3 has it back."""
+        self.pieces = iter(())  # or they and this would hold each other
         self._lease.shut_down()
         self._lease.end()
         if _pool_is_locked(self._response.raw):

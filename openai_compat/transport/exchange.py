@@ -219,6 +219,7 @@ class Exchange:
     def close(self) -> None:
         """The answer is not wanted any more, or cannot be had."""
         self.lease.close()
+        self.pieces = iter(())  # or they and this would hold each other
 
 
 class _Unreadable(Iterator[bytes]):
