@@ -49,6 +49,7 @@ LONG = (
 
 
 SLOW = (
+    "fuzz/",
     "hooks/",
     "transport/",
     "web/",
