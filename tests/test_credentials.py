@@ -464,7 +464,7 @@ def test_a_providers_name_is_no_base_url(variable: bool, monkeypatch: pytest.Mon
 def test_a_tool_that_fails_tells_the_model_no_secret_of_the_client() -> None:
     def send() -> str:
         """Send."""
-        raise ToolError(f"401 for Bearer {SECRET}")
+        raise ToolError(f"401 for {SECRET.encode().hex()}")
 
     call = {"id": "c", "type": "function", "function": {"name": "send", "arguments": "{}"}}
     message = {"role": "assistant", "content": None, "tool_calls": [call]}
@@ -474,4 +474,4 @@ def test_a_tool_that_fails_tells_the_model_no_secret_of_the_client() -> None:
             client.run_tools("hi", tools=[send])
         assert len(server.requests) == 2
         told = json.loads(server.requests[1].body)["messages"][-1]["content"]
-    assert json.loads(told) == {"error": "401 for Bearer ***"}
+    assert json.loads(told) == {"error": "401 for ***"}
