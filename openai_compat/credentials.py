@@ -198,10 +198,11 @@ def mask_fields(fields: dict[str, Any]) -> None:
 def secret_option(options: Mapping[str, Any]) -> str | None:
     """The first of a client's options that holds a secret in clear."""
     key, headers, proxies = options.get("api_key"), options["headers"] or {}, options["proxies"] or {}
+    url = options["base_url"]
     held = {
         "api_key": bool(key) and not callable(key),
         "auth": options["auth"] is not None,
-        "base_url": "@" in options["base_url"],
+        "base_url": "@" in url or any(secrets_in_query(url.partition("?")[2])),
         "headers": any(map(_SECRET_NAME, headers)),
         "proxies": any("@" in proxy for proxy in proxies.values()),
     }
@@ -220,7 +221,7 @@ def checked_key(key: Any) -> Secret | None:
     if key != key.strip():
         raise ConfigurationError(f"{name} begins or ends with white space (a newline from a file?): strip it")
     if len(key) > 1 and key[0] == key[-1] and key[0] in ("'", '"'):
-        raise ConfigurationError(f"{name} is in quotes, which docker's --env-file takes as a part of it")
+        raise ConfigurationError(f"{name} is in quotes: take them off (docker's --env-file passes them on)")
     if not key.isascii() or not key.isprintable() or " " in key:
         raise ConfigurationError(f"{name} has a character that no key has (a space, a control or non-ASCII character)")
     return key

@@ -191,6 +191,8 @@ SECRETS: dict[str, tuple[dict[str, Any], str | None]] = {
     "key-by-a-function": ({"api_key": str}, None),
     "auth": ({"auth": HTTPBasicAuth("u", "p")}, "auth"),
     "login": ({"base_url": "http://u:p@x"}, "base_url"),
+    "query": ({"base_url": "http://x?api-version=2024&api_key=abcd"}, "base_url"),
+    "plain-query": ({"base_url": "http://x?api-version=2024"}, None),
     "header": ({"headers": {"X-Team": "a", "X-Auth": "b"}}, "headers"),
     "plain-header": ({"headers": {"X-Team": "a"}}, None),
     "proxy": ({"proxies": {"http": "http://u:p@x"}}, "proxies"),

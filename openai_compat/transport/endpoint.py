@@ -90,7 +90,7 @@ class Endpoint(NamedTuple):
         if not base_url:
             raise ConfigurationError("no base URL: give one such as 'http://localhost:11434/v1'")
         if base_url[0] in ("'", '"'):
-            raise ConfigurationError("the base URL is in quotes, which docker's --env-file takes as a part of it")
+            raise ConfigurationError("the base URL is in quotes: take them off (docker's --env-file passes them on)")
         if _BREAK(base_url):
             # ``urlsplit`` leaves it out, and would see a password where ``_split_url`` sees none.
             raise ConfigurationError("the base URL has a tab or a line break in it")
