@@ -94,7 +94,7 @@ class _Known(NamedTuple):
     spaced: bool
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=4)
 def _known(secrets: tuple[str, ...]) -> _Known:
     each = [_runs_and_words(secret) for secret in secrets if len(secret) >= 4 and secret.lower() not in _NO_SECRETS]
     # A short key is often an ordinary word: only the whole of it, standing alone, is masked.
@@ -106,7 +106,7 @@ def _known(secrets: tuple[str, ...]) -> _Known:
     )
 
 
-@lru_cache(maxsize=128)
+@lru_cache(maxsize=32)  # a long token has twelve thousand runs
 def _runs_and_words(secret: str) -> tuple[frozenset[str], list[str]]:
     forms = list(_encodings(secret))
     runs = frozenset(form[i : i + _PART] for form in forms for i in range(len(form) - _PART + 1))

@@ -5,7 +5,8 @@ Options are arguments of ``Client``. Each function here returns them completed b
 
 - a known provider that is named, or whose key variable is set, gets its own key;
 - a base URL gets the key of the provider known to be there, and any other ``OPENAI_API_KEY``, as is the custom;
-  so does ``OPENAI_BASE_URL``, where a provider without a key of its own gets ``OPENAI_API_KEY`` too;
+  so does ``OPENAI_BASE_URL``, where a provider whose variable is not set gets ``OPENAI_API_KEY`` too, unless it is
+  one that OpenAI made;
 - a server that is found on a port of this machine gets none.
 """
 
@@ -138,9 +139,10 @@ def environment_server(options: Mapping[str, Any], *, spelling: Mapping[str, str
     """
     options = _with_model(options)
     if base_url := masked_url(os.environ.get("OPENAI_BASE_URL")):
-        # The two variables may have been set for each other; a key that is the provider's own goes first.
         named = options.get("base_url")
-        key = key_for_url(named or base_url) or (None if named else key_from("OPENAI_API_KEY"))
+        key = key_for_url(named or base_url)
+        if not (key or named) and (other := key_from("OPENAI_API_KEY")) and not _made_by_openai(other):
+            key = other  # the two variables were set for each other
         return {"api_key": key, **options, "base_url": named or base_url}
     with_key = (known.name for known in PROVIDERS.values() if known.key_variable and os.environ.get(known.key_variable))
     name = options.get("provider") or next(with_key, os.environ.get("OLLAMA_HOST") and "ollama")
@@ -200,6 +202,10 @@ def listens(base_url: str) -> bool:
     except OSError:
         return False
     return True
+
+
+def _made_by_openai(key: str) -> bool:
+    return key.startswith(("sk-proj-", "sk-svcacct-", "sk-admin-")) or "T3BlbkFJ" in key
 
 
 def _with_model(options: Mapping[str, Any]) -> Options:

@@ -444,8 +444,11 @@ def test_a_base_url_that_is_no_text_is_refused(url: Any) -> None:
 
 def test_the_server_that_OPENAI_BASE_URL_names_gets_its_own_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_BASE_URL", "https://api.groq.com/openai/v1")
-    monkeypatch.setenv("OPENAI_API_KEY", "openais-own-key")
-    assert environment_server({})["api_key"] == "openais-own-key"  # type: ignore[index]
+    for made_by_openai in ("sk-proj-0123456789", "sk-01234T3BlbkFJ56789"):
+        monkeypatch.setenv("OPENAI_API_KEY", made_by_openai)
+        assert environment_server({})["api_key"] is None  # type: ignore[index]
+    monkeypatch.setenv("OPENAI_API_KEY", "set-for-this-url")
+    assert environment_server({})["api_key"] == "set-for-this-url"  # type: ignore[index]
     monkeypatch.setenv("GROQ_API_KEY", "groqs-own-key")
     assert environment_server({})["api_key"] == "groqs-own-key"  # type: ignore[index]
     monkeypatch.delenv("GROQ_API_KEY")
