@@ -33,7 +33,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from concurrent.futures import CancelledError, Future, wait
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
 from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
@@ -65,6 +65,8 @@ MAX_WAITING = 256
 """Events that wait for a browser that reads slowly; then the source waits for it."""
 FULL_INTERVAL = 0.02
 """Seconds between two looks whether fewer wait."""
+TICK_SECONDS = 0.5
+"""How long a stream that is silent takes at most to notice that something has to be written."""
 CANCEL_SECONDS = 5.0
 """How long a cancelled source may take to hand over its partial answer."""
 CROSS_SITE = PublicError(
@@ -159,9 +161,10 @@ class EventStream(Iterator[bytes]):
     With ``n``, the events of further choices have ``"choice"`` in their data. A function that asks several times has
     one ``usage`` and one ``done``, at its end, and ``"openai"`` leaves out the tool calls that the server answered.
 
-    A browser that disconnects is noticed within half a second where the server hands over its socket (gunicorn,
+    A browser that disconnects is noticed within about a second where the server hands over its socket (gunicorn,
     werkzeug), even while the model is silent; elsewhere at the next write that fails: for ``"text"``, which has no
-    heartbeats, that is at the next piece of text.
+    heartbeats, that is at the next piece of text. One that closes its own side alone, and still reads, gets its answer,
+    but not as ``"text"``.
 
     Args:
         source: a stream that nobody has read from, which is closed at the end; or a function.
@@ -241,12 +244,13 @@ class EventStream(Iterator[bytes]):
             return
         try:
             if environ is not None:
-                self._writing.unwatch = watch_disconnect(environ, self._writing.disconnect)
+                self._writing.unwatch = watch_disconnect(environ, self._writing.disconnect, self._writing.half_close)
             writing = self._writing
-            arguments = (writing.stream, writing.queue, self.begun, heartbeat, writing.released)
+            arguments = (writing.stream, writing.queue, self.begun, writing.tick, writing.released)
             self._reader = spawn(_read_ahead, *arguments, name="openai_compat web")
             if first_wait != 0:
-                wait([self.begun], heartbeat if first_wait is None else first_wait)
+                seconds = heartbeat if first_wait is None else first_wait
+                wait([self.begun, self._writing.asked_to_write], seconds, FIRST_COMPLETED)
             self.settle()
         except BaseException:
             self._writing.release()
@@ -354,9 +358,13 @@ class _Writing:
     ) -> None:
         self.stream = stream
         self.heartbeat = heartbeat
+        self._ticks = math.ceil(heartbeat / TICK_SECONDS)
+        self.tick: float = heartbeat / self._ticks
         self.on_disconnect = on_disconnect
         self.disconnected = False
         self.released = threading.Event()
+        # Done when something has to be written, to see whether the browser still reads.
+        self.asked_to_write: Future[None] = Future()
         self.unwatch: Callable[[], None] = lambda: None
         # Looked up here and not imported: gevent replaces it.
         self.queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -392,7 +400,7 @@ class _Writing:
         """The events that the reading thread passes on."""
         while True:
             try:
-                item = self.queue.get(timeout=self.heartbeat)
+                item = self.queue.get(timeout=self.tick)
             except queue.Empty:
                 item = TICK_EVENT
             if item is _HANDED_OVER:
@@ -413,11 +421,17 @@ class _Writing:
     def _encoded(self, events: Iterable[StreamEvent]) -> Iterator[bytes]:
         encode = self._encoder.encode
         quiet_since: float | None = None  # while all events are ones that the browser does not get
+        ticks = 0
+        written = False  # since the browser closed its side
         for event in events:
             if self.disconnected:
                 return
             if event is TICK_EVENT:
-                yield self._encoder.heartbeat
+                ticks += 1
+                if ticks == self._ticks or (not written and self.asked_to_write.done()):
+                    written = self.asked_to_write.done()
+                    ticks = 0
+                    yield self._encoder.heartbeat
             elif event.kind == "error":
                 raise event.data
             else:
@@ -425,6 +439,7 @@ class _Writing:
                     self.on_disconnect = None
                     if self._on_done is not None:
                         self._on_done(event.data)
+                ticks = 0
                 if data := encode(event):
                     quiet_since = None
                     yield data
@@ -450,6 +465,13 @@ class _Writing:
         """End the call to the model, for its browser has left."""
         self.disconnected = True
         self.stream.cancel()
+
+    def half_close(self) -> None:
+        """The browser has closed its side: if it is gone, the next write shows it. Without heartbeats there is none."""
+        if self._encoder.heartbeat:
+            self.asked_to_write.set_result(None)
+        else:
+            self.disconnect()
 
     def release(self) -> None:
         """End the call to the model if it is still running; from any thread, and as often as it comes."""
