@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import io
 import logging
 import select
 import socket
@@ -211,3 +213,61 @@ def test_the_watcher_outlives_a_stream_that_cannot_be_cancelled(caplog: pytest.L
     assert "could not be cancelled" in caplog.text
     first[0].close()
     second[0].close()
+
+
+class Loop:
+    """An event loop on a thread of its own, and a request on it: its body in two messages, then silence."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.cancelled = threading.Event()
+        self._messages = [{"body": b"he", "more_body": True}, {"body": b"llo", "more_body": False}]
+        self._left = asyncio.Event()
+        self._thread = threading.Thread(target=self.loop.run_forever)
+
+    async def receive(self) -> Any:
+        if self._messages:
+            return {"type": "http.request", **self._messages.pop(0)}
+        try:
+            await self._left.wait()
+        except asyncio.CancelledError:
+            self.cancelled.set()
+            raise
+        return {"type": "http.disconnect"}
+
+    def leave(self) -> None:
+        self.loop.call_soon_threadsafe(self._left.set)
+
+    def __enter__(self) -> Loop:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join(10)
+        self.loop.close()
+
+
+@pytest.mark.parametrize("leaves", [True, False])
+def test_a2wsgi_tells_of_the_browser_and_its_body_is_left_to_the_application(leaves: bool) -> None:
+    wsgi = pytest.importorskip("a2wsgi.wsgi")
+    told, unneeded = threading.Event(), threading.Event()
+    with Loop() as request:
+        body = wsgi.Body(request.loop, request.receive)
+        assert body.read(1) == b"h"
+        unwatch = disconnect.watch_disconnect({"asgi.scope": {}, "wsgi.input": body}, told.set, unneeded.set)
+        assert body.read() == b"ello"
+        if leaves:
+            request.leave()
+            assert told.wait(10)
+            unwatch()
+        else:
+            unwatch()
+            assert request.cancelled.wait(10)
+            assert not told.is_set()
+
+
+def test_an_adapter_that_tells_nothing_is_taken_as_it_is() -> None:
+    told = threading.Event()
+    disconnect.watch_disconnect({"asgi.scope": {}, "wsgi.input": io.BytesIO()}, told.set, told.set)()
+    assert not told.is_set()
