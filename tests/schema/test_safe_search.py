@@ -30,10 +30,11 @@ patterns = st.recursive(
 )
 
 
-@given(patterns, st.text("ab é\n1", max_size=8))
+@given(patterns, st.text("ab é\n1", min_size=1, max_size=20))
 def test_it_finds_what_re_finds(pattern: str, text: str) -> None:
     steps = safe_search._steps(pattern)
     assert steps is not None
+    # (Not in an empty text, where \B stands for Python before 3.14 nowhere.)
     assert safe_search._follow(steps, text) is found_in(pattern, text) is (re.search(pattern, text) is not None)
 
 
@@ -46,6 +47,7 @@ BACKTRACKING = [
     "a*a*a*a*b",
     r"^(\w+\s?)*$",
     "^([a-z]+-?)+$",
+    "^(?:)*a*a*$",
 ]
 
 
@@ -80,7 +82,7 @@ def test_a_pattern_that_backtracks_takes_time_in_proportion(pattern: str) -> Non
     assert not found_in("^(a+)+$", "a" * 1000 + "!")
 
 
-@pytest.mark.parametrize("pattern", ["^[a-z]+$", "^.*$", "(?:)*", r"^\d{4}-\d\d-\d\d$", "abc", "^$", r"^[\s\S]*\Z"])
+@pytest.mark.parametrize("pattern", ["^[a-z]+$", "^.*$", r"^\d{4}-\d\d-\d\d$", "abc", "^$", r"^[\s\S]*\Z"])
 def test_the_common_ones_are_left_to_re_whatever_the_length(pattern: str) -> None:
     found_in(pattern, "a" * 300_000)
 
