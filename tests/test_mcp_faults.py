@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.replay import JSON, ReplayServer, Reply, Request
+from support.replay import EVENT_STREAM, JSON, ReplayServer, Reply, Request
 
 from openai_compat import ConfigurationError
 from openai_compat.errors import ToolError
@@ -199,8 +199,11 @@ class Sessions:
         Reply(head=b"", abort="rst"),
         Reply(headers=JSON, body=b'{"jsonrpc":"2.0",', declared_length=900, abort="fin"),
         Reply(headers=JSON, body=b'{"jsonrpc":"2.0",', declared_length=900, abort="rst"),
+        Reply(headers=EVENT_STREAM, body=b": wait\n\n", abort="fin"),
+        Reply(headers=EVENT_STREAM, body=b": wait\n\n", abort="rst"),
+        Reply(headers=EVENT_STREAM, body=b": wait\n\n"),
     ],
-    ids=["no answer", "reset", "half an answer", "half and reset"],
+    ids=["no answer", "reset", "half an answer", "half and reset", "half a stream", "stream and reset", "no event"],
 )
 def test_an_exchange_that_breaks_fails_its_own_call_only(cut: Reply, caplog: pytest.LogCaptureFixture) -> None:
     arrived, go_on = threading.Event(), threading.Event()

@@ -348,6 +348,7 @@ async def pages(a: int) -> Any:
         (functools.lru_cache(Desk.plain), "Desk.plain is a method without its instance"),
         (functools.partial(Desk.plain), "Desk.plain is a method without its instance"),
         (ToolSpec("a.b"), "'a.b' cannot name a tool"),
+        ({"type": "function", "function": {"name": "x" * 65}}, "cannot name a tool: a name has 1 to 64 letters"),
         (Desk.decorated, "Desk.decorated is a method without its instance"),
         (lambda a: a, "'<lambda>' cannot name a tool: a name has 1 to 64 letters"),
     ],

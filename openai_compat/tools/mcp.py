@@ -381,7 +381,11 @@ class _Session:
         if isinstance(error, (anyio.ClosedResourceError, anyio.BrokenResourceError)) or str(error) == _CLOSED:
             connection.ended = True
             return ToolError(self._last_words())
-        return ToolError(_shown(error, self._server))
+        said = _shown(error, self._server)
+        if code == _ABANDONED:
+            said = f"the MCP server ({self._server.name}): {said}"
+            log.warning("%s", said)
+        return ToolError(said)
 
     def _last_words(self) -> str:
         """What is said of a server that is gone; logged once."""
@@ -412,6 +416,8 @@ class _ForgottenError(ToolError):
     """The server does not know the session any more."""
 
 
+_ABANDONED = -32000
+"""The SDK's code of a call whose answer can never arrive, as when an event stream breaks off."""
 _CLOSED = "Connection closed"
 """What the SDK says of a call whose connection is gone."""
 

@@ -350,10 +350,9 @@ def _checked(tools: Iterable[Any]) -> list[Tool[..., Any] | ToolSpec | Mapping[s
             raise ConfigurationError(
                 f"{method.__qualname__} is a method without its instance; give one's: thing.{method.__name__}"
             )
-        if isinstance(item, ToolSpec):
-            _check_name(item.name)
         made = item if isinstance(item, (ToolSpec, Mapping)) else tool(item)
         name = made.spec.name if isinstance(made, Tool) else _name_of(made)
+        _check_name(name)
         if name in names:
             raise ConfigurationError(f"two tools are named {name!r}")
         names.add(name)
