@@ -6,6 +6,7 @@ import functools
 import json
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
+from urllib.parse import unquote
 
 import msgspec
 
@@ -103,7 +104,7 @@ class OfferedArguments:
                 continue
             seen.add(id(schema))
             yield schema
-            inner = [self._referred(schema.get("$ref"))]
+            inner = [self._referred(schema.get(word)) for word in ("$ref", "$dynamicRef")]
             for word in unions:
                 inner += schema[word] if isinstance(schema.get(word), list) else []
             if len(unions) > 1:
@@ -116,10 +117,20 @@ class OfferedArguments:
         """What a reference inside the schema names; None for any other."""
         if not isinstance(reference, str) or not reference.startswith("#"):
             return None
-        found: Any = self._schema
-        for step in reference[1:].split("/")[1:]:
+        head, *steps = unquote(reference[1:]).split("/")
+        found: Any = self._anchored(head) if head else self._schema
+        for step in steps:
             found = found.get(step.replace("~1", "/").replace("~0", "~")) if isinstance(found, dict) else None
         return found
+
+    def _anchored(self, anchor: str) -> Any:
+        waiting: list[Any] = [self._schema]
+        while waiting:
+            inner = waiting.pop()
+            if isinstance(inner, dict) and anchor in (inner.get("$anchor"), inner.get("$dynamicAnchor")):
+                return inner
+            waiting += inner.values() if isinstance(inner, dict) else inner if isinstance(inner, list) else []
+        return None
 
 
 def _of_name(schema: dict[str, Any], name: str) -> list[Any]:

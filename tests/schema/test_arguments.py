@@ -21,6 +21,10 @@ NODE = {
     "type": "object",
     "properties": {"head": {"$ref": "#/$defs/Node"}},
 }
+REFERRED = {
+    "$defs": {"a b/c": {"properties": {"x": {}}}, "B": {"$anchor": "B", "properties": {"y": {}}}},
+    "properties": {"a": {"$ref": "#/$defs/a%20b~1c"}, "b": {"$ref": "#B"}},
+}
 UNION = {"properties": {"x": {"anyOf": [{"properties": {"a": {}}}, {"properties": {"b": {"properties": {"c": {}}}}}]}}}
 
 
@@ -56,6 +60,9 @@ def installed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
         ({"properties": {"x": {"items": {"properties": FOLDER}}}}, {"x": [{}, {"user": 1}]}, "$.x[1].user: no such"),
         ({"allOf": [{"properties": FOLDER}, {"properties": {"n": {}}}]}, {"folder": "in", "n": 1}, None),
         ({"allOf": [{"properties": FOLDER}, {"properties": {"n": {}}}]}, {"user": 1}, "$.user: no such field"),
+        (REFERRED, {"a": {"x": 1}, "b": {"y": 1}}, None),
+        (REFERRED, {"a": {"y": 1}}, "$.a.y: no such field"),
+        (REFERRED, {"b": {"x": 1}}, "$.b.x: no such field"),
         (UNION, {"x": {"a": 1}}, None),
         (UNION, {"x": {"b": {"c": 1}}}, None),
         (UNION, {"x": {"b": {"d": 1}}}, "$.x.b.d: no such field"),
