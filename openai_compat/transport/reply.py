@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterator, Mapping
+from types import TracebackType
 from typing import Protocol
 
 from ..errors import APIConnectionError, APITimeoutError, Cancelled, ResponseParseError
@@ -58,7 +58,7 @@ class Reply:
         self.url = url
         self.clock: Clock = body.clock
         self._body = body
-        self._explain = explain
+        self.explain = explain
         self._max_bytes = max_bytes
 
     @property
@@ -76,7 +76,7 @@ class Reply:
         self.clock.enter("idle", self.clock.deadline.timeout.idle)
         content = bytearray()
         declared = self.headers.get("content-length", "")
-        with self._guarded():
+        with _Guarded(self):
             self._check_size(int(declared) if declared.isdigit() else 0)
             for piece in self._body.pieces:
                 if piece:
@@ -99,7 +99,7 @@ class Reply:
         self.clock.enter("idle", ERROR_BODY_TIME if idle is None else min(idle, ERROR_BODY_TIME))
         content = bytearray()
         try:
-            with self._guarded():
+            with _Guarded(self):
                 for piece in self._body.pieces:
                     content += piece
                     if len(content) >= MAX_ERROR_BODY:
@@ -113,7 +113,7 @@ class Reply:
 
     def chunks(self) -> Iterator[bytes]:
         """The body's bytes, decoded, as they arrive; ``TICK`` where nothing comes."""
-        with self._guarded():
+        with _Guarded(self):
             # Not "yield from", which would end the pieces with this generator: finish reads on.
             for piece in self._body.pieces:
                 yield piece or TICK
@@ -138,21 +138,31 @@ class Reply:
         """Close the connection; the server sees it go, also where a forked child has a copy of the socket."""
         self._body.close()
 
-    @contextlib.contextmanager
-    def _guarded(self) -> Iterator[None]:
-        """What goes wrong below becomes an error of this library, and closes the connection."""
+
+class _Guarded:
+    """What goes wrong below becomes an error of this library, and closes the connection.
+
+    A class, for the frames of ``contextlib.contextmanager`` and the exception that leaves them hold each other.
+    """
+
+    def __init__(self, reply: Reply) -> None:
+        self._reply = reply
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if error is None and self._reply.clock.deadline.cancelled:
+            self._reply.close()
+            raise Cancelled  # its shutdown looks like an end of the body
+        if error is None or isinstance(error, GeneratorExit):
+            return
+        self._reply.close()
+        explained = self._reply.explain(error)
         try:
-            yield
-            if self.clock.deadline.cancelled:
-                raise Cancelled  # its shutdown looks like an end of the body
-        except GeneratorExit:
-            raise
-        except BaseException as error:
-            self.close()
-            explained = self._explain(error)
-            try:
-                if explained is error:
-                    raise
+            if explained is not error:
                 raise explained from failures.root_cause(error)
-            finally:
-                del explained  # or this frame, the callers' and the exception hold each other
+        finally:
+            del explained  # or this frame, the callers' and the exception hold each other
