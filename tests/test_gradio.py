@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from support.pages import ROOT, program_of
 from support.replay import EVENT_STREAM, ReplayServer, Reply, Request
-from support.wire_bodies import chat_reply, chunk, error_reply, stream_reply
+from support.wire_bodies import chat_reply, chunk, error_reply, stream_pieces, stream_reply
 
 EXAMPLE = ROOT / "docs" / "examples" / "gradio_chat.py"
 # In a process of its own, for Gradio leaves event loops and sockets to the collector.
@@ -22,6 +22,8 @@ exec(sys.argv[2], page)
 for name in ("answer", "thoughtful", "helper"):
     *_, said = page[name]("hi", [])
     assert said == "Hello", (name, said)
+*_, (thinking, said) = page["thoughtful"]("think", [])
+assert (thinking.content, thinking.metadata, said.content) == ("Hm.", {"title": "Thinking"}, "Hello")
 
 demo = runpy.run_path(sys.argv[1])["demo"]
 demo.launch(prevent_thread_lock=True, server_name="127.0.0.1", quiet=True)
@@ -63,6 +65,8 @@ def reply(request: Request) -> Reply:
     match request.json()["messages"][-1]["content"]:
         case "stop":
             return Reply(headers=EVENT_STREAM, body=unfinished())
+        case "think":
+            return Reply(headers=EVENT_STREAM, body=[chunk({"reasoning_content": "Hm."}), *stream_pieces("Hello")])
         case "fail":
             return error_reply(400, "too long")
         case _:
@@ -89,7 +93,7 @@ def test_page_and_example_answer_and_the_example_tells_what_failed_and_stops() -
                 visit.communicate("\n", timeout=20)
             finally:
                 visit.kill()
-    asked = [request.json()["messages"] for request in model.requests[3:]]
+    asked = [request.json()["messages"] for request in model.requests[4:]]
     assert [messages[-1]["content"] for messages in asked] == ["hi", "bye", "fail", "stop"]
     messages = asked[1]
     assert [set(message) for message in messages] == [{"role", "content"}] * 3
