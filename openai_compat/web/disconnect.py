@@ -32,7 +32,8 @@ def watch_disconnect(
     """Call a method when the browser disconnects, where that can be told; returns the function that ends the watch.
 
     Over TCP, a browser that has only closed its own side, and still reads, looks the same as one that has left until
-    something is written to it. ``on_half_close`` is called when one of the two has happened, to have that done; without it, both are a disconnect.
+    something is written to it. ``on_half_close`` is called when one of the two has happened, to have that done;
+    without it, both are a disconnect.
 
     Only weak references to the methods' object are kept.
     """
