@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import attrs
 import pytest
 import requests
 from requests.adapters import HTTPAdapter
@@ -340,6 +341,38 @@ def test_an_interrupted_call_shows_no_secret() -> None:
         server.close()
         with pytest.raises(KeyboardInterrupt) as caught:
             Client(f"{server.url}?api_key={SECRET}", SECRET, session=session, **ONCE).chat("hi")
+    assert SECRET not in everything_shown(caught.value)
+
+
+def test_what_the_caller_is_handling_is_left_alone() -> None:
+    with ReplayServer([chat_reply()]) as server:
+        server.close()
+        with Client(server.url, SECRET, session=requests.Session(), **ONCE) as client:
+            try:
+                requests.get(f"{server.url}?api_key={SECRET}", timeout=5)
+            except requests.ConnectionError as error:
+                handled, before = error, everything_shown(error)
+                with pytest.raises(APIError):
+                    client.chat("hi")
+    assert everything_shown(handled) == before
+    assert SECRET in str(handled)
+
+
+class Frozen(HTTPAdapter):
+    def send(self, *args: Any, **kwargs: Any) -> requests.Response:
+        raise FrozenError(SECRET)
+
+
+@attrs.frozen(slots=False)
+class FrozenError(Exception):
+    text: str
+
+
+def test_a_frozen_exception_of_a_hook_passes_without_the_secret() -> None:
+    session = requests.Session()
+    session.mount("http://", Frozen())
+    with Client(HERE, SECRET, session=session, **ONCE) as client, pytest.raises(FrozenError) as caught:
+        client.chat("hi")
     assert SECRET not in everything_shown(caught.value)
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import errno
 import socket
+import sys
 from collections.abc import Iterable
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any
 
 from ..errors import (
@@ -91,8 +92,10 @@ def hide(secrets: Iterable[str], *errors: BaseException) -> None:
     """Take secrets out of exceptions and all that hangs on them, contexts too, that error reports may show.
 
     Their texts are masked, and frames of the layers below dropped, whose variables hold requests as they are sent.
+    What the caller is handling is left alone: it is no part of the call.
     """
     secrets = tuple(secrets)
+    callers = _callers()
     seen: list[BaseException] = []
     waiting: list[Any] = [*errors]
     while waiting and len(seen) < 50:
@@ -100,14 +103,32 @@ def hide(secrets: Iterable[str], *errors: BaseException) -> None:
         if not isinstance(item, BaseException) or item in seen:
             continue
         seen.append(item)
-        waiting += [getattr(item, "reason", None), *item.args, item.__cause__, item.__context__]
+        waiting += [getattr(item, "reason", None), *item.args, item.__cause__]
+        if not _caught_in(item.__context__, callers):
+            waiting.append(item.__context__)
         shown = tuple(mask_secrets(part, secrets) if isinstance(part, str) else part for part in item.args)
         if shown != item.args:
-            item.args = shown
+            BaseException.__setattr__(item, "args", shown)  # some exceptions are frozen
         for name, value in list(vars(item).items()):
             if isinstance(value, str) and (hidden := mask_secrets(value, secrets)) != value:
-                setattr(item, name, hidden)
+                vars(item)[name] = hidden
         _drop_frames(item)
+
+
+def _callers() -> set[FrameType]:
+    """The frames that called into this package."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and str(frame.f_globals.get("__name__")).partition(".")[0] == __package__.partition(".")[0]:
+        frame = frame.f_back
+    callers: set[FrameType] = set()
+    while frame is not None:
+        callers.add(frame)
+        frame = frame.f_back
+    return callers
+
+
+def _caught_in(error: BaseException | None, frames: set[FrameType]) -> bool:
+    return error is not None and error.__traceback__ is not None and error.__traceback__.tb_frame in frames
 
 
 def _drop_frames(error: BaseException) -> None:
@@ -121,7 +142,7 @@ def _drop_frames(error: BaseException) -> None:
     for step in reversed(steps):
         step.tb_next = following
         following = step
-    error.__traceback__ = following
+    error.with_traceback(following)
 
 
 def printable(words: str) -> str:
