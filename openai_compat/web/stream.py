@@ -536,6 +536,10 @@ class _FunctionStream:
         self._token.cancel()
 
 
+def _call_here(use: Callable[[], Any]) -> Any:
+    return use()
+
+
 class _ToolCall:
     """A call of a tool that waits for the thread that writes the response."""
 
@@ -549,11 +553,16 @@ class _ToolCall:
         if not self.outcome.set_running_or_notify_cancel():
             return
         try:
-            self.outcome.set_result(self._context.run(self._use))
+            self.outcome.set_result(self._context.run(self._call))
         except BaseException as error:
             self.outcome.set_exception(error)
             if not isinstance(error, Exception):
                 raise
+
+    def _call(self) -> Any:
+        # Tools that the tool itself has called would wait for this thread, which waits for them.
+        tool_caller.set(_call_here)
+        return self._use()
 
 
 # Not a method: its thread must not keep alive an ``EventStream`` that nobody else refers to.

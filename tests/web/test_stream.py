@@ -23,7 +23,7 @@ import requests
 import trustme
 from support.browser_streams import IN_THE_MIDDLE, SSE, TICK, USAGE, events, model, no_headers, source_of, then_silence
 from support.replay import EVENT_STREAM, ReplayServer, Reply
-from support.wire_bodies import chunk, error_reply, stream_pieces, stream_reply, tool_call
+from support.wire_bodies import chat_reply, chunk, error_reply, stream_pieces, stream_reply, tool_call
 
 from openai_compat import (
     Cancelled,
@@ -188,6 +188,17 @@ def test_tools_run_on_the_thread_of_the_response_where_that_is_asked_for(in_requ
     assert "x" in sent[2]
     assert len(threads) == 2
     assert (set(threads) == {threading.current_thread()}) is in_request
+
+
+def test_a_tool_in_the_request_may_run_tools_itself() -> None:
+    def f() -> str:
+        return "inner" if len(server.requests) > 1 else client.run_tools("deeper", tools=[f]).text
+
+    replies = [called("{}"), chat_reply(tool_calls=[tool_call("f", "{}")]), chat_reply("x"), stream_reply("a")]
+    with model(replies) as (server, client):
+        assert events(EventStream(partial(client.run_tools, "hi", tools=[f]), tools_in_request=True))[-1][0] == "done"
+        told = [m["content"] for m in server.requests[3].json()["messages"] if m["role"] == "tool"]
+    assert told == ["x"]
 
 
 @pytest.mark.parametrize("leaves", ["before the tool", "during the tool"])
