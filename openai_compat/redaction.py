@@ -62,7 +62,8 @@ _CREDENTIALS = rf"""
         \\*["']?\s*[:=]\s*\\*["']?(?:(?:bearer|basic)\s+)?)
         {_TOKEN}(?P<value>{_VALUE}{{6,}})
     | (?P<scheme>\b(?:bearer|basic)\s+)(?:{_TOKEN}|(?=\w*(?-i:[a-z][A-Z]{{2}})))[\w+/.~-]{{12,}}=*
-    | \b(?:sk|pk|rk|gsk|xai|hf|ghp|glpat|pplx|nvapi|csk|tgp|AIza)[-_](?=[\w-]*[\d*•…]|[A-Za-z]{{10}})[\w\-*.•…]{{6,}}
+    | \bsk[-_](?!learn|image)[\w\-*.•…]{{6,}}
+    | \b(?:pk|rk|gsk|xai|hf|ghp|glpat|pplx|nvapi|csk|tgp|AIza)[-_](?=[\w-]*[\d*•…]|[A-Za-z]{{10}})[\w\-*.•…]{{6,}}
     | \b(?:fw|r8|key)[-_](?=[\w-]*[\d*•…])[\w\-*.•…]{{16,}}
     | \bAIza[A-Za-z0-9_\-]{{10,}}
     | \beyJ[A-Za-z0-9_\-]{{8,}}\.[A-Za-z0-9_\-.]+
