@@ -115,7 +115,8 @@ def _told(error: BaseException | None, depth: int = 0) -> Iterator[str]:
         return
     yield f"{error!r} {error} {vars(error) if isinstance(error, OpenAICompatError) else error.args!r}"
     yield from _told(error.__cause__, depth + 1)
-    if error.__context__ is not error.__cause__:
+    # A context that is suppressed may be the caller's own exception; tests of what is raised look into those of ours.
+    if error.__context__ is not error.__cause__ and not error.__suppress_context__:
         yield from _told(error.__context__, depth + 1)
 
 
