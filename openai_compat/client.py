@@ -54,8 +54,8 @@ class Client(BaseClient):
     Args:
         base_url: with or without ``/v1``, as a string or a URL object; a query (Azure's ``api-version``) stays on every
             request.
-        api_key: sent with every request: a string, a value like pydantic's ``SecretStr``, or a function that returns one
-            and is called for each. None sends no key.
+        api_key: sent with every request: a string, a value like pydantic's ``SecretStr``, or a function that returns
+            one and is called for each. None sends no key.
         provider: the name of a row of ``PROVIDERS``, which also says how the server reads the format; any other name is
             a label. It is put on answers, events and errors. None: inferred from the base URL.
         model: for calls that name none. Without one, a server on this machine that needs no key is asked once for its

@@ -83,6 +83,9 @@ def pytest_configure(config: pytest.Config) -> None:
     for name in NEEDS:
         config.addinivalue_line("markers", f"{name}: needs it")
     config.addinivalue_line("markers", "slow: takes more than a second")
+    config.addinivalue_line(
+        "markers", "own_exception: the key is in an exception of the test's own, which stays as it is"
+    )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -344,6 +344,7 @@ def test_an_interrupted_call_shows_no_secret() -> None:
     assert SECRET not in everything_shown(caught.value)
 
 
+@pytest.mark.own_exception
 def test_what_the_caller_is_handling_is_left_alone() -> None:
     with ReplayServer([chat_reply()]) as server:
         server.close()
