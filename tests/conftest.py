@@ -84,7 +84,7 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("markers", f"{name}: needs it")
     config.addinivalue_line("markers", "slow: takes more than a second")
     config.addinivalue_line(
-        "markers", "own_exception: the key is in an exception of the test's own, which stays as it is"
+        "markers", "own_exception: a key is in an exception of the test's own, which stays as it is"
     )
 
 
