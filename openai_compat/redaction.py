@@ -54,7 +54,8 @@ MAX_BODY = 2000
 """Characters of an error body that are kept."""
 
 _VALUE = r"""[^\s"',;&}<>\\]"""
-_TOKEN = rf"""(?={_VALUE}*\d)(?={_VALUE}*[A-Za-z*])"""
+# How far is looked ahead is bounded, or a text of many beginnings would take time that grows with its square.
+_TOKEN = rf"""(?={_VALUE}{{0,256}}\d)(?={_VALUE}{{0,256}}[A-Za-z*])"""
 """What follows has a digit in it: a word in its place is the server's own, as in "token: expired"."""
 # What looks like a credential whoever it belongs to: vendor-prefixed keys, bearer tokens, JWTs, key fields.
 _CREDENTIALS = rf"""
@@ -63,10 +64,11 @@ _CREDENTIALS = rf"""
         {_TOKEN}(?P<value>{_VALUE}{{6,}})
     | (?P<scheme>\b(?:bearer|basic)\s+)(?:{_TOKEN}|(?=\w*(?-i:[a-z][A-Z]{{2}})))[\w+/.~-]{{12,}}=*
     | \bsk[-_](?!learn|image)[\w\-*.•…]{{6,}}
-    | \b(?:pk|rk|gsk|xai|hf|ghp|glpat|pplx|nvapi|csk|tgp|AIza)[-_](?=[\w-]*[\d*•…]|[A-Za-z]{{10}})[\w\-*.•…]{{6,}}
-    | \b(?:fw|r8|key)[-_](?=[\w-]*[\d*•…])[\w\-*.•…]{{16,}}
+    | \b(?:pk|rk|gsk|xai|hf|ghp|glpat|pplx|nvapi|csk|tgp|AIza)[-_]
+        (?=[\w-]{{0,256}}[\d*•…]|[A-Za-z]{{10}})[\w\-*.•…]{{6,}}
+    | \b(?:fw|r8|key)[-_](?=[\w-]{{0,256}}[\d*•…])[\w\-*.•…]{{16,}}
     | \bAIza[A-Za-z0-9_\-]{{10,}}
-    | \beyJ[A-Za-z0-9_\-]{{8,}}\.[A-Za-z0-9_\-.]+
+    | \beyJ(?:[A-Za-z0-9_\-]{{8,1024}}+\.|[A-Za-z0-9_\-]{{1024}})[A-Za-z0-9_\-.]+
     """
 _PART = 8
 """Characters of the caller's own key that, seen together, count as showing it."""

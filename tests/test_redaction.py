@@ -6,6 +6,7 @@ import base64
 import binascii
 import json
 import re
+import time
 from collections.abc import Callable
 from urllib.parse import quote, quote_plus, unquote, unquote_plus
 
@@ -72,6 +73,19 @@ def test_what_looks_like_a_credential_is_masked(text: str, wanted: str) -> None:
 @pytest.mark.parametrize("text", KEPT.values(), ids=KEPT)
 def test_what_is_no_credential_is_kept(text: str) -> None:
     assert redact_error_body(text) == text
+
+
+@pytest.mark.parametrize("piece", ["token:", "sk-", "key-", "eyJ-", "hf-", "bearer aA-"])
+def test_no_text_takes_quadratic_time(piece: str) -> None:
+    """What a tool raises is redacted whole, and may quote what a model sent."""
+    text = piece * 40_000  # took half a minute and more
+    began = time.process_time()
+    redact_error_body(text, limit=len(text))
+    assert time.process_time() - began < 8
+
+
+def test_a_long_token_is_masked() -> None:
+    assert redact_error_body(f"got eyJ{'a' * 3000}.{'b' * 300}, sent", limit=4000) == "got ***, sent"
 
 
 def test_length_is_bounded() -> None:
