@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from ._terminal import one_line
+from ._terminal import harmless, one_line
 
 log: logging.Logger = logging.getLogger("openai_compat")
 
@@ -12,7 +12,23 @@ log: logging.Logger = logging.getLogger("openai_compat")
 def _keep_lines(record: logging.LogRecord) -> bool:
     if isinstance(record.args, tuple):
         record.args = tuple(map(_in_one_line, record.args))
+    if record.exc_info and record.exc_info[1] is not None:
+        record.exc_text = _traceback(record.exc_info[1])
     return True
+
+
+def _traceback(error: BaseException) -> str:
+    """As logging writes it, but what an exception says stays below its name: it may quote a model."""
+    import traceback
+
+    pieces = traceback.TracebackException.from_exception(error).format()
+    return "\n".join(_in_place(piece) for piece in pieces)
+
+
+def _in_place(piece: str) -> str:
+    if piece.startswith(" "):  # a frame and its lines of source
+        return harmless(piece).rstrip("\n")
+    return "\n    ".join(map(harmless, piece.strip("\n").splitlines()))
 
 
 def _in_one_line(value: object) -> object:

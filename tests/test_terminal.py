@@ -203,6 +203,24 @@ def test_whatever_is_logged_stays_in_its_line(
     assert [record.getMessage() for record in caplog.records] == [line]
 
 
+def test_a_traceback_in_a_log_commands_nothing_and_forges_no_line(caplog: pytest.LogCaptureFixture) -> None:
+    """What a tool raises often quotes what the model sent."""
+    try:
+        try:
+            raise ValueError(FORGED)
+        except ValueError as error:
+            raise RuntimeError(EVIL) from error
+    except RuntimeError:
+        logging.getLogger("openai_compat").warning("tool f failed", exc_info=True)
+    shown = logging.Formatter("%(message)s").format(caplog.records[0]).splitlines()
+    assert all(map(str.isprintable, shown))
+    assert "ValueError: no" in shown
+    assert "    2026-01-01 00:00:00 ERROR root: forged" in shown
+    assert shown[-1] == "    1mcde"
+    known = ("tool f failed", "Traceback", "ValueError: no", "The above", "RuntimeError: a")
+    assert all(line.startswith((" ", *known)) for line in shown if line)
+
+
 def test_a_secret_in_a_log_stays_masked(caplog: pytest.LogCaptureFixture) -> None:
     logging.getLogger("openai_compat").warning("key %r", Secret("sk-1234567890"))
     assert [record.getMessage() for record in caplog.records] == ["key '***'"]
