@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from ._terminal import harmless, one_line
+from .redaction import redact_error_body
 
 log: logging.Logger = logging.getLogger("openai_compat")
 
@@ -18,7 +19,10 @@ def _keep_lines(record: logging.LogRecord) -> bool:
 
 
 def _traceback(error: BaseException) -> str:
-    """As logging writes it, but what an exception says stays below its name: it may quote a model."""
+    """As logging writes it, but what an exception says stays below its name, without credentials.
+
+    It may quote a model, or the address that a tool has asked.
+    """
     import traceback
 
     pieces = traceback.TracebackException.from_exception(error).format()
@@ -28,7 +32,8 @@ def _traceback(error: BaseException) -> str:
 def _in_place(piece: str) -> str:
     if piece.startswith(" "):  # a frame and its lines of source
         return harmless(piece).rstrip("\n")
-    return "\n    ".join(map(harmless, piece.strip("\n").splitlines()))
+    said = redact_error_body(piece, limit=len(piece))
+    return "\n    ".join(map(harmless, said.strip("\n").splitlines()))
 
 
 def _in_one_line(value: object) -> object:

@@ -35,7 +35,7 @@ OWN_RULES = {
     "redaction": set[str](),
     "_json": set[str](),
     "_terminal": set[str](),
-    "_log": {"_terminal"},
+    "_log": {"_terminal", "redaction"},
     "_threads": set[str](),
     "_imports": set[str](),
     "_rich_display": {"display"},

@@ -221,6 +221,15 @@ def test_a_traceback_in_a_log_commands_nothing_and_forges_no_line(caplog: pytest
     assert all(line.startswith((" ", *known)) for line in shown if line)
 
 
+def test_a_traceback_in_a_log_shows_no_credential(caplog: pytest.LogCaptureFixture) -> None:
+    try:
+        raise ConnectionError("Max retries exceeded with url: /v1/search?api_key=" + "a1b2c3d4" * 2 + "&q=x")
+    except ConnectionError:
+        logging.getLogger("openai_compat").warning("tool f failed", exc_info=True)
+    assert caplog.records[0].exc_text is not None
+    assert caplog.records[0].exc_text.endswith("url: /v1/search?api_key=***&q=x")
+
+
 def test_a_secret_in_a_log_stays_masked(caplog: pytest.LogCaptureFixture) -> None:
     logging.getLogger("openai_compat").warning("key %r", Secret("sk-1234567890"))
     assert [record.getMessage() for record in caplog.records] == ["key '***'"]
