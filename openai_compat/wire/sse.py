@@ -221,13 +221,14 @@ class _Reader:
 
     def _block(self, block: bytes) -> Iterable[Any]:
         """The payloads of whole events."""
-        if len(block) > self._limit:
-            self._check_size(max(map(len, block.split(b"\n\n"))))
         lines = block.count(b"\n") if block.startswith(b"data:") else 0
         if (lines == 2 or (lines and block.count(b"\n\ndata:") * 2 + 2 == lines)) and not self._stray:
             # Nothing but events of one "data:" line, as nearly always: sseclient-py would make the same of it.
             self._event.known = True
-            return self._plain(block[5:-2].split(b"\n\ndata:"))
+            events = block[5:-2].split(b"\n\ndata:")
+            if len(block) > self._limit:
+                self._check_size(max(map(len, events)) + len(b"data:"))
+            return self._plain(events)
         return self._lines(block.split(b"\n")[:-1])
 
     def _plain(self, events: list[bytes]) -> Iterator[Any]:

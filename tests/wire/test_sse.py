@@ -357,9 +357,9 @@ def test_what_came_before_an_event_over_the_limit_is_given() -> None:
 
 
 @pytest.mark.parametrize("step", [1, 7, 1 << 20])
-def test_many_small_events_are_under_the_limit(step: int) -> None:
-    body = b"data: 1\n\n" * 300
-    assert list(iter_payloads(cut(body, range(step, len(body), step)), max_event_bytes=1000)) == [1] * 300
+@pytest.mark.parametrize("body", [b"data: {}\n\n" * 300, b"data: {}\n" * 300, b"data: {}\n" * 300 + b"\n"])
+def test_many_small_events_are_under_the_limit(body: bytes, step: int) -> None:
+    assert list(iter_payloads(cut(body, range(step, len(body), step)), max_event_bytes=1000)) == [{}] * 300
 
 
 def in_pieces(body: bytes) -> Iterator[bytes]:
