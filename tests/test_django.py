@@ -331,6 +331,24 @@ def test_one_visitor_may_have_so_many_answers_under_way() -> None:
             reply.close()
 
 
+def test_a_new_conversation_is_no_new_visitor() -> None:
+    """Who could begin anew, and ask again, would have as many answers under way as they like."""
+    patterns, _ = chat_urls(max_answers=2)
+    session = SessionStore()
+
+    def call(view: int) -> Any:
+        request = RequestFactory().post("/", {"message": "hi"}, content_type="application/json")
+        request.session = session
+        return patterns[view].callback(request)
+
+    with model(then_silence) as server:
+        replies = [call(0), call(0)]
+        assert call(2).status_code == 204  # reset
+        assert (call(0).status_code, len(server.requests)) == (429, 2)
+        for reply in replies:
+            reply.close()
+
+
 def test_of_a_long_conversation_only_what_is_sent_is_loaded() -> None:
     with model([stream_reply("a"), stream_reply("b")]):
         browser = Browser()

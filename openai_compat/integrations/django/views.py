@@ -86,7 +86,7 @@ def chat_urls(
         try:
             question = endpoint.question(request.content_type or "", _length(request), lambda: request.body)
             row = _current_conversation(request, name)
-            ticket = endpoint.admit(str(row.user_id or row.pk))
+            ticket = endpoint.admit(_visitor(request, row))
         except RequestError as error:
             return JsonResponse(error.public_error.to_wire(), status=error.public_error.status)
         _set_current(request, name, row.pk)
@@ -144,6 +144,19 @@ def _current_conversation(request: HttpRequest, chat: str) -> Conversation:
         return Conversation(user=user, chat=chat)
     row.user = user
     return row
+
+
+def _visitor(request: HttpRequest, row: Conversation) -> str:
+    """Whose answers are counted: the user's, or else the session's, for which a new conversation changes nothing."""
+    if row.user_id is not None:
+        return str(row.user_id)
+    if _VISITOR_KEY not in request.session:
+        request.session[_VISITOR_KEY] = str(uuid.uuid4())
+    return str(request.session[_VISITOR_KEY])
+
+
+_VISITOR_KEY = "openai_compat visitor"
+"""In the session; no chat's key, which has a full stop there."""
 
 
 def _was_replaced(request: HttpRequest, chat: str, row: Conversation) -> bool:
