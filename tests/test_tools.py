@@ -404,12 +404,21 @@ def read_mail(folder: str, user: str = "nobody") -> str:
     return f"{user}: {folder}"
 
 
+def decorated(function: Any) -> Any:
+    @functools.wraps(function)
+    def call(**arguments: Any) -> Any:
+        return function(**arguments)
+
+    return call
+
+
 @pytest.mark.parametrize(
     "function",
     [
         functools.partial(read_mail, user="me"),
         functools.partial(functools.partial(read_mail, user="you"), user="me"),
         functools.partial(Tool(functools.partial(read_mail, user="me"), name="inner")),
+        decorated(functools.partial(read_mail, user="me")),
     ],
 )
 def test_no_schema_by_hand_offers_what_a_partial_has_fixed(function: Any) -> None:
@@ -421,6 +430,12 @@ def test_no_schema_by_hand_offers_what_a_partial_has_fixed(function: Any) -> Non
             made.run({"folder": "in", "user": "victim"})
     with pytest.raises(ConfigurationError, match="'read_mail': parameters offers 'user', which its partial has fixed"):
         Tool(function, name="read_mail", parameters={"properties": {**folder, "user": {}}})
+
+
+@pytest.mark.parametrize("schema", [True, [], "object"])
+def test_a_schema_by_hand_is_an_object(schema: Any) -> None:
+    with pytest.raises(ConfigurationError, match="'read_mail': parameters is a JSON Schema of type object, not"):
+        Tool(read_mail, parameters=schema)
 
 
 class Computed:

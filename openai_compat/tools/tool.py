@@ -125,6 +125,8 @@ class Tool(Generic[P, R]):
         return self._finished(call(**converted))
 
     def _by_hand(self, parameters: Mapping[str, Any]) -> OfferedArguments:
+        if not isinstance(parameters, Mapping):
+            raise ConfigurationError(f"parameters is a JSON Schema of type object, not {type(parameters).__name__}")
         properties = parameters.get("properties")
         if offered := [
             name for name in _fixed(self.function) if isinstance(properties, Mapping) and name in properties
@@ -195,12 +197,12 @@ def _check_kind(name: str, function: Any) -> None:
 def _fixed(function: Any) -> set[str]:
     """The names that partials around a function have given values, which a call could replace."""
     names: set[str] = set()
-    while isinstance(function, (functools.partial, Tool)):
+    while function is not None:
         if isinstance(function, functools.partial):
             names |= function.keywords.keys()
             function = function.func
         else:
-            function = function.function
+            function = getattr(function, "__wrapped__", None)  # a decorator's, or a tool's
     return names
 
 
