@@ -145,7 +145,7 @@ class EventStream(Iterator[bytes]):
 
     The constructor sends the request and waits for the first event: what fails until then is a proper HTTP status with
     a JSON body, what fails later an event of the stream. An ``EventSource``, which sees no status, gets an event in
-    either case. No exception of the stream ever reaches the WSGI server.
+    either case; one of another site gets 403. No exception of the stream ever reaches the WSGI server.
     ``close``, which every WSGI server calls, ends the call to the model.
 
     ::
@@ -236,6 +236,7 @@ class EventStream(Iterator[bytes]):
         if environ is not None and not cross_site and _is_cross_site_get(environ):
             log.warning("a page of another site tried to ask, and was refused; cross_site=True would allow it")
             self._end_unasked()
+            self._is_event_source = False  # Its page may read neither a status nor an event.
             self._fail(CROSS_SITE)
             return
         self.headers = [("Content-Type", encoder.content_type), *SAFE_HEADERS]

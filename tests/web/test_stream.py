@@ -232,6 +232,7 @@ ACROSS = {"REQUEST_METHOD": "GET", "HTTP_SEC_FETCH_SITE": "cross-site"}
     ("environ", "options", "status"),
     [
         (ACROSS, {}, 403),
+        ({**ACROSS, "HTTP_ACCEPT": "text/event-stream"}, {}, 403),
         (ACROSS, {"cross_site": True}, 200),
         ({**ACROSS, "HTTP_SEC_FETCH_SITE": "same-origin"}, {}, 200),
         ({**ACROSS, "HTTP_SEC_FETCH_SITE": "same-site"}, {}, 200),
