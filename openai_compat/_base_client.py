@@ -264,7 +264,7 @@ class BaseClient:
             request = attrs.evolve(prompt, **fields) if fields else prompt
         elif prompt is None or (said := text_of(prompt)) is not None:
             request = ChatRequest(None if prompt is None else said, **{"model": self.model, **fields})
-        elif isinstance(prompt, (Mapping, bytes)) or not isinstance(prompt, Iterable):
+        elif isinstance(prompt, (Mapping, bytes, bytearray)) or not isinstance(prompt, Iterable):
             raise ConfigurationError(
                 f"a prompt is a string, a ChatRequest or a list of messages, not {type(prompt).__name__}"
             )

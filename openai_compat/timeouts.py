@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import decimal
 import math
+import numbers
 import time
 from typing import Any
 
@@ -10,6 +12,12 @@ import attrs
 
 from .cancel import CancelToken
 from .errors import APITimeoutError, Cancelled, ConfigurationError
+
+
+def _plain(value: Any) -> Any:
+    """A number of another library as Python's own; anything else as it is."""
+    is_foreign = isinstance(value, (numbers.Real, decimal.Decimal)) and not isinstance(value, (int, float))
+    return float(value) if is_foreign else value
 
 
 def _seconds(instance: Any, attribute: Any, value: Any) -> None:
@@ -31,10 +39,10 @@ class Timeout:
         total: for the whole call, retries included. A plain number given as a timeout is this.
     """
 
-    connect: float | None = attrs.field(default=10.0, validator=_seconds)
-    first_token: float | None = attrs.field(default=600.0, validator=_seconds)
-    idle: float | None = attrs.field(default=120.0, validator=_seconds)
-    total: float | None = attrs.field(default=None, validator=_seconds)
+    connect: float | None = attrs.field(default=10.0, converter=_plain, validator=_seconds)
+    first_token: float | None = attrs.field(default=600.0, converter=_plain, validator=_seconds)
+    idle: float | None = attrs.field(default=120.0, converter=_plain, validator=_seconds)
+    total: float | None = attrs.field(default=None, converter=_plain, validator=_seconds)
 
     @classmethod
     def of(cls, value: Timeout | float | None) -> Timeout:

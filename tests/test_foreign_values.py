@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import PurePosixPath
 from typing import Any
 
+import attrs
 import flask_babel
 import lazy_string
 import numpy as np
@@ -28,7 +29,7 @@ from support.replay import JSON, ReplayServer, Reply, Request
 from support.wire_bodies import chat_body, chat_reply, tool_call
 from werkzeug.local import LocalProxy
 
-from openai_compat import ChatRequest, Client, ConfigurationError, Image, Message, ToolCall, ToolSpec, tool
+from openai_compat import ChatRequest, Client, ConfigurationError, Image, Message, Timeout, ToolCall, ToolSpec, tool
 from openai_compat.schema.text import text_of
 from openai_compat.wire.plain import plain
 from openai_compat.wire.request import build_body
@@ -279,6 +280,14 @@ def test_tables_and_arrays_of_texts_are_embedded(client: Client, server: ReplayS
     assert (body["input"], body["dimensions"], body["user"][-1]) == ([[1, 2], [3, 4]], 1, "1")
 
 
+@pytest.mark.parametrize("seconds", [np.int64(5), np.float32(5), decimal.Decimal(5), fractions.Fraction(5)])
+def test_seconds(client: Client, server: ReplayServer, seconds: Any) -> None:
+    assert client.chat("x", timeout=seconds).text
+    limits = Timeout(connect=seconds, first_token=seconds, idle=seconds, total=seconds)
+    assert limits == Timeout(connect=5, first_token=5, idle=5, total=5)
+    assert {type(limit) for limit in attrs.astuple(limits)} <= {int, float}
+
+
 def test_counts_of_the_client_itself(client: Client, server: ReplayServer) -> None:
     before = len(server.requests)
     client.embed(["a", "b", "c"], batch_size=np.int64(2))
@@ -315,6 +324,7 @@ def test_an_image_by_a_url_of_another_type() -> None:
 NO_TEXT: list[Any] = [
     float("nan"), 5, np.int64(5), decimal.Decimal(5), pd.NA, pd.NaT, uuid.UUID(int=1), datetime.date(2026, 1, 2),
     PurePosixPath("/a"), pd.Timestamp("2026-01-02"), Level.FIVE, b"bytes",
+    bytearray(b"bytes"),
 ]  # fmt: skip
 
 
@@ -325,6 +335,23 @@ def test_what_is_no_text_is_refused_by_name(client: Client, server: ReplayServer
     with pytest.raises(ConfigurationError, match=type(value).__name__):
         CONTENTS[place][0](client, value)
     assert len(server.requests) == before
+
+
+@pytest.mark.parametrize(
+    "table", [pd.Series(["a", "b"]), pd.DataFrame({"a": ["b"], "c": ["d"]}), np.array(["a", "b"])], ids=type
+)
+def test_a_table_of_texts_is_no_prompt(client: Client, server: ReplayServer, table: Any) -> None:
+    before = len(server.requests)
+    for ask in (client.chat, lambda it: client.chat(messages=it)):
+        with pytest.raises(ConfigurationError, match="a message is a dict or a Message, not str"):
+            ask(table)
+    assert len(server.requests) == before
+
+
+def test_messages_come_from_a_table(client: Client, server: ReplayServer) -> None:
+    said = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}]
+    client.chat(pd.Series(said))
+    assert server.requests[-1].json()["messages"] == said
 
 
 @pytest.mark.parametrize(

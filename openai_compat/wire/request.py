@@ -98,7 +98,7 @@ def _as_spec(item: Any) -> ToolSpec | Mapping[str, Any]:
 def _messages(value: Iterable[Any] | None) -> tuple[Message | Mapping[str, Any], ...]:
     if isinstance(value, (str, Mapping)) or (value is not None and not isinstance(value, Iterable)):
         raise ConfigurationError("messages is a list of messages; a single question goes into prompt")
-    return tuple(_as_message(message) for message in value or ())
+    return tuple(_as_message(message) for message in (() if value is None else value))
 
 
 def _each(value: Any) -> Iterable[Any]:
