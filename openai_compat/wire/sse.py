@@ -198,8 +198,8 @@ class _Reader:
             block = bytes(self._pending[:cut])
             del self._pending[:cut]
         self._scanned = len(self._pending)
-        self._check_size(self._event.size + len(self._pending))
         if not cut:
+            self._check_size(self._event.size + len(self._pending))
             return ()
         return self._mixed(block)
 
@@ -218,6 +218,7 @@ class _Reader:
         if self._event.waits and self._pending.startswith(b"data:"):
             # A server that ends its events with one newline: the next event shows that this one is whole.
             yield from self._event.end()
+        self._check_size(self._event.size + len(self._pending))
 
     def _block(self, block: bytes) -> Iterable[Any]:
         """The payloads of whole events."""

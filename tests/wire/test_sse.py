@@ -356,6 +356,16 @@ def test_what_came_before_an_event_over_the_limit_is_given() -> None:
         next(payloads)
 
 
+def test_an_event_that_has_ended_counts_no_more() -> None:
+    half = b'data: {"a": "' + b"x" * 700
+    chunks = [half + b'"}\n', b"\n" + half, b'"}\n\n']
+    assert list(iter_payloads(chunks, max_event_bytes=1000)) == [{"a": "x" * 700}] * 2
+
+
+def test_what_is_behind_the_end_is_not_looked_at() -> None:
+    assert list(iter_payloads([b"data: 1\n\ndata: [DONE]\n\n" + BIG[:-2]], max_event_bytes=1000)) == [1, DONE]
+
+
 @pytest.mark.parametrize("step", [1, 7, 1 << 20])
 @pytest.mark.parametrize("body", [b"data: {}\n\n" * 300, b"data: {}\n" * 300, b"data: {}\n" * 300 + b"\n"])
 def test_many_small_events_are_under_the_limit(body: bytes, step: int) -> None:
