@@ -307,10 +307,11 @@ class BaseClient:
 
         def attempt() -> tuple[Model, ...]:
             reply = self._transport.send("GET", "/models", None, call)
-            payload = decode_body(
-                reply.read(), provider=self.provider, request_id=reply.request_id, secrets=self._secrets()
+            # In no variable, for the frame may be shown with an error, and the body may echo a key.
+            return parse_models(
+                decode_body(reply.read(), provider=self.provider, request_id=reply.request_id, secrets=self._secrets()),
+                provider=self.provider,
             )
-            return parse_models(payload, provider=self.provider)
 
         return call.run(attempt)
 

@@ -40,7 +40,9 @@ def decode_json(data: bytes | bytearray | memoryview | str) -> Any:
     except RecursionError:
         raise NotJSONError("JSON nested too deep") from None
     except ValueError as error:
-        raise NotJSONError(str(error), cut_short=cut_short) from None
+        problem = str(error)
+    # Not within the handler: the decoder's error holds the whole text, which may echo a key.
+    raise NotJSONError(problem, cut_short=cut_short)
 
 
 def decode_reply(data: bytes | bytearray | memoryview | str) -> Any:

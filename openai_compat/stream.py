@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from .cancel import CancelToken
 from .errors import APIError, Cancelled, ConfigurationError, OpenAICompatError
 from .transport import Call, Clock, Reply
+from .transport.failures import hide
 from .wire.accumulate import Accumulator
 from .wire.completeness import check_complete
 from .wire.parse import TICK_EVENT, stream_events
@@ -203,6 +204,7 @@ class Reading:
             self.response = self.so_far()
             yield StreamEvent("done", self.response, 0, self.info)
         except OpenAICompatError as error:
+            hide((), error)
             yield from self.accumulator.flush()
             yield self._failed(error)
             raise

@@ -19,8 +19,9 @@ import pytest
 import requests
 from requests.adapters import HTTPAdapter
 from requests.auth import HTTPBasicAuth, HTTPDigestAuth
-from support.replay import JSON, ReplayServer, Reply
+from support.replay import EVENT_STREAM, JSON, ReplayServer, Reply
 from support.wire_bodies import chat_reply, error_reply
+from urllib3.util import Retry
 
 from openai_compat import (
     APIError,
@@ -310,6 +311,45 @@ def test_no_report_of_a_failed_call_shows_a_secret(
             shown += caplog.text + pickle.dumps(caught.value).decode("latin-1")
             del caught
             assert not [spelling for spelling in SPELLINGS if spelling in shown]
+
+
+ECHOES: dict[str, Callable[[str], Reply]] = {
+    "a page": lambda echo: Reply(body=f"<p>You sent {echo}".encode()),
+    "not an answer": lambda echo: Reply(headers=JSON, body=json.dumps({"headers": echo}).encode()),
+    "an error": lambda echo: Reply(headers=JSON, body=json.dumps({"error": echo}).encode()),
+    "an event": lambda echo: Reply(headers=EVENT_STREAM, body=f"data: {json.dumps({'error': echo})}\n\n".encode()),
+    "no event": lambda echo: Reply(headers=EVENT_STREAM, body=f"data: {{{echo}\n\n".encode()),
+    "a header": lambda echo: Reply(head=f"HTTP/1.1 200 OK\r\n{echo}\r\n\r\n".encode(), abort="rst"),
+    "a length": lambda echo: Reply(head=f"HTTP/1.1 200 OK\r\nContent-Length: {echo}\r\n\r\n{{}}".encode(), abort="rst"),
+    "a status line": lambda echo: Reply(head=f"HTTP/1.1 {echo}\r\n\r\n".encode(), abort="rst"),
+}
+
+
+@pytest.mark.parametrize("echoed", ECHOES)
+@pytest.mark.parametrize("carried", ["key", "key-and-session"])
+def test_no_report_shows_what_a_server_echoes_in_place_of_an_answer(
+    carried: str, echoed: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+    with ReplayServer([ECHOES[echoed](SECRET)]) as server:
+        for asking in (ask, ask_for_a_stream, lambda client: client.embed(["a"]), lambda client: client.models()):
+            with CARRIED[carried](server.url) as client, pytest.raises(APIError) as caught:
+                asking(client)
+            shown = everything_shown(caught.value)
+            del caught
+            assert SECRET not in shown + caplog.text
+
+
+def test_what_urllib3_logs_of_its_own_tries_shows_no_secret(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG")
+    session = requests.Session()
+    session.mount("http://", HTTPAdapter(max_retries=Retry(total=2, backoff_factor=0, allowed_methods=None)))
+    with ReplayServer([Reply(head=b"", abort="rst")]) as server:
+        with Client(f"{server.url}?api_key={SECRET}", session=session, **ONCE) as client, pytest.raises(APIError):
+            client.chat("hi")
+        assert len(server.requests) == 3
+    assert "Incremented Retry" in caplog.text
+    assert SECRET not in caplog.text
 
 
 @pytest.mark.parametrize("options", [{"extra_headers": BEARER}, {"extra_query": {"api_key": SECRET}}], ids=str)

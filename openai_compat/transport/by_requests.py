@@ -161,8 +161,9 @@ _secrets: contextvars.ContextVar[tuple[str, ...]] = contextvars.ContextVar("open
 
 @contextlib.contextmanager
 def _hidden_in_log(secrets: Iterable[str]) -> Iterator[None]:
-    """Meanwhile urllib3, which logs whole URLs, logs none with a secret in it."""
-    logging.getLogger("urllib3.connectionpool").addFilter(_hide)  # once, however often
+    """Meanwhile urllib3, which logs whole URLs, and headers that it cannot read, logs none with a secret in it."""
+    for name in ("urllib3.connection", "urllib3.connectionpool", "urllib3.util.retry"):
+        logging.getLogger(name).addFilter(_hide)  # once, however often
     hiding = _secrets.set(tuple(secrets))
     try:
         yield
@@ -173,8 +174,14 @@ def _hidden_in_log(secrets: Iterable[str]) -> Iterator[None]:
 def _hide(record: logging.LogRecord) -> bool:
     if (secrets := _secrets.get()) and isinstance(record.args, tuple):
         record.args = tuple(
-            [mask_secrets(value, secrets) if isinstance(value, str) else value for value in record.args]
+            [
+                mask_secrets(str(value), secrets) if isinstance(value, (str, BaseException)) else value
+                for value in record.args
+            ]
         )
+        if record.exc_info:
+            # What the message says once more, with the headers in it.
+            record.exc_info = record.exc_text = None
     return True
 
 

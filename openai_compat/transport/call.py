@@ -16,6 +16,7 @@ from typing import TypeVar
 from ..errors import APIError, APITimeoutError, Cancelled
 from ..timeouts import Deadline
 from ..wire.retry import Attempt, RetryPolicy
+from .failures import hide
 
 log: logging.Logger = logging.getLogger("openai_compat")
 
@@ -60,6 +61,7 @@ class Call:
                 self.begin()
                 return attempt()
             except APIError as error:
+                hide((), error)
                 if not self.wait_to_retry(error):
                     raise
             except Cancelled as error:

@@ -43,7 +43,11 @@ _LAYERS = (
     "selectors",
     "truststore",
 )
-_SHOWING = ("http", "requests", "urllib3")
+_SHOWING = (
+    *("http", "json", "requests", "urllib3", "openai_compat._json", "openai_compat.wire"),
+    *(f"openai_compat.transport.{name}" for name in ("by_requests", "exchange", "http1", "reply")),
+)
+"""Whose frames hold requests as they are sent, and replies as they came."""
 _TIMEOUTS = ("Timeout", "ConnectTimeout", "ReadTimeout", "ConnectTimeoutError", "ReadTimeoutError")
 
 
@@ -91,7 +95,7 @@ def root_cause(error: BaseException) -> BaseException | None:
 def hide(secrets: Iterable[str], *errors: BaseException) -> None:
     """Take secrets out of exceptions and all that hangs on them, contexts too, that error reports may show.
 
-    Their texts are masked, and frames of the layers below dropped, whose variables hold requests as they are sent.
+    Their texts are masked, and frames dropped whose variables hold requests as they are sent, or replies as they came.
     What the caller is handling is left alone: it is no part of the call.
     """
     secrets = tuple(secrets)
@@ -135,7 +139,8 @@ def _drop_frames(error: BaseException) -> None:
     steps: list[TracebackType] = []
     step = error.__traceback__
     while step is not None:
-        if str(step.tb_frame.f_globals.get("__name__")).partition(".")[0] not in _SHOWING:
+        name = f"{step.tb_frame.f_globals.get('__name__')}."
+        if not any(name.startswith(f"{module}.") for module in _SHOWING):
             steps.append(step)
         step = step.tb_next
     following: TracebackType | None = None
