@@ -132,7 +132,13 @@ def is_event_source(environ: Mapping[str, Any]) -> bool:
 
 def _is_cross_site_get(environ: Mapping[str, Any]) -> bool:
     """Whether a page of another site made a browser send this, which for GET needs no permission: an image does it."""
-    return environ.get("REQUEST_METHOD") == "GET" and environ.get("HTTP_SEC_FETCH_SITE") == "cross-site"
+    if environ.get("REQUEST_METHOD") != "GET":
+        return False
+    if site := environ.get("HTTP_SEC_FETCH_SITE"):
+        return bool(site == "cross-site")
+    # Over plain HTTP browsers tell no site; an origin, with GET, only where it is another.
+    origin = environ.get("HTTP_ORIGIN")
+    return origin is not None and origin.partition("://")[2] != environ.get("HTTP_HOST")
 
 
 class EventStream(Iterator[bytes]):

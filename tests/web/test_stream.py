@@ -225,6 +225,7 @@ def test_a_tool_in_the_request_ends_with_it(leaves: str) -> None:
     assert b"done" not in b"".join(pieces)
 
 
+UNTOLD = {"REQUEST_METHOD": "GET", "HTTP_HOST": "intranet:8000"}
 ACROSS = {"REQUEST_METHOD": "GET", "HTTP_SEC_FETCH_SITE": "cross-site"}
 
 
@@ -237,6 +238,11 @@ ACROSS = {"REQUEST_METHOD": "GET", "HTTP_SEC_FETCH_SITE": "cross-site"}
         ({**ACROSS, "HTTP_SEC_FETCH_SITE": "same-origin"}, {}, 200),
         ({**ACROSS, "HTTP_SEC_FETCH_SITE": "same-site"}, {}, 200),
         ({**ACROSS, "HTTP_SEC_FETCH_SITE": "none"}, {}, 200),
+        ({**UNTOLD, "HTTP_ORIGIN": "http://evil.example"}, {}, 403),
+        ({**UNTOLD, "HTTP_ORIGIN": "null"}, {}, 403),
+        ({**UNTOLD, "HTTP_ORIGIN": "http://evil.example"}, {"cross_site": True}, 200),
+        ({**UNTOLD, "HTTP_ORIGIN": "http://intranet:8000"}, {}, 200),
+        ({**UNTOLD, "HTTP_ORIGIN": "http://evil.example", "HTTP_SEC_FETCH_SITE": "same-origin"}, {}, 200),
         ({"REQUEST_METHOD": "GET"}, {}, 200),
         ({**ACROSS, "REQUEST_METHOD": "POST"}, {}, 200),
     ],
