@@ -112,7 +112,11 @@ def public_model(name: str) -> str:
     return re.split(r"[/\\]", name.rstrip("/\\"))[-1] if _PATH.search(name) else name
 
 
-_PATH = re.compile(r"^(?:[/\\~.]|[A-Za-z]:[/\\]|file:)|[/\\].*\.(?:gguf|llamafile|safetensors|bin)$")
+_PATH = re.compile(
+    r"^(?:[/\\~.]|[a-z]:[/\\]|file:|[a-z][a-z0-9+.-]+://)"
+    r"|[/\\].*\.(?:gguf|ggml|llamafile|safetensors|bin|onnx|pth?)$",
+    re.IGNORECASE,
+)
 
 
 def error_stream(error: PublicError) -> bytes:

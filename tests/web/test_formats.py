@@ -247,6 +247,9 @@ def test_a_stream_has_an_id_and_a_model_where_its_events_have_none() -> None:
         (r"C:\Users\ann\a.gguf", "a.gguf"),
         (r"\\host\share\a.gguf", "a.gguf"),
         ("file:///srv/a", "a"),
+        ("s3://bucket/team/a", "a"),
+        ("home/ann/A.GGUF", "A.GGUF"),
+        ("srv/a.onnx", "a.onnx"),
         ("", ""),
     ],
 )
