@@ -315,6 +315,31 @@ def test_a_visitor_may_have_so_many_answers_under_way() -> None:
         ChatEndpoint(max_answers=0)
 
 
+def test_a_visitor_who_leaves_while_a_tool_runs_has_it_under_way_until_it_ends() -> None:
+    """Or by asking and leaving they could have as many tools running as they like."""
+    running, go_on, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def slow() -> str:
+        thread = threading.current_thread()
+        threading.Thread(target=lambda: (thread.join(30), ended.set())).start()
+        running.set()
+        go_on.wait(30)
+        return "x"
+
+    call = [chunk({"tool_calls": [{"index": 0, **tool_call("slow", "{}")}]}), *stream_pieces()]
+    endpoint = ChatEndpoint(tools=[slow], max_answers=1)
+    with ReplayServer([Reply(headers=EVENT_STREAM, body=call)]) as server, Client(server.url, model="m") as client:
+        with EventStream(begin(endpoint, client, [], "1").run, on_disconnect=lambda answer: None) as body:
+            next(body)
+            assert running.wait(10)
+        with pytest.raises(RequestError):
+            endpoint.admit("ann")
+        assert endpoint.admit("ben").under_way
+        go_on.set()
+        assert ended.wait(30)
+        assert endpoint.admit("ann").under_way
+
+
 @pytest.mark.parametrize("end", ["answered", "failed", "left"])
 def test_an_answer_that_has_ended_in_any_way_makes_room_for_the_next(end: str) -> None:
     replies = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import attrs
@@ -14,7 +15,7 @@ from ..client import Client
 from ..conversation import Conversation, estimate_tokens, loaded_message, saved_message, turn_beginnings
 from ..errors import ConfigurationError
 from ..tools.loop import ToolRound
-from ..tools.tool import tool
+from ..tools.tool import Toolbox, tool
 from ..web.public_error import PublicError
 from ..wire.messages import Message
 from ..wire.response import ChatResponse
@@ -112,7 +113,7 @@ class Turn:
     conversation: Conversation
     question: str
     _history_length: int
-    _ticket: Ticket
+    _ended: Callable[[], None]
     _rounds: list[ToolRound] = attrs.field(factory=list, init=False)
 
     def run(self, **options: Any) -> ChatResponse:
@@ -121,7 +122,7 @@ class Turn:
             answer: ChatResponse = self.conversation.say(self.question, on_round=self._rounds.append, **options)
             return answer
         finally:
-            self._ticket.under_way = False
+            self._ended()
 
     def new_messages(self, answer: ChatResponse) -> list[StoredMessage]:
         """What the turn adds to the history.
@@ -174,6 +175,7 @@ class ChatEndpoint:
         self._history_tokens = history_tokens
         self._max_answers = max_answers
         self._tickets: weakref.WeakSet[Ticket] = weakref.WeakSet()
+        self._left_behind: list[tuple[str, Toolbox]] = []
         self._lock = threading.Lock()
         if "messages" in fields:
             raise TypeError("messages: each visitor has a history of their own")
@@ -210,13 +212,15 @@ class ChatEndpoint:
         return question
 
     def admit(self, visitor: str) -> Ticket:
-        """Let a visitor ask.
+        """Let a visitor ask; a tool that still runs for an answer that they left counts as one under way.
 
         Raises:
             RequestError: too many of their answers are under way.
         """
         with self._lock:
+            self._left_behind = [(one, tools) for one, tools in self._left_behind if tools.left_behind()]
             under_way = sum(ticket.under_way and ticket.visitor == visitor for ticket in self._tickets)
+            under_way += sum(one == visitor for one, _ in self._left_behind)
             if under_way >= self._max_answers:
                 raise RequestError(429, "Other answers of yours are under way; wait for one to end.", "rate_limited")
             ticket = Ticket(visitor)
@@ -227,7 +231,14 @@ class ChatEndpoint:
         """The turn that a question starts."""
         conversation = client.conversation(messages=self._newest(load), **self._fields)
         conversation.trim(max_tokens=self._history_tokens)
-        return Turn(conversation, question, len(conversation.messages), ticket)
+        ended = partial(self._end, ticket, conversation._tools)
+        return Turn(conversation, question, len(conversation.messages), ended)
+
+    def _end(self, ticket: Ticket, tools: Toolbox) -> None:
+        with self._lock:
+            ticket.under_way = False
+            if tools.left_behind():
+                self._left_behind.append((ticket.visitor, tools))
 
     def _newest(self, load: Load) -> list[Message]:
         """The whole turns at the end of a history, enough of them to be trimmed."""

@@ -178,6 +178,7 @@ class _Round:
             if self._cancel is not None:
                 self._cancel.unsubscribe(self._wake)
             for running in self._running.values():
+                self._toolbox.leave_behind(running.thread)
                 running.token.cancel()
         return [self._results[number] for number in range(len(self._calls))]
 

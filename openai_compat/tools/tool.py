@@ -315,11 +315,11 @@ class Toolbox:
         raise ToolError(f"there is no tool named {name!r}; there are {names}")
 
     def leave_behind(self, thread: threading.Thread) -> None:
-        """Note the thread of a call that timed out."""
+        """Note the thread of a call that timed out, or that was given up."""
         self._left_behind.append(thread)
 
     def left_behind(self) -> int:
-        """How many calls that timed out still run."""
+        """How many of these calls still run."""
         self._left_behind = [thread for thread in self._left_behind if thread.is_alive()]
         return len(self._left_behind)
 
