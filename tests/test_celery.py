@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import gc
 import itertools
@@ -22,6 +23,7 @@ from unittest import mock
 import celery
 import django
 import pytest
+from asgiref.sync import sync_to_async
 from celery import Celery
 from celery.contrib.abortable import AbortableAsyncResult
 from flask import Flask
@@ -801,6 +803,44 @@ def test_a_view_of_django(redis: Redis, redis_server: RedisServer) -> None:
     again = get(f"/?lastEventId={events[-1][1]}")
     assert isinstance(again, HttpResponse)
     assert (again.status_code, again.content) == (204, b"")
+
+
+@pytest.mark.parametrize("cancels", [False, True])
+def test_a_view_of_django_under_asgi(cancels: bool, redis: Redis, redis_server: RedisServer, key: str) -> None:
+    with mock.patch.dict(os.environ, {"DJANGO_SETTINGS_MODULE": "django_project.settings"}):
+        django.setup()
+    from django.test import AsyncRequestFactory
+
+    over = threading.Event()
+    request = AsyncRequestFactory().get("/")
+    reply: Any = relay_response(key, request=request, redis=redis_server.url, cancel_on_disconnect=cancels)
+
+    async def read_and_leave() -> None:
+        """Reads until the first word, and is cancelled while no other comes, as by a browser that leaves."""
+        came = asyncio.Event()
+
+        async def read() -> None:
+            async for part in reply:
+                if b"Once" in part:
+                    came.set()
+
+        reading = asyncio.create_task(read())
+        await asyncio.wait_for(came.wait(), PATIENCE)
+        reading.cancel()
+        await asyncio.wait([reading], timeout=PATIENCE)
+        assert reading.cancelled()
+        await sync_to_async(reply.close)()
+
+    with ReplayServer(held(over, "Once", then=(" upon",))) as server:
+        result = in_thread(partial(ask, redis, key, server.url))
+        asyncio.run(read_and_leave())
+        if cancels:
+            assert server.requests[0].closed.wait(PATIENCE)
+            assert isinstance(result(), Cancelled)
+        else:
+            over.set()
+            assert isinstance(answer := result(), ChatResponse)
+            assert answer.text == "Once upon"
 
 
 TASKS = """

@@ -147,6 +147,10 @@ class RelayStream(Iterator[bytes]):
     def __next__(self) -> bytes:
         return next(self._body)
 
+    def cancel(self) -> None:
+        """End the reading, from any thread, for the browser has disconnected; ``close`` is still needed."""
+        self._left = True
+
     def close(self) -> None:
         """End the response. May be called twice, and on any thread."""
         self._disconnected()
@@ -322,7 +326,7 @@ def relay_response(
 
     Args:
         key: as given to the ``RelaySink``. Whether this visitor may read it is for the view to say.
-        request: Django's, under WSGI.
+        request: Django's, under WSGI or ASGI.
         redis: a client or a URL; where None, that of the results of the current Celery application.
         headers: sent too.
         options: what ``RelayStream`` takes: ``task``, ``cancel_on_disconnect``, ``heartbeat``, ``start_within``,
@@ -339,14 +343,18 @@ def relay_response(
 
         body = RelayStream(redis, key, environ=flask.request.environ, **options)
         return flask.Response(body, body.status_code, [*body.headers, *headers])
+    from django.core.handlers.asgi import ASGIRequest
     from django.http import HttpResponse, StreamingHttpResponse
+
+    from ..django.responses import AsyncBody
 
     body = RelayStream(redis, key, environ=request.META, **options)
     sent = dict([*body.headers, *headers])
     if body.status_code != 200:
         return HttpResponse(status=body.status_code, headers=sent)
     # GZipMiddleware would hold all of it back, heartbeats included.
-    return StreamingHttpResponse(body, headers={"Content-Encoding": "identity", **sent})
+    content = AsyncBody(body) if isinstance(request, ASGIRequest) else body
+    return StreamingHttpResponse(content, headers={"Content-Encoding": "identity", **sent})
 
 
 def _results() -> Redis:

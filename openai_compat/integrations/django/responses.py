@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Iterator
 from concurrent.futures import Future
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from asgiref.sync import async_to_sync, sync_to_async
 from django.core.handlers.asgi import ASGIRequest
@@ -76,7 +76,7 @@ def stream_response(
         if body.status_code != 200:
             return HttpResponse(b"".join(body), status=body.status_code, headers=sent)
         # GZipMiddleware would buffer it all, heartbeats included.
-        content = _AsyncBody(body) if under_asgi else body
+        content = AsyncBody(body) if under_asgi else body
         return StreamingHttpResponse(content, headers={"Content-Encoding": "identity", **sent})
     except BaseException:
         # The CancelledError of a browser that has disconnected is one.
@@ -84,10 +84,20 @@ def stream_response(
         raise
 
 
-class _AsyncBody:
+class Body(Iterator[bytes], Protocol):
+    """What ``EventStream`` and ``RelayStream`` are here."""
+
+    def cancel(self) -> None:
+        """End the reading, from any thread."""
+
+    def close(self) -> None:
+        """End the response."""
+
+
+class AsyncBody:
     """The body for Django's ASGI handler: read on the request's own thread, and ended with the task that reads it."""
 
-    def __init__(self, body: EventStream) -> None:
+    def __init__(self, body: Body) -> None:
         self._body = body
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
@@ -96,7 +106,7 @@ class _AsyncBody:
             while (piece := await read()) is not None:
                 yield piece
         except asyncio.CancelledError:
-            # Its thread is still waiting for the model; Django closes the response only after it.
+            # Its thread is still waiting for the next event; Django closes the response only after it.
             self._body.cancel()
             raise
 
