@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import http.client
 import json
 import os
@@ -13,10 +15,14 @@ import threading
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import pytest
 from support.replay import EVENT_STREAM, ReplayServer, Reply, Request
 from support.wire_bodies import chunk, error_reply, stream_pieces
+
+from openai_compat import Client
 
 SITE = """
 import os
@@ -234,3 +240,45 @@ def test_an_error_is_an_event_where_the_view_must_not_wait(site: Site) -> None:
     assert reply.status == 200
     assert b'event: error\nid: 1\ndata: {"message":"Too many questions' in until(reply, b"event: error")
     connection.close()
+
+
+def test_the_words_of_the_docs_end_with_a_browser_of_starlette_that_leaves() -> None:
+    over = threading.Event()
+
+    def one_word(request: Request) -> Reply:
+        def body() -> Iterator[bytes]:
+            yield chunk({"content": "a"})
+            while not over.wait(0.05):
+                yield chunk({"content": "b"})
+
+        return Reply(headers=EVENT_STREAM, body=body())
+
+    page = (Path(__file__).parents[2] / "docs/production.md").read_text(encoding="utf-8")
+    (example,) = (block for block in re.findall(r"```python\n(.*?)```", page, re.S) if "iterate_in_threadpool" in block)
+    sent: list[bytes] = []
+
+    async def visit(app: Any) -> None:
+        begun = asyncio.Event()
+
+        async def receive() -> Any:
+            await begun.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message: Any) -> None:
+            if message.get("body"):
+                sent.append(message["body"])
+                begun.set()
+
+        await asyncio.wait_for(app({"type": "http", "asgi": {"spec_version": "2.3"}}, receive, send), 20)
+
+    with ReplayServer(one_word) as server, Client(server.url, model="m") as client:
+        names: dict[str, Any] = {"client": client}
+        exec(example, names)
+        gc.disable()
+        try:
+            asyncio.run(visit(asyncio.run(names["ask"](None))))
+            assert server.requests[0].closed.wait(20)
+        finally:
+            gc.enable()
+            over.set()
+    assert sent[0] == b"a"
