@@ -8,6 +8,7 @@ the answer so far. ``IsolateSink`` is for sinks whose failure must not cost the 
 
 from __future__ import annotations
 
+import inspect
 import queue
 import sys
 import threading
@@ -54,9 +55,13 @@ def emitter(sink: Sink) -> Callable[[StreamEvent], Any]:
     """The callable in a sink.
 
     Raises:
-        ConfigurationError: neither a callable nor an object with ``emit``.
+        ConfigurationError: neither a callable nor an object with ``emit``, the class of one, or a coroutine function.
     """
     emit = getattr(sink, "emit", sink)
+    if isinstance(sink, type) and emit is not sink:
+        raise ConfigurationError(f"a sink is an object: {sink.__name__}(), not the class")
+    if inspect.iscoroutinefunction(emit):
+        raise ConfigurationError("a sink is a plain function: nothing would await an async one")
     if not callable(emit):
         raise ConfigurationError(f"a sink is a callable or has emit; {type(sink).__name__} is neither")
     return emit

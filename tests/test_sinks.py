@@ -6,6 +6,7 @@ import io
 import logging
 import queue
 import threading
+from functools import partial
 from typing import Any
 
 import pytest
@@ -30,6 +31,34 @@ from openai_compat import (
 def push(sink: Any, reply: Reply | None = None) -> Any:
     with ReplayServer([reply or stream_reply("a", "b", "c")]) as server, Client(server.url, model="m") as client:
         return client.chat("hi", sink=sink, max_tokens=3)
+
+
+async def coroutine(event: StreamEvent) -> None:
+    """Would never be awaited."""
+
+
+class OfCoroutines:
+    emit = staticmethod(coroutine)
+
+
+@pytest.mark.parametrize(
+    ("sink", "told"),
+    [
+        ("print", "a sink is a callable or has emit; str is neither"),
+        (PrintSink, r"a sink is an object: PrintSink\(\), not the class"),
+        (coroutine, "a sink is a plain function: nothing would await an async one"),
+        (partial(coroutine), "a sink is a plain function"),
+        (OfCoroutines(), "a sink is a plain function"),
+    ],
+)
+def test_what_is_no_sink_is_refused_before_anything_is_asked(sink: Any, told: str) -> None:
+    with ReplayServer([]) as server, Client(server.url, model="m") as client:
+        for ask in (client.chat, client.conversation().say, partial(client.run_tools, tools=[])):
+            with pytest.raises(ConfigurationError, match=told):
+                ask("hi", sink=sink)
+        with pytest.raises(ConfigurationError, match=told):
+            TeeSink(sink)
+        assert not server.requests
 
 
 def endless(request: Request) -> Reply:
