@@ -1,8 +1,11 @@
-"""What to say where a keyword argument is unknown: the right name, or the nearest."""
+"""What to say of an argument that is a mistake: the right name of an unknown one, or the nearest; an async function."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Collection, Iterable, Mapping
+
+from .errors import ConfigurationError
 
 _SAMPLED = "max_tokens limits the answer, under the name that the server takes"
 OF_THE_LOOP = (
@@ -48,3 +51,14 @@ def unknown_fields(
         hint = hints.get(name) or (near and f"did you mean {near[0]}?")
         told.append(f"{name} ({hint})" if hint else name)
     return f"unknown field of {whose}: {', '.join(told)}"
+
+
+def refuse_coroutines(**callbacks: object) -> None:
+    """Refuse functions that somebody would have to await: what they do would silently be left undone.
+
+    Raises:
+        ConfigurationError: a callback is a coroutine function.
+    """
+    for name, callback in callbacks.items():
+        if inspect.iscoroutinefunction(callback):
+            raise ConfigurationError(f"{name} is a plain function: nothing would await an async one")

@@ -8,7 +8,6 @@ the answer so far. ``IsolateSink`` is for sinks whose failure must not cost the 
 
 from __future__ import annotations
 
-import inspect
 import queue
 import sys
 import threading
@@ -20,6 +19,7 @@ from typing import Any, Literal, Protocol, TextIO
 import attrs
 
 from ._log import log
+from ._misuse import refuse_coroutines
 from ._terminal import harmless, write
 from ._threads import spawn
 from .errors import ConfigurationError
@@ -60,8 +60,7 @@ def emitter(sink: Sink) -> Callable[[StreamEvent], Any]:
     emit = getattr(sink, "emit", sink)
     if isinstance(sink, type) and emit is not sink:
         raise ConfigurationError(f"a sink is an object: {sink.__name__}(), not the class")
-    if inspect.iscoroutinefunction(emit):
-        raise ConfigurationError("a sink is a plain function: nothing would await an async one")
+    refuse_coroutines(sink=emit)
     if not callable(emit):
         raise ConfigurationError(f"a sink is a callable or has emit; {type(sink).__name__} is neither")
     return emit

@@ -46,9 +46,9 @@ class OfCoroutines:
     [
         ("print", "a sink is a callable or has emit; str is neither"),
         (PrintSink, r"a sink is an object: PrintSink\(\), not the class"),
-        (coroutine, "a sink is a plain function: nothing would await an async one"),
-        (partial(coroutine), "a sink is a plain function"),
-        (OfCoroutines(), "a sink is a plain function"),
+        (coroutine, "sink is a plain function: nothing would await an async one"),
+        (partial(coroutine), "sink is a plain function"),
+        (OfCoroutines(), "sink is a plain function"),
     ],
 )
 def test_what_is_no_sink_is_refused_before_anything_is_asked(sink: Any, told: str) -> None:

@@ -419,6 +419,17 @@ def test_a_hook_that_raises_ends_the_loop(hook: str) -> None:
         run_tools_loop(Model(calling("a"), answering("x")), REQUEST, Tools(), **{hook: raises})
 
 
+@pytest.mark.parametrize("hook", ["before_tool", "after_tool", "on_round"])
+def test_a_hook_that_would_have_to_be_awaited_is_refused_before_anything_is_asked(hook: str) -> None:
+    async def never_runs(_: Any) -> None:
+        """Would never be awaited."""
+
+    model = Model(calling("a"), answering("x"))
+    with pytest.raises(ConfigurationError, match=f"{hook} is a plain function"):
+        run_tools_loop(model, REQUEST, Tools(), **{hook: never_runs})
+    assert not model.asked
+
+
 def test_before_tool_must_give_something_that_can_be_understood() -> None:
     with pytest.raises(ConfigurationError, match="before_tool gives None, a bool or a ToolCall, not str"):
         run_tools_loop(Model(calling("a")), REQUEST, Tools(), before_tool=lambda call: "yes")

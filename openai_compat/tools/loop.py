@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import attrs
 
+from .._misuse import refuse_coroutines
 from ..cancel import CancelToken
 from ..errors import ConfigurationError, OpenAICompatError, ToolError, ToolLoopError
 from ..redaction import redact_error_body
@@ -60,6 +61,7 @@ class ToolOptions:
     cancel: CancelToken | None = None
 
     def __attrs_post_init__(self) -> None:
+        refuse_coroutines(before_tool=self.before_tool, after_tool=self.after_tool)
         for name in ("max_iterations", "max_tool_calls", "max_parallel_tool_calls"):
             if getattr(self, name) < 1:
                 raise ConfigurationError(f"{name} must be at least 1, not {getattr(self, name)}")
@@ -192,6 +194,7 @@ def run_tools_loop(
         Cancelled: by ``cancel``.
         ToolLoopError: it still calls tools after ``max_iterations`` rounds; holds the messages so far.
     """
+    refuse_coroutines(on_round=on_round)
     rounds = tool_rounds(ask, request, dispatcher, ToolOptions(**options))
     for round_ in rounds:
         if on_round is not None:

@@ -39,6 +39,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from .._json import as_mapping, encode_json
+from .._misuse import refuse_coroutines
 from .._threads import spawn
 from ..cancel import CancelToken
 from ..errors import Cancelled, ConfigurationError, ResponseTypeError
@@ -195,7 +196,7 @@ class EventStream(Iterator[bytes]):
             model is asked. Your framework's CSRF protection is for the other methods.
 
     Raises:
-        ConfigurationError: unknown format, or a number of seconds that is not positive.
+        ConfigurationError: unknown format, a number of seconds that is not positive, or a coroutine function.
 
     Attributes:
         begun: is done when the first event has come, or when none will; it cannot be cancelled.
@@ -219,6 +220,7 @@ class EventStream(Iterator[bytes]):
             raise ConfigurationError(f"format must be 'sse', 'text' or 'openai', not {format!r}")
         if isinstance(source, ChatResponse):
             raise ConfigurationError("an answer that is there cannot be streamed: give client.stream(...)")
+        refuse_coroutines(source=source, on_done=on_done, on_disconnect=on_disconnect)
         for seconds in (heartbeat, first_wait or heartbeat):
             if not 0 < seconds < math.inf:
                 raise ConfigurationError(f"heartbeat and first_wait must be positive seconds, not {seconds!r}")

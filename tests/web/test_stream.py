@@ -255,6 +255,18 @@ def test_a_page_of_another_site_cannot_ask_by_get(environ: Any, options: Any, st
         assert (b"Other sites may not ask here" in said) is (status == 403)
 
 
+@pytest.mark.parametrize("callback", ["on_done", "on_disconnect", "source"])
+def test_a_callback_that_would_have_to_be_awaited_is_refused_before_anything_is_asked(callback: str) -> None:
+    async def never_runs(*_: Any, **__: Any) -> None:
+        """Would never be awaited."""
+
+    with model([]) as (server, client):
+        arguments: Any = {"source": client.stream("hi"), callback: never_runs}
+        with pytest.raises(ConfigurationError, match=f"{callback} is a plain function"):
+            EventStream(**arguments)
+        assert not server.requests
+
+
 def test_an_answer_is_no_stream() -> None:
     answer: Any = ChatResponse(choices=(Choice(text="hi"),))
     with pytest.raises(ConfigurationError, match=r"give client\.stream\("):
