@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import io
 import logging
 import os
 import queue
@@ -264,6 +265,21 @@ def settings_of(session: requests.Session, endpoint: Endpoint) -> dict[str, Any]
     return merged
 
 
+class _Lines:
+    """The file that http.client and urllib3 read from, within the limits: the lines after a body may never end."""
+
+    def __init__(self, file: io.BufferedReader, clock: Clock) -> None:
+        self._file = file
+        self._clock = clock
+
+    def readline(self, *size: int) -> bytes:
+        self._clock.check()
+        return self._file.readline(*size)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
 class RequestsBody:
     """The body of a response of requests."""
 
@@ -274,6 +290,9 @@ class RequestsBody:
         self._response = response
         self._process = os.getpid()
         self._lease = BorrowedLease(response.raw, clock.deadline.cancel)
+        message = getattr(response.raw, "_fp", None)
+        if isinstance(getattr(message, "fp", None), io.BufferedReader):
+            message.fp = _Lines(message.fp, clock)
         clock.enter("first_token", clock.deadline.timeout.first_token)
         self.pieces: Iterator[bytes] = self._pieces()
 

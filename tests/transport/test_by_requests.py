@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -11,9 +12,9 @@ import requests
 from requests.adapters import HTTPAdapter
 from support.replay import EVENT_STREAM, ReplayServer, Reply, Request
 from support.sessions import own_session
-from support.wire_bodies import chat_reply, chunk
+from support.wire_bodies import chat_reply, chunk, stream_pieces
 
-from openai_compat import APIConnectionError, CancelToken, Client, Timeout
+from openai_compat import APIConnectionError, APITimeoutError, CancelToken, Client, Timeout
 from openai_compat.timeouts import Deadline
 from openai_compat.transport import Endpoint
 from openai_compat.transport.by_requests import RequestsBody, Sessions, settings_of
@@ -135,3 +136,25 @@ def test_a_stream_that_is_dropped_while_its_thread_holds_the_lock_of_the_pool_is
                 assert server.wait_closed()
             assert client.chat("hi").text == "ok"  # which needs the only connection that the pool may have
             pool.close()
+
+
+@pytest.mark.parametrize("answered", [False, True], ids=["a body", "a stream that is complete"])
+def test_lines_after_the_body_that_never_end_are_read_no_longer_than_the_limits_allow(answered: bool) -> None:
+    """urllib3 reads them to their end by itself."""
+    body = b"".join(stream_pieces("a")) if answered else b"{}"
+    kind = b"text/event-stream" if answered else b"application/json"
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: %b\r\nTransfer-Encoding: chunked\r\n\r\n" % kind
+    head += b"%x\r\n%b\r\n0\r\n" % (len(body), body)
+    endless = Reply(head=head, framing="close", body=itertools.repeat(b"X-More: 1\r\n" * 1000))
+    with (
+        ReplayServer([endless]) as server,
+        own_session() as session,
+        Client(server.url, model="m", max_retries=0, timeout=Timeout(total=1), session=session) as client,
+    ):
+        if answered:
+            assert client.stream("hi").until_done().text == "a"
+        else:
+            with pytest.raises(APITimeoutError, match="timeout: total"):
+                client.chat("hi")
+        assert server.requests[0].closed.wait(10)
+        assert len(server.requests) == 1
