@@ -290,7 +290,7 @@ class RequestsBody:
         self._response = response
         self._process = os.getpid()
         self._lease = BorrowedLease(response.raw, clock.deadline.cancel)
-        message = getattr(response.raw, "_fp", None)
+        message: Any = getattr(response.raw, "_fp", None)
         if isinstance(getattr(message, "fp", None), io.BufferedReader):
             message.fp = _Lines(message.fp, clock)
         clock.enter("first_token", clock.deadline.timeout.first_token)
