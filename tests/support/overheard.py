@@ -20,8 +20,8 @@ import pytest
 from openai_compat.credentials import Secrets
 from openai_compat.errors import OpenAICompatError
 
-SHORTEST = 12
-"""Characters of a key that no other text holds by chance."""
+SHORTEST, FEWEST = 12, 5
+"""Characters of a key, and different ones, that no other text holds by chance."""
 WRITTEN_BY_TESTS = {".py", ".ipynb", ".env", ".toml", ".ini", ".cfg", "netrc"}
 """What tests write themselves, with keys in it: scripts, notebooks, settings, logins."""
 AT_ONCE = 500
@@ -44,7 +44,7 @@ class Overheard(logging.Handler):
 
     def learn(self, keys: Iterable[str]) -> None:
         """Look for these keys from now on, in Base64 too."""
-        for key in {str(key) for key in keys if len(key) >= SHORTEST} - self.keys:
+        for key in {str(key) for key in keys if len(key) >= SHORTEST and len(set(key)) >= FEWEST} - self.keys:
             self._spellings.update(dict.fromkeys([key, *_in_base64(key.encode())]))
             self.keys.add(key)
 
