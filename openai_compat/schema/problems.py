@@ -28,10 +28,16 @@ def nested_error(step: Step, error: ValidationError) -> ValidationError:
     return outer
 
 
+MAX_NAME = 100
+"""Characters of a name in a path."""
+
+
 def path_step(step: Step) -> str:
-    """A step of a path: ``.name``, ``["a name"]`` or ``[0]``."""
+    """A step of a path: ``.name``, ``["a name"]`` or ``[0]``; of a name that a model made as long as a book, a part."""
     if isinstance(step, int):
         return f"[{step}]"
+    if len(step) > MAX_NAME:
+        step = f"{step[:MAX_NAME]}…"
     return f".{step}" if step.isidentifier() else f"[{json.dumps(step)}]"
 
 

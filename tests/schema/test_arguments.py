@@ -150,3 +150,10 @@ def test_nothing_is_refused_that_jsonschema_takes_but_names(properties: Any, giv
     fits = jsonschema.Draft202012Validator(schema).is_valid(json.loads(json.dumps(given)))
     assert fits or refused
     assert not refused or not fits or refused == "no such field"
+
+
+def test_a_name_that_a_model_made_very_long_is_told_in_part() -> None:
+    with pytest.raises(ValidationError) as told:
+        offered_arguments({"type": "object", "properties": {"a": {}}}).check({"b" * 1_000_000: 1})
+    assert "no such field" in str(told.value)
+    assert len(str(told.value)) < 500
