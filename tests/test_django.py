@@ -331,6 +331,18 @@ def test_one_visitor_may_have_so_many_answers_under_way() -> None:
             reply.close()
 
 
+@pytest.mark.parametrize("several", [False, True])
+def test_no_login_in_a_url_of_the_settings_is_in_djangos_reports(several: bool) -> None:
+    login = "user:" + "Zq7f3K9v" * 2
+    one = {"BASE_URL": f"http://{login}@127.0.0.1:9/v1", "PROXIES": {"http": f"http://{login}@127.0.0.1:9"}}
+    with override_settings(OPENAI_COMPAT={"default": one} if several else one):
+        get_client()
+        reporter = ExceptionReporter(RequestFactory().get("/"), ValueError, ValueError("no"), None)
+        for report in (reporter.get_traceback_text(), reporter.get_traceback_html()):
+            assert "OPENAI_COMPAT" in report
+            assert login not in report
+
+
 def test_a_new_conversation_is_no_new_visitor() -> None:
     """Who could begin anew, and ask again, would have as many answers under way as they like."""
     patterns, _ = chat_urls(max_answers=2)

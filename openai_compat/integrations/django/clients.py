@@ -12,6 +12,7 @@ from django.db import connections
 
 from ..._threads import at_thread_end
 from ...client import Client
+from ...credentials import masked_options
 from ...errors import ConfigurationError
 from .._settings import NAMES, LazyClient
 
@@ -52,11 +53,19 @@ def configured() -> dict[str, Mapping[str, Any]]:
     if DEFAULT not in value:
         if value and not NAMES.keys() & value.keys() and all(isinstance(one, Mapping) for one in value.values()):
             raise ConfigurationError(f"settings.{SETTING} has several clients, and none of them is {DEFAULT!r}")
+        _put_out_of_sight(value)
         return {DEFAULT: value}
     for name, one in value.items():
         if not isinstance(one, Mapping):
             raise ConfigurationError(f"settings.{SETTING}[{name!r}] must be a dict, not {type(one).__name__}")
+        _put_out_of_sight(one)
     return dict(value)
+
+
+def _put_out_of_sight(one: Mapping[str, Any]) -> None:
+    """In place: Django's reports show all settings, and hide what is secret by its name, but not a login in a URL."""
+    if isinstance(one, dict):
+        one.update(masked_options(one))
 
 
 def prefix(alias: str) -> str:
