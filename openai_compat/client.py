@@ -27,11 +27,14 @@ from .wire.request import ChatRequest, build_body, build_streaming_body
 from .wire.response import CallInfo, ChatResponse, ParsedResponse, ReplyInfo
 
 if TYPE_CHECKING:
+    import os
     from typing import Unpack
 
+    from .batch.journal import Journal
+    from .batch.run import MapRun
     from .conversation import Conversation
     from .futures import CallFuture
-    from .params import ChatOptions, LoopFields, LoopOptions, StreamOptions
+    from .params import ChatOptions, LoopFields, LoopOptions, MapOptions, MapPrompt, StreamOptions
     from .sinks import Sink
     from .stream import ChatStream, ParsedStream
     from .tools.loop import ToolRound
@@ -418,6 +421,119 @@ class Client(BaseClient):
             return self._chat_typed(round_, response_type, repair, asking)
 
         return tool_rounds(ask, request, toolbox, options)
+
+    @overload
+    def map(
+        self, requests: Iterable[MapPrompt], *, response_type: type[T], **options: Unpack[MapOptions]
+    ) -> MapRun[ParsedResponse[T]]: ...
+    @overload
+    def map(
+        self, requests: Iterable[MapPrompt], *, response_type: None = None, **options: Unpack[MapOptions]
+    ) -> MapRun[ChatResponse]: ...
+    @overload
+    def map(
+        self, requests: Iterable[MapPrompt], *, response_type: object, **options: Unpack[MapOptions]
+    ) -> MapRun[ParsedResponse[Any]]: ...
+    def map(
+        self,
+        requests: Iterable[MapPrompt],
+        *,
+        workers: int = 16,
+        ordered: bool = False,
+        on_error: Literal["keep", "raise"] = "keep",
+        journal: Journal | str | os.PathLike[str] | None = None,
+        retry_failed: bool | None = None,
+        progress: Any = None,
+        total: int | None = None,
+        response_type: Any = None,
+        repair: int = 0,
+        tools: Iterable[Any] = (),
+        dispatcher: ToolDispatcher | None = None,
+        cancel: CancelToken | None = None,
+        timeout: Timeout | float | None = None,
+        think_opened: bool = False,
+        **fields: Any,
+    ) -> MapRun[Any]:
+        """Ask many things at once: an iterator of ``MapResult``, each as soon as it is there.
+
+        Args:
+            requests: prompts, ``ChatRequest``s, lists of messages, or pairs of an id and one of these; from any
+                iterable, which is read only as far as results are.
+            workers: threads, each with one call under way.
+            ordered: yield results in the order of the requests.
+            on_error: ``"keep"`` yields what failed as a result with ``error``; ``"raise"`` raises it and ends the run.
+                A wrong key (HTTP 401) always does.
+            journal: the path of an SQLite file, or a ``Journal``. Each answer is in it before it is yielded, and what
+                it has is not asked again: the same line, run again, goes on where it was killed. Without ids, a
+                question that comes twice is asked once.
+            retry_failed: whether what had failed in the journal is asked again: True, False, or None for what may
+                succeed now (no connection, HTTP 429 and 5xx).
+            progress: True for a bar where one can be drawn, and lines elsewhere; ``"tqdm"``, ``"rich"``, ``"lines"``, a
+                logger, or a bar of your own in tqdm's shape.
+            total: how many requests there are, where ``len`` does not say.
+            tools, dispatcher: as for ``run_tools``; an answer is that of the whole loop.
+            response_type, repair, cancel, timeout, think_opened, fields: as for ``chat``, for each request.
+
+        Raises:
+            ConfigurationError: bad input, while requests are taken.
+            AuthenticationError: the server does not take the key.
+            JournalError: the journal cannot be read or written; ``unsaved`` has the answers that it did not take.
+            Cancelled: by ``cancel``.
+        """
+        with importing:
+            from .batch.map import Asker, map_requests
+            from .tools.loop import ToolOptions
+            from .tools.tool import tool_specs
+
+        output = None
+        if response_type is not None:
+            output, _ = _typed(ChatRequest(""), response_type, repair)
+        loop = {field.name: fields.pop(field.name) for field in attrs.fields(ToolOptions) if field.name in fields}
+        tools = tuple(tools)
+        if tools:
+            fields["tools"] = tool_specs(tools)
+        asking: dict[str, Any] = {"timeout": timeout, "think_opened": think_opened}
+
+        def ask(request: ChatRequest, token: CancelToken) -> ChatResponse:
+            if tools:
+                looped: ChatResponse = self.run_tools(
+                    request,
+                    tools=tools,
+                    dispatcher=dispatcher,
+                    response_type=response_type,
+                    repair=repair,
+                    cancel=token,
+                    **asking,
+                    **loop,
+                )
+                return looped
+            return self._chat_typed(request, response_type, repair, {"sink": None, "cancel": token, **asking})
+
+        def body(request: ChatRequest) -> dict[str, Any]:
+            request = self._with_model(request, self._deadline(timeout, cancel))
+            return self._body(build_body, request if output is None else output.asked(request))
+
+        def read(kept: bytes, request: ChatRequest) -> ChatResponse:
+            think = self._think._replace(opened=think_opened)
+            several = bool(request.n and request.n > 1)
+            answer = parse_response(kept, call=self._call_info(request), think=think, several=several, make_id=new_id)
+            if output is not None:
+                parsed: ChatResponse = output.read(answer)
+                return parsed
+            return answer
+
+        return map_requests(
+            Asker(make=lambda prompt: self._request(prompt, fields), ask=ask, body=body, read=read),
+            requests,
+            workers=workers,
+            ordered=ordered,
+            on_error=on_error,
+            journal=journal,
+            retry_failed=retry_failed,
+            progress=progress,
+            total=total,
+            cancel=cancel,
+        )
 
     def conversation(
         self,

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, TypedDict
 
+from .batch.journal import Journal
 from .cancel import CancelToken
 from .sinks import Sink
 from .timeouts import Timeout
 from .tools.loop import AfterTool, BeforeTool, ToolRound
 from .tools.tool import ToolDispatcher
 from .wire.media import AudioInput, ImageInput
-from .wire.request import ToolSpec
+from .wire.request import ChatRequest, ToolSpec
 
 
 class ToolRunFields(TypedDict, total=False):
@@ -70,6 +73,12 @@ class ChatOptions(StreamOptions, total=False):
     repair: int
 
 
+MapPrompt = (
+    str | ChatRequest | Sequence[Mapping[str, Any]] | tuple[str, str | ChatRequest | Sequence[Mapping[str, Any]]]
+)
+"""A prompt, or a pair of its id and a prompt."""
+
+
 class LoopFields(ToolRunFields, total=False):
     """What ``run_tools`` and ``tool_rounds`` pass on: to the request, and to ``ToolOptions``."""
 
@@ -93,3 +102,21 @@ class LoopOptions(LoopFields, total=False):
     timeout: Timeout | float | None
     think_opened: bool
     repair: int
+
+
+class MapOptions(LoopFields, total=False):
+    """What ``map`` takes."""
+
+    workers: int
+    ordered: bool
+    on_error: Literal["keep", "raise"]
+    journal: Journal | str | os.PathLike[str] | None
+    retry_failed: bool | None
+    progress: Any
+    total: int | None
+    repair: int
+    tools: Iterable[Any]
+    dispatcher: ToolDispatcher | None
+    cancel: CancelToken | None
+    timeout: Timeout | float | None
+    think_opened: bool

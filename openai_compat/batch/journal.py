@@ -1,0 +1,261 @@
+"""Answers on disk: an SQLite file that a run writes to as it goes, and that the same run goes on from."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sqlite3
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from ..errors import OpenAICompatError
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from .result import MapResult
+
+FORMAT = 1
+"""Written into each journal. A later one may hold what this version would misread."""
+
+LOCK_TIMEOUT = 30.0
+"""Seconds to wait for another process that writes to the journal."""
+
+MAX_REQUEST = 100_000
+"""Bytes of a request that are stored, for people to read; of a longer one, with pictures in it, only the hash."""
+
+_PAGES = 4000
+"""Of the write-ahead log before they go into the file: each then goes there once, not with every few answers."""
+
+_TABLES = """
+CREATE TABLE IF NOT EXISTS journal (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS answers (
+    number INTEGER PRIMARY KEY,
+    key BLOB NOT NULL UNIQUE,
+    custom_id TEXT,
+    model TEXT,
+    status TEXT NOT NULL CHECK (status IN ('answered', 'failed')),
+    text TEXT,
+    finish_reason TEXT,
+    input_tokens INTEGER,
+    output_tokens INTEGER,
+    error TEXT,
+    retryable INTEGER,
+    attempts INTEGER NOT NULL,
+    seconds REAL NOT NULL,
+    finished_at REAL NOT NULL,
+    request TEXT,
+    response BLOB
+);
+"""
+_COLUMNS = [
+    *("key", "custom_id", "model", "status", "text", "finish_reason", "input_tokens", "output_tokens"),
+    *("error", "retryable", "attempts", "seconds", "finished_at", "request", "response"),
+]
+# An answer that another process gave to the same request stays; a failure gives way.
+_INSERT = f"""
+INSERT INTO answers ({", ".join(_COLUMNS)}) VALUES ({", ".join("?" * len(_COLUMNS))})
+ON CONFLICT (key) DO UPDATE SET {", ".join(f"{name} = excluded.{name}" for name in _COLUMNS[1:])}
+WHERE answers.status = 'failed'
+"""
+
+
+class JournalError(OpenAICompatError):
+    """The journal cannot be used: it is of a newer format, no journal, locked, or the disk is full.
+
+    What had been written stays. ``unsaved`` has the results that came after it.
+    """
+
+    def __init__(self, message: str = "", *, unsaved: tuple[MapResult[Any], ...] = ()) -> None:
+        super().__init__(message)
+        self.unsaved = unsaved
+
+
+@attrs.frozen(kw_only=True)
+class Entry:
+    """One row of the table ``answers``.
+
+    Args:
+        key: of the request and its id, see ``request_key``.
+        status: ``"answered"`` or ``"failed"``.
+        error: the class of the exception and its message, as in a traceback.
+        retryable: whether the same request might succeed later.
+        attempts: how often it was sent.
+        finished_at: POSIX time in seconds.
+        request: the body as JSON, where not too long.
+        response: the body of the reply, as JSON; of a failure, what the exception is made of again.
+    """
+
+    key: bytes
+    custom_id: str | None = None
+    model: str | None = None
+    status: str
+    text: str | None = None
+    finish_reason: str | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    error: str | None = None
+    retryable: bool | None = None
+    attempts: int = 1
+    seconds: float = 0.0
+    finished_at: float = attrs.field(factory=time.time)
+    request: str | None = None
+    response: bytes | None = None
+
+
+_as_row = attrs.astuple
+
+
+def request_key(custom_id: str | None, body: bytes) -> bytes:
+    """What a request is known by: 16 bytes of SHA-256 over its id and its canonical body."""
+    name = b"" if custom_id is None else custom_id.encode("utf-8", "surrogatepass")
+    return hashlib.sha256(b"%d:%b%b" % (len(name), name, body)).digest()[:16]
+
+
+class Journal:
+    """An SQLite file of answers, in write-ahead mode: a process may be killed at any moment.
+
+    Several threads, and several processes of one machine, may write to it. The table ``answers`` is plain SQL for other
+    programs. After a loss of power the last answers may be missing; the file is whole.
+
+    Args:
+        path: made where it is not there yet. Not on a network drive, which SQLite's locks do not work on.
+
+    Raises:
+        JournalError: it is something else, of a newer version, or cannot be opened.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self._pending: deque[tuple[Any, ...]] = deque()
+        self._writing = threading.Lock()
+        self._reading = threading.Lock()
+        self._failed: JournalError | None = None
+        self._process = os.getpid()
+        try:
+            self._writer = self._open()
+            self._reader = self._open()
+        except sqlite3.Error as error:
+            raise self._explained(error) from error
+
+    def _open(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            self.path, timeout=LOCK_TIMEOUT, isolation_level=None, check_same_thread=False, cached_statements=16
+        )
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute(f"PRAGMA wal_autocheckpoint = {_PAGES}")
+        known = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        if known and not {"journal", "answers"} <= known:
+            raise JournalError(f"{self.path} is an SQLite file, but no journal")
+        if not known:
+            connection.executescript(f"BEGIN IMMEDIATE; {_TABLES} COMMIT;")
+            connection.execute("INSERT OR IGNORE INTO journal VALUES ('format', ?)", (str(FORMAT),))
+        (written,) = connection.execute("SELECT value FROM journal WHERE name = 'format'").fetchone() or ("",)
+        if written != str(FORMAT):
+            raise JournalError(
+                f"{self.path} has format {written or 'unknown'}; this version of openai_compat reads format {FORMAT}"
+            )
+        return connection
+
+    def __repr__(self) -> str:
+        return f"Journal({str(self.path)!r})"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; what was written is there."""
+        with self._writing, self._reading:
+            if self._process == os.getpid():
+                self._writer.close()
+                self._reader.close()
+
+    def get(self, key: bytes) -> Entry | None:
+        """What is known of a request."""
+        with self._reading:
+            try:
+                row = self._reader.execute(
+                    f"SELECT {', '.join(_COLUMNS)} FROM answers WHERE key = ?", (key,)
+                ).fetchone()
+            except sqlite3.Error as error:
+                raise self._explained(error) from error
+        return None if row is None else Entry(**dict(zip(_COLUMNS, row, strict=True)))
+
+    def add(self, entry: Entry) -> None:
+        """Write an answer or a failure; it is in the file when this returns.
+
+        What several threads add at a time goes into one transaction.
+
+        Raises:
+            JournalError: it could not be written, nor will anything be after it.
+        """
+        self._pending.append(_as_row(entry))
+        with self._writing:
+            if self._failed is not None:
+                raise self._failed
+            rows = []
+            while self._pending:
+                rows.append(self._pending.popleft())
+            if not rows:
+                return  # who had the lock before wrote this one too
+            try:
+                self._write(rows)
+            except sqlite3.Error as error:
+                self._failed = self._explained(error)
+                raise self._failed from error
+
+    def _write(self, rows: list[tuple[Any, ...]]) -> None:
+        if len(rows) == 1:
+            self._writer.execute(_INSERT, rows[0])
+            return
+        self._writer.execute("BEGIN IMMEDIATE")
+        try:
+            self._writer.executemany(_INSERT, rows)
+            self._writer.execute("COMMIT")
+        except BaseException:
+            if self._writer.in_transaction:
+                self._writer.execute("ROLLBACK")
+            raise
+
+    def __len__(self) -> int:
+        return sum(self.counts().values())
+
+    def counts(self) -> dict[str, int]:
+        """How many requests are ``"answered"`` and ``"failed"``."""
+        with self._reading:
+            found = dict(self._reader.execute("SELECT status, count(*) FROM answers GROUP BY status").fetchall())
+        return {"answered": found.get("answered", 0), "failed": found.get("failed", 0)}
+
+    def __iter__(self) -> Iterator[Entry]:
+        """All entries, in the order in which they were written; the file may grow meanwhile."""
+        last = 0
+        while True:
+            with self._reading:
+                rows = self._reader.execute(
+                    f"SELECT number, {', '.join(_COLUMNS)} FROM answers WHERE number > ? ORDER BY number LIMIT 500",
+                    (last,),
+                ).fetchall()
+            if not rows:
+                return
+            last = rows[-1][0]
+            for _, *row in rows:
+                yield Entry(**dict(zip(_COLUMNS, row, strict=True)))
+
+    def _explained(self, error: sqlite3.Error) -> JournalError:
+        told = str(error)
+        if "locked" in told:
+            told = f"another process has held its lock for {LOCK_TIMEOUT:.0f} s"
+        return JournalError(f"the journal {self.path}: {told}; what was written before stays")

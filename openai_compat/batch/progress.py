@@ -1,0 +1,212 @@
+"""How far a run is: as a bar of tqdm's or rich's, or as lines in a log."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol, TextIO
+
+from ..errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from .result import MapResult
+
+LINE_EVERY = 10.0
+"""Seconds between the lines that stand for a bar where nothing can be drawn."""
+
+
+class Bar(Protocol):
+    """What is asked of a bar: what tqdm's have."""
+
+    def update(self, n: int = ..., /) -> object:
+        """So many more are done."""
+
+    def set_postfix_str(self, s: str = ..., refresh: bool = ..., /) -> object:
+        """What is shown behind the bar."""
+
+    def close(self) -> object:
+        """The run has ended."""
+
+
+class Progress:
+    """Counts the results of a run, and shows the sums on a bar.
+
+    Args:
+        bar: tqdm's, or one of its shape.
+    """
+
+    def __init__(self, bar: Bar) -> None:
+        self._bar = bar
+        self._tokens = 0
+        self._failed = 0
+        self._skipped = 0
+
+    def add(self, result: MapResult[Any]) -> None:
+        """One more result."""
+        if result.response is not None and not result.from_journal:
+            self._tokens += result.response.input_tokens + result.response.output_tokens
+        self._failed += result.error is not None
+        self._skipped += result.from_journal
+        self._bar.set_postfix_str(self.summary(), False)
+        self._bar.update(1)
+
+    def summary(self) -> str:
+        """Tokens, failures and what an earlier run had done, in a few words."""
+        parts = [f"{_short(self._tokens)} tokens"]
+        if self._failed:
+            parts.append(f"{self._failed} failed")
+        if self._skipped:
+            parts.append(f"{self._skipped} from the journal")
+        return ", ".join(parts)
+
+    def close(self) -> None:
+        """The run has ended."""
+        self._bar.close()
+
+
+def _short(number: float) -> str:
+    for unit in ("", "k", "M", "G"):
+        if number < 1000 or unit == "G":
+            break
+        number /= 1000
+    return f"{number:.3g}{unit}" if unit else f"{number:.0f}"
+
+
+class Lines:
+    """A bar as lines: one every ten seconds and one at the end.
+
+    Args:
+        write: called with each line. None: the standard error stream.
+        clock: seconds.
+    """
+
+    def __init__(
+        self,
+        total: int | None,
+        write: Callable[[str], object] | None = None,
+        *,
+        every: float = LINE_EVERY,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._total, self._write, self._every, self._clock = total, write or _to_stderr, every, clock
+        self._started = self._told = clock()
+        self._done = 0
+        self._postfix = ""
+
+    def update(self, n: int = 1, /) -> None:
+        """So many more are done."""
+        self._done += n
+        if self._clock() - self._told >= self._every:
+            self._tell()
+
+    def set_postfix_str(self, s: str = "", refresh: bool = False, /) -> None:
+        """What stands at the end of a line."""
+        self._postfix = s
+
+    def close(self) -> None:
+        """The last line."""
+        self._tell()
+
+    def _tell(self) -> None:
+        self._told = self._clock()
+        seconds = self._told - self._started
+        rate = self._done / seconds if seconds > 0 else 0.0
+        known = self._total is not None and self._total >= self._done
+        done = f"{self._done}/{self._total}" if known else f"{self._done}"
+        left = f", {_time((self._total or 0) - self._done, rate)} left" if known and self._done != self._total else ""
+        self._write(f"{done} requests, {rate:.1f} a second, {self._postfix}{left}")
+
+
+def _time(count: int, rate: float) -> str:
+    if rate <= 0:
+        return "unknown time"
+    minutes, seconds = divmod(round(count / rate), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+def _to_stderr(line: str) -> None:
+    if sys.stderr is not None:
+        sys.stderr.write(line + "\n")
+        sys.stderr.flush()
+
+
+class _Rich:
+    """A bar of rich's, in tqdm's shape."""
+
+    def __init__(self, total: int | None) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import Progress as RichProgress
+
+        self._progress = RichProgress(
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[postfix]}"),
+        )
+        self._task = self._progress.add_task("requests", total=total, postfix="")
+        self._progress.start()
+
+    def update(self, n: int = 1, /) -> None:
+        self._progress.advance(self._task, n)
+
+    def set_postfix_str(self, s: str = "", refresh: bool = False, /) -> None:
+        self._progress.update(self._task, postfix=s)
+
+    def close(self) -> None:
+        self._progress.stop()
+
+
+def progress_bar(wanted: Any, total: int | None, stream: TextIO | None = None) -> Progress | None:
+    """The bar that ``map(progress=...)`` asks for.
+
+    Args:
+        wanted: None and False: none; True: tqdm's where that is installed and something can be drawn, else lines;
+            ``"tqdm"``, ``"rich"``, ``"lines"``; a ``logging.Logger``, for lines at level INFO; a bar of tqdm's shape;
+            or a function that makes one, called with ``total=``.
+        total: how many requests there are; None where that is not known.
+
+    Raises:
+        ConfigurationError: it is none of these, or not installed.
+    """
+    if wanted is None or wanted is False:
+        return None
+    if wanted is True:
+        wanted = "tqdm" if _draws(stream or sys.stderr) and _has_tqdm() else "lines"
+    if wanted == "lines":
+        return Progress(Lines(total))
+    if isinstance(wanted, logging.Logger):
+        return Progress(Lines(total, wanted.info))
+    try:
+        if wanted == "tqdm":
+            from tqdm.auto import tqdm
+
+            return Progress(tqdm(total=total, unit="request"))
+        if wanted == "rich":
+            return Progress(_Rich(total))
+    except ImportError as error:
+        raise ConfigurationError(f"progress={wanted!r} needs {wanted}: pip install {wanted}") from error
+    if all(callable(getattr(wanted, name, None)) for name in ("update", "set_postfix_str", "close")):
+        return Progress(wanted) if not isinstance(wanted, type) else Progress(wanted(total=total))
+    if callable(wanted):
+        return Progress(wanted(total=total))
+    raise ConfigurationError(f"progress must be True, 'tqdm', 'rich', 'lines', a logger or a bar, not {wanted!r}")
+
+
+def _draws(stream: TextIO | None) -> bool:
+    """Whether a bar can be drawn: in a terminal or a notebook."""
+    if "ipykernel" in sys.modules:
+        return True
+    try:
+        return stream is not None and stream.isatty()
+    except (ValueError, AttributeError):
+        return False
+
+
+def _has_tqdm() -> bool:
+    from importlib.util import find_spec
+
+    return find_spec("tqdm") is not None

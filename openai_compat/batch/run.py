@@ -1,0 +1,231 @@
+"""The threads of ``client.map``: they take requests one by one, and ask no further ahead than is read."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from queue import Empty, SimpleQueue
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+
+from .._threads import spawn
+from ..cancel import CancelToken
+from ..errors import Cancelled
+from ..wire.response import ChatResponse
+from .journal import JournalError
+from .result import MapResult
+from .source import Item
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from .progress import Progress
+
+R = TypeVar("R", bound=ChatResponse)
+
+GRACE = 0.5
+"""Seconds in which calls under way end after they were cancelled; what has not by then is left to itself."""
+
+Ask = Callable[[Item, CancelToken], MapResult[Any]]
+
+
+class _Crew:
+    """What the threads share; they do not know the ``MapRun``, so that their work ends when it is let go.
+
+    Args:
+        ahead: how many requests may be under way or answered, and not read yet.
+    """
+
+    def __init__(self, items: Iterator[Item], ask: Ask, workers: int, ahead: int) -> None:
+        self.items, self.ask, self.workers = items, ask, workers
+        self.token = CancelToken()
+        self.came: SimpleQueue[MapResult[Any] | BaseException | None] = SimpleQueue()
+        self._slots = threading.Semaphore(ahead)
+        self._taking = threading.Lock()
+        self._over = False
+        self._begun = 0
+        self._ended = 0
+
+    def begin(self) -> None:
+        """One more thread, which begins the next as soon as it has something to do."""
+        self._begun += 1
+        spawn(self._work, name="openai_compat map")
+
+    def read(self) -> None:
+        """A result has been read: one more request may be taken."""
+        self._slots.release()
+
+    def stop(self, *, cancel: bool) -> None:
+        """Take nothing more; with ``cancel`` end what is under way."""
+        self._over = True
+        self._slots.release(self.workers)
+        if cancel:
+            self.token.cancel()
+
+    def _take(self) -> Item | None:
+        with self._taking:
+            if self._over:
+                return None
+            item = next(self.items, None)
+            if item is None:
+                self.stop(cancel=False)
+            elif self._begun < self.workers:
+                self.begin()
+            return item
+
+    def _work(self) -> None:
+        try:
+            while True:
+                self._slots.acquire()
+                item = self._take()
+                if item is None:
+                    break
+                self.came.put(self.ask(item, self.token))
+        except Cancelled:
+            pass  # nothing came of it
+        except BaseException as error:
+            self.stop(cancel=not isinstance(error, Exception))
+            self.came.put(error)
+        finally:
+            with self._taking:
+                self._ended += 1
+                last = self._ended == self._begun
+            if last:
+                self._over = True
+                self.came.put(None)
+
+
+class MapRun(Generic[R]):
+    """The results of ``client.map``, as they come; an iterator and a context manager.
+
+    Requests are taken from what was given only as results are read, and ``ahead`` further. After a Ctrl-C, or any
+    other exception in it, the iterator still yields what had been finished.
+    """
+
+    def __init__(
+        self,
+        items: Iterator[Item],
+        ask: Ask,
+        *,
+        workers: int,
+        ordered: bool,
+        on_error: Literal["keep", "raise"],
+        progress: Progress | None = None,
+        close: Callable[[], object] | None = None,
+        cancel: CancelToken | None = None,
+    ) -> None:
+        self._crew = crew = _Crew(items, ask, workers, ahead=2 * workers)
+        self._cancel = cancel
+        self._end: Callable[[], object] = lambda: crew.stop(cancel=True)
+        self._on_error = on_error
+        self._progress = progress
+        self._close = close
+        self._waiting: dict[int, MapResult[R]] = {}
+        self._next = 0 if ordered else None
+        self._ended = False
+        if cancel is not None:
+            cancel.subscribe(self._end)
+        self._crew.begin()
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> MapResult[R]:
+        try:
+            result = self._result()
+        except JournalError as error:
+            error.unsaved += self.stop()
+            raise
+        except BaseException:
+            self.stop()
+            raise
+        if result is None:
+            self.close()
+            raise StopIteration
+        self._crew.read()
+        if self._on_error == "raise" and result.error is not None:
+            self.stop()
+            raise result.error
+        return result
+
+    def _result(self) -> MapResult[R] | None:
+        """The next result in the order that was asked for."""
+        if self._next is None:
+            return self._come()
+        while self._next not in self._waiting:
+            result = self._come()
+            if result is None:
+                # What came before a gap was yielded; after a stop, what came after it is still worth having.
+                return self._waiting.pop(min(self._waiting)) if self._waiting else None
+            self._waiting[result.index] = result
+        self._next += 1
+        return self._waiting.pop(self._next - 1)
+
+    def _come(self) -> MapResult[R] | None:
+        """The next result that is finished; None after the last."""
+        if self._ended:
+            return None
+        came = self._crew.came.get()
+        if came is None:
+            self._ended = True
+            if self._cancel is not None:
+                self._cancel.unsubscribe(self._end)
+                self._cancel.raise_if_cancelled()
+            return None
+        if isinstance(came, BaseException):
+            raise came
+        if self._progress is not None:
+            self._progress.add(came)
+        return came
+
+    def stop(self) -> tuple[MapResult[R], ...]:
+        """Take no more requests and end those under way; what was finished can still be read.
+
+        Returns when the calls have ended, after half a second at the latest, with what no journal took.
+        """
+        if self._ended:
+            return ()
+        self._crew.stop(cancel=True)
+        end = time.monotonic() + GRACE
+        finished: list[MapResult[R] | None] = []
+        failures: list[BaseException] = []
+        while (left := end - time.monotonic()) > 0:
+            try:
+                came = self._crew.came.get(timeout=left)
+            except Empty:
+                break
+            if isinstance(came, BaseException):
+                failures.append(came)  # the first one was raised, or nobody asks any more
+                continue
+            finished.append(came)
+            if came is None:
+                break
+        for result in finished:
+            self._crew.came.put(result)
+        if not finished or finished[-1] is not None:
+            self._crew.came.put(None)
+        return tuple(result for error in failures if isinstance(error, JournalError) for result in error.unsaved)
+
+    def close(self) -> None:
+        """End the run, and close its progress bar and the journal that it opened."""
+        self.stop()
+        if self._progress is not None:
+            self._progress.close()
+        if self._close is not None:
+            self._close()
+            self._close = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        # Nobody reads any further. Without waiting: this may be any thread, at any place.
+        crew = getattr(self, "_crew", None)
+        if crew is not None:
+            crew.stop(cancel=True)

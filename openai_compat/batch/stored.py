@@ -1,0 +1,89 @@
+"""Answers and failures as a journal keeps them: the server's own body, and what an exception says."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .. import errors
+from .._json import NotJSONError, decode_json, encode_json
+from ..errors import APIError, OpenAICompatError
+from .journal import Entry, JournalError
+
+if TYPE_CHECKING:
+    from ..wire.response import ChatResponse
+
+_TOLD = ("provider", "request_id", "retry_after", "status_code", "code", "type", "param", "body", "phase", "path")
+"""What an exception says beside its message."""
+
+
+def answered(key: bytes, custom_id: str | None, request: str | None, answer: ChatResponse, seconds: float) -> Entry:
+    """The row of an answer."""
+    return Entry(
+        key=key,
+        custom_id=custom_id,
+        model=answer.model,
+        status="answered",
+        text=answer.text.encode("utf-8", "replace").decode(),
+        finish_reason=answer.finish_reason,
+        input_tokens=answer.input_tokens,
+        output_tokens=answer.output_tokens,
+        attempts=len(answer.attempts) or 1,
+        seconds=seconds,
+        request=request,
+        response=encode_json(answer.raw if "choices" in answer.raw else _as_body(answer)),
+    )
+
+
+def failed(key: bytes, custom_id: str | None, request: str | None, error: Exception, seconds: float) -> Entry:
+    """The row of a failure."""
+    name = type(error).__name__
+    told = {field: vars(error)[field] for field in _TOLD if vars(error).get(field) not in (None, "")}
+    message = str(error).encode("utf-8", "replace").decode()
+    return Entry(
+        key=key,
+        custom_id=custom_id,
+        status="failed",
+        error=f"{name}: {message}",
+        retryable=isinstance(error, APIError) and error.retryable,
+        attempts=len(getattr(error, "attempts", ())),
+        seconds=seconds,
+        request=request,
+        response=encode_json({"class": name, "message": message, **told}),
+    )
+
+
+def _as_body(answer: ChatResponse) -> dict[str, Any]:
+    """A body for an answer that came as an event stream."""
+    choices = [
+        {
+            "index": choice.index,
+            "finish_reason": choice.finish_reason,
+            "message": {
+                "role": "assistant",
+                "content": choice.text,
+                "reasoning_content": choice.reasoning,
+                "refusal": choice.refusal or None,
+                "tool_calls": [call.to_wire() for call in choice.tool_calls],
+            },
+        }
+        for choice in answer.choices
+    ]
+    usage = {"prompt_tokens": answer.input_tokens, "completion_tokens": answer.output_tokens}
+    return {"object": "chat.completion", "model": answer.model, "choices": choices, "usage": usage}
+
+
+def restored_error(entry: Entry) -> Exception:
+    """The exception of a failure: of its own class where that is this library's, else an ``APIError``."""
+    try:
+        told = decode_json(entry.response or b"")
+        name, message = str(told.pop("class")), str(told.pop("message"))
+    except (NotJSONError, AttributeError, KeyError) as error:
+        raise JournalError(f"the journal holds no failure where it should: {error}") from error
+    cls = getattr(errors, name, None) if name in errors.__all__ else None
+    if not (isinstance(cls, type) and issubclass(cls, OpenAICompatError)):
+        return APIError(f"{name}: {message}")
+    restored = cls(message)
+    known = {**told, "retryable": bool(entry.retryable)}
+    for field in vars(restored).keys() & known.keys():
+        setattr(restored, field, known[field])
+    return restored
