@@ -133,17 +133,17 @@ class WithJournal:
         key = request_key(item.custom_id, body)
         mine = threading.Event()
         while True:
-            kept = self._journal.get(key)
-            if kept is not None and not self._asks_again(key, kept):
-                return self._restored(item, kept)
             with self._lock:
                 other = self._under_way.setdefault(key, mine)
             if other is mine:
                 break
-            # The same question twice: whoever asks it tells us.
+            # The same question twice: whoever asks it writes the answer down.
             while not other.wait(0.1):
                 token.raise_if_cancelled()
         try:
+            kept = self._journal.get(key)
+            if kept is not None and not self._asks_again(key, kept):
+                return self._restored(item, kept)
             return self._ask(item, key, body, token)
         finally:
             with self._lock:
