@@ -55,6 +55,9 @@ _MODULES = {
         "ThreadSink",
         "ThrottleSink",
     ),
+    "batch.journal": ("Journal", "JournalError"),
+    "batch.result": ("MapResult",),
+    "batch.run": ("MapRun",),
     "tools.mcp": ("mcp_tools",),
     "stream": ("ChatStream", "ParsedStream"),
     "futures": ("CallFuture",),
@@ -79,6 +82,10 @@ _HOME = {name: module for module, names in _MODULES.items() for name in names}
 __all__ = ["__version__", *_HOME]
 
 if TYPE_CHECKING:
+    from .batch.journal import Journal as Journal
+    from .batch.journal import JournalError as JournalError
+    from .batch.result import MapResult as MapResult
+    from .batch.run import MapRun as MapRun
     from .cancel import CancelToken as CancelToken
     from .client import Client as Client
     from .conversation import Conversation as Conversation

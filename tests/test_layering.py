@@ -22,7 +22,7 @@ ORDER = (
     {"_base_client"},
     {"server_options"},
     {"conversation", "stream"},
-    {"tools", "transport", "sinks"},
+    {"batch", "tools", "transport", "sinks"},
     {"wire"},
     {"schema"},
     {"errors", "redaction"},
@@ -47,14 +47,15 @@ OWN_RULES = {
     "credentials": {"errors", "redaction"},
     "local": {"local", "errors"},
     "display": {"display", "conversation", "wire"},
-    "params": {"wire", "errors", "cancel", "timeouts", "sinks", "tools"},
+    "params": {"wire", "errors", "cancel", "timeouts", "sinks", "tools", "batch"},
 }
 ALSO = {
     "client": {"params", "credentials", "cancel", "timeouts", "futures", "_imports"},
     "_base_client": {"", "providers", "credentials", "cancel", "timeouts", "_imports", "_json", "_misuse"},
     "stream": {"cancel"},
+    "batch": {"_json", "_threads", "cancel"},
     "tools": {"_json", "_misuse", "_threads", "cancel"},
-    "sinks": {"_threads", "_log", "_misuse", "_terminal"},
+    "sinks": {"_log", "_misuse", "_terminal", "_threads"},
     # A proxy's login and netrc's are found there, and have to be told to the client's secrets.
     "transport": {"cancel", "timeouts", "credentials", "_imports"},
     "web": {"_threads", "_json", "_misuse", "cancel"},

@@ -32,9 +32,11 @@ from openai_compat import (
     Client,
     ConfigurationError,
     InternalServerError,
+    Journal,
+    JournalError,
+    MapResult,
     Timeout,
 )
-from openai_compat.batch import Journal, JournalError, MapResult
 
 LIMIT = 10.0
 """Seconds for whatever has to happen at once."""
