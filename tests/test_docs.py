@@ -109,7 +109,10 @@ def test_examples_for_celery_run_with_a_worker(
 
 @pytest.mark.usefixtures("environment")
 @pytest.mark.parametrize("page", [page for page in PAGES if page.name not in ELSEWHERE], ids=lambda page: page.name)
-def test_examples_run(page: Path) -> None:
+def test_examples_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Pages read from docs/, and what they write is not to stay.
+    (tmp_path / "docs").symlink_to(ROOT / "docs")
+    monkeypatch.chdir(tmp_path)
     run_examples(page)
 
 

@@ -77,7 +77,7 @@ def restored_error(entry: Entry) -> Exception:
     try:
         told = decode_json(entry.response or b"")
         name, message = str(told.pop("class")), str(told.pop("message"))
-    except (NotJSONError, AttributeError, KeyError) as error:
+    except (NotJSONError, AttributeError, KeyError, TypeError) as error:
         raise JournalError(f"the journal holds no failure where it should: {error}") from error
     cls = getattr(errors, name, None) if name in errors.__all__ else None
     if not (isinstance(cls, type) and issubclass(cls, OpenAICompatError)):

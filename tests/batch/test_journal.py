@@ -1,0 +1,179 @@
+"""The journal: what it keeps, what it refuses, and many writers."""
+
+from __future__ import annotations
+
+import itertools
+import sqlite3
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from openai_compat import APIError, APITimeoutError, Journal, JournalError, RateLimitError, ToolError
+from openai_compat.batch import journal as module
+from openai_compat.batch.journal import Entry, request_key
+from openai_compat.batch.stored import failed, restored_error
+
+KEY = b"k" * 16
+
+
+def entry(number: int = 0, **fields: Any) -> Entry:
+    return Entry(key=number.to_bytes(16, "big"), status="answered", response=b"{}", **fields)
+
+
+def test_what_is_added_is_there_in_its_order(tmp_path: Path) -> None:
+    added = [entry(number, custom_id=f"row-{number}", text="é\u2028\0", seconds=0.5) for number in range(1200)]
+    with Journal(tmp_path / "j.db") as journal:
+        for each in added:
+            journal.add(each)
+        assert list(journal) == added
+        assert journal.get(added[7].key) == added[7]
+        assert journal.get(KEY) is None
+        assert len(journal) == 1200
+    with Journal(str(tmp_path / "j.db")) as journal:
+        assert list(journal) == added
+
+
+def test_what_is_added_is_in_the_file_at_once(tmp_path: Path) -> None:
+    with Journal(tmp_path / "j.db") as journal:
+        journal.add(entry(text="here"))
+        with sqlite3.connect(tmp_path / "j.db") as other:
+            assert other.execute("SELECT text FROM answers").fetchall() == [("here",)]
+        other.close()
+
+
+def test_the_first_answer_stays_and_a_failure_gives_way(tmp_path: Path) -> None:
+    with Journal(tmp_path / "j.db") as journal:
+        for status, text in [("failed", "1"), ("failed", "2"), ("answered", "3"), ("answered", "4"), ("failed", "5")]:
+            journal.add(Entry(key=KEY, status=status, text=text))
+        found = journal.get(KEY)
+        assert found is not None
+        assert (found.status, found.text, len(journal)) == ("answered", "3", 1)
+
+
+def test_many_threads_write_at_once(tmp_path: Path) -> None:
+    numbers = itertools.count()
+    with Journal(tmp_path / "j.db") as journal:
+
+        def write() -> None:
+            for _ in range(50):
+                number = next(numbers)
+                journal.add(entry(number))
+                assert journal.get(number.to_bytes(16, "big")) is not None
+
+        threads = [threading.Thread(target=write) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+        assert journal.counts() == {"answered": 400, "failed": 0}
+
+
+def made(path: Path, *statements: str) -> None:
+    with sqlite3.connect(path) as database:
+        for statement in statements:
+            database.execute(statement)
+    database.close()
+
+
+def test_a_newer_format_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "j.db"
+    Journal(path).close()
+    made(path, "UPDATE journal SET value = '2' WHERE name = 'format'")
+    with pytest.raises(JournalError, match=r"has format 2; this version of openai_compat reads format 1"):
+        Journal(path)
+    with sqlite3.connect(path) as database:
+        assert database.execute("SELECT value FROM journal").fetchall() == [("2",)]
+    database.close()
+
+
+def test_another_database_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "other.db"
+    made(path, "CREATE TABLE mine (x)")
+    with pytest.raises(JournalError, match="is an SQLite file, but no journal"):
+        Journal(path)
+    with sqlite3.connect(path) as database:
+        assert database.execute("SELECT name FROM sqlite_master").fetchall() == [("mine",)]
+    database.close()
+
+
+def test_a_file_of_another_kind_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text("my notes, which are longer than a header of SQLite's\n" * 40)
+    with pytest.raises(JournalError, match="not a database"):
+        Journal(path)
+    assert path.read_text().startswith("my notes")
+
+
+def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(JournalError, match="unable to open"):
+        Journal(tmp_path / "no" / "j.db")
+
+
+def test_another_process_that_holds_the_lock_is_waited_for_and_then_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LOCK_TIMEOUT", 0.05)
+    with Journal(tmp_path / "j.db") as journal:
+        journal.add(entry(1))
+        holder = sqlite3.connect(tmp_path / "j.db", isolation_level=None)
+        holder.execute("BEGIN IMMEDIATE")
+        with pytest.raises(JournalError, match="another process has held its lock"):
+            journal.add(entry(2))
+        holder.execute("ROLLBACK")
+        holder.close()
+        with pytest.raises(JournalError, match="another process has held its lock"):
+            journal.add(entry(3))
+        assert [each.key for each in journal] == [entry(1).key]
+
+
+def test_a_closed_journal_says_so(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "j.db")
+    journal.close()
+    journal.close()
+    with pytest.raises(JournalError, match="closed"):
+        journal.add(entry())
+    with pytest.raises(JournalError, match="closed"):
+        journal.get(KEY)
+
+
+@given(st.tuples(st.none() | st.text(), st.binary()), st.tuples(st.none() | st.text(), st.binary()))
+def test_different_requests_have_different_keys(one: tuple[str | None, bytes], other: tuple[str | None, bytes]) -> None:
+    same = one[1] == other[1] and (one[0] or "") == (other[0] or "")
+    assert (request_key(*one) == request_key(*other)) == same
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RateLimitError("slow down", status_code=429, code="rate", retry_after=3.0, retryable=True, provider="openai"),
+        APITimeoutError("no token in 3 s", phase="first_token", retryable=True),
+        APIError("broken"),
+        ToolError("no such row"),
+    ],
+)
+def test_an_exception_of_ours_comes_back(error: Exception) -> None:
+    restored = restored_error(failed(KEY, None, None, error, 1.0))
+    assert type(restored) is type(error)
+    assert str(restored) == str(error)
+    assert vars(restored) == vars(error)
+
+
+@pytest.mark.parametrize("error", [LookupError("row 3"), OSError(5, "input/output error")])
+def test_an_exception_of_others_comes_back_as_its_words(error: Exception) -> None:
+    restored = restored_error(failed(KEY, None, None, error, 1.0))
+    assert type(restored) is APIError
+    assert str(restored) == f"{type(error).__name__}: {error}"
+
+
+@pytest.mark.parametrize("kept", [b"", b"[]", b"{}", b'{"class": "status_error_class", "message": "m"}', b"\xff"])
+def test_a_failure_that_somebody_changed_runs_nothing(kept: bytes) -> None:
+    changed = Entry(key=KEY, status="failed", response=kept)
+    if b"message" in kept:
+        assert type(restored_error(changed)) is APIError
+    else:
+        with pytest.raises(JournalError, match="holds no failure"):
+            restored_error(changed)

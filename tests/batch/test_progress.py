@@ -1,0 +1,137 @@
+"""Progress: what the bars and lines say."""
+
+from __future__ import annotations
+
+import io
+import logging
+import sys
+from typing import Any
+
+import pytest
+from support.replay import ReplayServer
+from support.wire_bodies import chat_reply, error_reply
+
+from openai_compat import Client, ConfigurationError
+from openai_compat.batch.progress import Lines, progress_bar
+
+
+class Bar:
+    """In tqdm's shape."""
+
+    def __init__(self, total: int | None = None) -> None:
+        self.total, self.done, self.closed, self.words = total, 0, 0, [""]
+
+    def update(self, n: int = 1) -> None:
+        self.done += n
+
+    def set_postfix_str(self, s: str = "", refresh: bool = True) -> None:
+        self.words.append(s)
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+def test_a_bar_is_told_of_each_result_and_of_the_end() -> None:
+    bar = Bar()
+    with ReplayServer([chat_reply(), error_reply(400), chat_reply()]) as server:
+        assert len(list(Client(server.url, model="m").map(["a", "b", "c"], workers=1, progress=bar))) == 3
+    assert (bar.done, bar.closed, bar.words[-1]) == (3, 1, "10 tokens, 1 failed")
+
+
+def test_a_bar_is_closed_where_the_run_is_left() -> None:
+    bar = Bar()
+    with ReplayServer([chat_reply()]) as server, Client(server.url, model="m") as client:
+        with client.map(["a"] * 50, workers=1, progress=bar) as run:
+            next(run)
+    assert (bar.done, bar.closed) == (1, 1)
+
+
+@pytest.mark.parametrize("wanted", [Bar, lambda total: Bar(total)])
+def test_a_bar_may_be_made_for_the_run(wanted: Any) -> None:
+    progress = progress_bar(wanted, 7)
+    assert progress is not None
+    assert progress._bar.total == 7  # type: ignore[attr-defined]
+
+
+def test_what_the_journal_had_costs_no_tokens(tmp_path: Any) -> None:
+    bar = Bar()
+    with ReplayServer([chat_reply()]) as server, Client(server.url, model="m") as client:
+        list(client.map(["a", "b"], journal=tmp_path / "j.db"))
+        list(client.map(["a", "b", "c"], journal=tmp_path / "j.db", progress=bar, ordered=True))
+    assert bar.words[-1] == "5 tokens, 2 from the journal"
+
+
+def lines_of(total: int | None, *moments: float) -> list[str]:
+    """What is written where a request is done at each of these seconds."""
+    written: list[str] = []
+    now = 0.0
+    lines = Lines(total, written.append, every=10.0, clock=lambda: now)
+    for moment in moments:
+        now = moment
+        lines.set_postfix_str("5 tokens", False)
+        lines.update(1)
+    lines.close()
+    return written
+
+
+@pytest.mark.parametrize(
+    ("total", "moments", "lines"),
+    [
+        (3, (1.0, 2.0, 4.0), ["3/3 requests, 0.8 a second, 5 tokens"]),
+        (4, (5.0, 10.0), ["2/4 requests, 0.2 a second, 5 tokens, 0:10 left"] * 2),
+        (None, (20.0,), ["1 requests, 0.1 a second, 5 tokens"] * 2),
+        (7201, (10.0,), ["1/7201 requests, 0.1 a second, 5 tokens, 20:00:00 left"] * 2),
+        (1, (5.0, 6.0), ["2 requests, 0.3 a second, 5 tokens"]),
+    ],
+)
+def test_lines(total: int | None, moments: tuple[float, ...], lines: list[str]) -> None:
+    assert lines_of(total, *moments) == lines
+
+
+def test_lines_go_to_a_logger(caplog: pytest.LogCaptureFixture) -> None:
+    log = logging.getLogger("mine")
+    with caplog.at_level(logging.INFO, "mine"), ReplayServer([chat_reply()]) as server:
+        list(Client(server.url, model="m").map(["a"], progress=log))
+    assert [record.getMessage().split(",")[0] for record in caplog.records if record.name == "mine"] == ["1/1 requests"]
+
+
+def test_true_is_lines_where_nothing_can_be_drawn(capsys: pytest.CaptureFixture[str]) -> None:
+    with ReplayServer([chat_reply()]) as server:
+        list(Client(server.url, model="m").map(["a"], progress=True))
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err.startswith("1/1 requests, ")
+
+
+def test_lines_without_a_standard_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", None)
+    with ReplayServer([chat_reply()]) as server:
+        assert len(list(Client(server.url, model="m").map(["a"], progress=True))) == 1
+
+
+@pytest.mark.parametrize("name", ["tqdm", "rich"])
+def test_the_well_known_bars(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip(name)
+    with ReplayServer([chat_reply()]) as server:
+        list(Client(server.url, model="m").map(["a", "b"], progress=name))
+    told = capsys.readouterr()
+    assert "2/2" in told.out + told.err
+    assert "10 tokens" in told.out + told.err
+
+
+def test_a_bar_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tqdm.auto", None)
+    with pytest.raises(ConfigurationError, match="pip install tqdm"):
+        progress_bar("tqdm", 1)
+
+
+def test_true_draws_in_a_terminal() -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    pytest.importorskip("tqdm")
+    progress = progress_bar(True, 1, Terminal())
+    assert progress is not None
+    assert not isinstance(progress._bar, Lines)
+    progress.close()
