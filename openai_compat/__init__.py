@@ -55,6 +55,7 @@ _MODULES = {
         "ThreadSink",
         "ThrottleSink",
     ),
+    "batch.files": ("FileSummary",),
     "batch.journal": ("Journal", "JournalError"),
     "batch.result": ("MapResult",),
     "batch.run": ("MapRun",),
@@ -82,6 +83,7 @@ _HOME = {name: module for module, names in _MODULES.items() for name in names}
 __all__ = ["__version__", *_HOME]
 
 if TYPE_CHECKING:
+    from .batch.files import FileSummary as FileSummary
     from .batch.journal import Journal as Journal
     from .batch.journal import JournalError as JournalError
     from .batch.result import MapResult as MapResult

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     import os
     from typing import Unpack
 
+    from .batch.files import FileAnswer, FileRequest, FileSummary
     from .batch.journal import Journal
     from .batch.run import MapRun
     from .conversation import Conversation
@@ -534,6 +535,86 @@ class Client(BaseClient):
             total=total,
             cancel=cancel,
         )
+
+    def map_file(
+        self,
+        source: str | os.PathLike[str],
+        output: str | os.PathLike[str],
+        *,
+        template: str | None = None,
+        **options: Unpack[MapOptions],
+    ) -> FileSummary:
+        """Run a file of requests, and write a file of answers.
+
+        Without ``template``, ``source`` is a file made for OpenAI's Batch API, chat completions and embeddings, and
+        ``output`` is what that API would return, in the order in which the answers come. With it, ``source`` is a CSV
+        or JSONL file with a row for each request; ``output`` has the same rows, with ``answer`` and ``error`` after
+        them.
+
+        Args:
+            output: made once all has been asked. Until then the answers are in the journal: the same call, made again,
+                goes on where it ended.
+            template: a prompt with the names of columns, such as ``"Summarise: {text}"``.
+            options: as for ``map``; the ``journal`` is by default beside ``output``, with ``.journal`` after its name.
+
+        Raises:
+            ConfigurationError: a line that is no request; nothing was asked.
+            OSError: a file cannot be read or written.
+        """
+        with importing:
+            from pathlib import Path
+
+            from .batch.files import journal_of, run_batch_file, run_table
+            from .batch.map import Asker, map_requests
+
+        source, output = Path(source), Path(output)
+        given: dict[str, Any] = {"journal": journal_of(output), **options}
+        if template is not None:
+
+            def ask_rows(prompts: Iterable[tuple[str, str]], total: int) -> MapRun[Any]:
+                return self.map(prompts, **{**given, "total": total, "ordered": True})
+
+            return run_table(source, output, template, ask_rows)
+        names = ("workers", "ordered", "on_error", "journal", "retry_failed", "progress", "cancel")
+        defaults = {"workers": 16, "ordered": False, "on_error": "keep", "retry_failed": None, "progress": None}
+        timeout = given.pop("timeout", None)
+        settings = {**defaults, "cancel": None, **{name: given.pop(name) for name in names if name in given}}
+        if given:
+            raise TypeError(f"the lines of a file say what is asked: {', '.join(sorted(given))} cannot be given beside")
+
+        def ask_lines(lines: Iterable[Any], total: int) -> MapRun[Any]:
+            asker = Asker(
+                make=lambda line: line,
+                ask=lambda line, token: self._ask_line(line, timeout, token),
+                body=self._line_body,
+                read=lambda kept, line: self._line_answer(line, kept, ReplyInfo()),
+            )
+            return map_requests(asker, lines, total=total, **settings)
+
+        return run_batch_file(source, output, ask_lines)
+
+    def _line_body(self, line: FileRequest) -> Mapping[str, Any]:
+        return line.body if line.body.get("model") or not self.model else {"model": self.model, **line.body}
+
+    def _ask_line(self, line: FileRequest, timeout: Timeout | float | None, token: CancelToken) -> FileAnswer:
+        """Send a line's body, in the dialect of the server."""
+        body = dict(self._line_body(line))
+        call = self._call(self._deadline(timeout, token))
+
+        def attempt() -> FileAnswer:
+            reply, _, _ = self._post(line.url.removeprefix("/v1"), body, call, body.get("model"))
+            told = ReplyInfo(reply.request_id, reply.headers, reply.url, call.deadline.elapsed_ms)
+            return self._line_answer(line, reply.read(), told)
+
+        answer = call.run(attempt)
+        return attrs.evolve(answer, attempts=call.so_far())
+
+    def _line_answer(self, line: FileRequest, body: bytes | bytearray, reply: ReplyInfo) -> FileAnswer:
+        with importing:
+            from .batch.files import read_answer
+
+        info = CallInfo(new_id(), self.provider, str(line.body.get("model", "")), self.base_url)
+        return read_answer(line, body, call=info, reply=reply, secrets=self._secrets())
 
     def conversation(
         self,

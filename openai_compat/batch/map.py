@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Sized
+from collections.abc import Callable, Iterable, Mapping, Sized
 from typing import Any, Literal
 
 import attrs
@@ -13,8 +13,6 @@ import msgspec
 
 from ..cancel import CancelToken
 from ..errors import AuthenticationError, Cancelled, ConfigurationError
-from ..wire.request import ChatRequest
-from ..wire.response import ChatResponse
 from .journal import MAX_REQUEST, Entry, Journal, JournalError, request_key
 from .progress import progress_bar
 from .result import MapResult
@@ -36,10 +34,10 @@ class Asker:
         read: the answer in a body that was kept.
     """
 
-    make: Callable[[Any], ChatRequest]
-    ask: Callable[[ChatRequest, CancelToken], ChatResponse]
-    body: Callable[[ChatRequest], dict[str, Any]]
-    read: Callable[[bytes, ChatRequest], ChatResponse]
+    make: Callable[[Any], Any]
+    ask: Callable[[Any, CancelToken], Any]
+    body: Callable[[Any], Mapping[str, Any]]
+    read: Callable[[bytes, Any], Any]
 
 
 def map_requests(
@@ -96,9 +94,7 @@ def without_journal(asker: Asker) -> Callable[[Item, CancelToken], MapResult[Any
     return ask
 
 
-def _outcome(
-    asker: Asker, request: ChatRequest, token: CancelToken
-) -> tuple[ChatResponse, None] | tuple[None, Exception]:
+def _outcome(asker: Asker, request: Any, token: CancelToken) -> tuple[Any, None] | tuple[None, Exception]:
     try:
         return asker.ask(request, token), None
     except AuthenticationError:
@@ -181,7 +177,7 @@ class WithJournal:
         return result
 
     def _restored(self, item: Item, kept: Entry) -> MapResult[Any]:
-        answer: ChatResponse | None = None
+        answer: Any = None
         error: Exception | None = None
         if kept.status == "failed":
             error = restored_error(kept)

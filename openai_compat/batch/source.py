@@ -17,10 +17,10 @@ class Item:
 
     index: int
     custom_id: str | None
-    request: ChatRequest
+    request: Any
 
 
-def read_requests(requests: Iterable[Any], make: Callable[[Any], ChatRequest]) -> Iterator[Item]:
+def read_requests(requests: Iterable[Any], make: Callable[[Any], Any]) -> Iterator[Item]:
     """Each of the requests with its place and its id.
 
     Args:

@@ -16,7 +16,7 @@ _TOLD = ("provider", "request_id", "retry_after", "status_code", "code", "type",
 """What an exception says beside its message."""
 
 
-def answered(key: bytes, custom_id: str | None, request: str | None, answer: ChatResponse, seconds: float) -> Entry:
+def answered(key: bytes, custom_id: str | None, request: str | None, answer: Any, seconds: float) -> Entry:
     """The row of an answer."""
     return Entry(
         key=key,
@@ -30,7 +30,7 @@ def answered(key: bytes, custom_id: str | None, request: str | None, answer: Cha
         attempts=len(answer.attempts) or 1,
         seconds=seconds,
         request=request,
-        response=encode_json(answer.raw if "choices" in answer.raw else _as_body(answer)),
+        response=encode_json(answer.raw if answer.raw.keys() & {"choices", "data"} else _as_body(answer)),
     )
 
 

@@ -1,4 +1,4 @@
-"""The commands: chat, embed, models, serve. What they need beside click is imported as they run."""
+"""The commands: chat, embed, batch, models, serve. What they need beside click is imported as they run."""
 
 from __future__ import annotations
 
@@ -396,6 +396,58 @@ def embed(texts: tuple[str, ...], **given: Any) -> None:
         "request_id": answer.request_id,
         "vectors": list(vectors),
     })  # fmt: skip
+
+
+@program.command()
+@click.argument("source", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), required=True, help="The file to write."
+)
+@click.option(
+    "-t",
+    "--template",
+    metavar="TEXT",
+    help='For a .csv or .jsonl file of rows: what to ask of each, such as "Summarise: {text}".',
+)
+@click.option("-s", "--system", metavar="TEXT", help="With --template: instructions for the model.")
+@click.option("--max-tokens", type=int, help="With --template: limit of an answer's tokens.")
+@click.option("--workers", type=click.IntRange(min=1), default=16, show_default=True, help="Requests at a time.")
+@click.option(
+    "--journal",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Where the answers are until all have come; by default beside the output.",
+)
+@click.option("--retry-failed", is_flag=True, help="Ask again what failed in an earlier run, whatever the reason.")
+@_as_json
+@_server
+def batch(source: Path, output: Path, **given: Any) -> None:
+    """Run a file of requests, and write a file of answers.
+
+    SOURCE is a file made for OpenAI's Batch API, or with --template a table. A run that was stopped or killed goes on
+    where it was when the same command is given again.
+    """
+    screen = Screen(quiet=given["quiet"])
+    asked = {name: given[name] for name in ("system", "max_tokens") if given[name] is not None}
+    if asked and given["template"] is None:
+        raise ConfigurationError("--system and --max-tokens are for --template: the lines of a file say what is asked")
+    options: dict[str, Any] = {
+        "template": given["template"],
+        "workers": given["workers"],
+        "progress": None if given["quiet"] else True,
+        "retry_failed": True if given["retry_failed"] else None,
+        **({"journal": given["journal"]} if given["journal"] else {}),
+        **asked,
+    }
+    with connected(given, screen, purpose="chat") as client:
+        done = client.map_file(source, output, **options)
+    if given["as_json"]:
+        import attrs
+
+        print_json(attrs.asdict(done))
+    else:
+        told = [f"{done.answered} answered", f"{done.failed} failed" * bool(done.failed)]
+        told.append(f"{done.from_journal} of these by an earlier run" * bool(done.from_journal))
+        screen.note(f"{', '.join(filter(None, told))}: {output}")
 
 
 @program.command()

@@ -1,4 +1,4 @@
-"""The command line ``openai-compat``: chat, embed, models, serve.
+"""The command line ``openai-compat``: chat, embed, batch, models, serve.
 
 The answer goes to stdout, everything else to stderr. Exit status: 0 success, 1 the call failed, 2 wrong usage or
 configuration, 130 Ctrl-C, 141 the reader of stdout has closed it, 143 SIGTERM.

@@ -1,0 +1,289 @@
+"""Files of requests: those of OpenAI's Batch API, and tables with a template.
+
+A line of OpenAI's is ``{"custom_id", "method", "url", "body"}``, one of its answers ``{"id", "custom_id", "response":
+{"status_code", "request_id", "body"}, "error"}``: https://platform.openai.com/docs/guides/batch
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+import attrs
+
+from .._json import NotJSONError, decode_json, encode_json
+from ..errors import APIStatusError, ConfigurationError
+from ..wire.embeddings import EmbeddingResponse, parse_embeddings_response
+from ..wire.messages import Usage
+from ..wire.parse import decode_body, parse_response
+from ..wire.response import CallInfo, ChatResponse, ReplyInfo
+from ..wire.retry import Attempt
+
+if TYPE_CHECKING:
+    from .result import MapResult
+    from .run import MapRun
+
+CHAT, EMBEDDINGS = "/v1/chat/completions", "/v1/embeddings"
+ENDPOINTS = (CHAT, EMBEDDINGS)
+
+
+@attrs.frozen(kw_only=True)
+class FileRequest:
+    """A line of a file of OpenAI's: ``body`` goes to ``url`` as it is, under the dialect of the server."""
+
+    custom_id: str
+    url: str
+    body: Mapping[str, Any]
+
+
+@attrs.frozen(kw_only=True)
+class FileAnswer:
+    """The body of a reply as it came, and what a journal wants to know of it."""
+
+    raw: Mapping[str, Any]
+    model: str = ""
+    text: str = ""
+    finish_reason: str = ""
+    usage: Usage | None = None
+    request_id: str | None = None
+    attempts: tuple[Attempt, ...] = attrs.field(default=(), eq=False)
+
+    @property
+    def input_tokens(self) -> int:
+        """Tokens of the prompt; 0 where nothing was reported."""
+        return (self.usage and self.usage.input_tokens) or 0
+
+    @property
+    def output_tokens(self) -> int:
+        """Tokens of the answer; 0 where nothing was reported."""
+        return (self.usage and self.usage.output_tokens) or 0
+
+
+def read_batch_file(path: Path) -> Iterator[FileRequest]:
+    """The requests of a file of OpenAI's, one a line.
+
+    Raises:
+        ConfigurationError: a line is none, or has the id of an earlier one; the message says which line.
+    """
+    seen: set[str] = set()
+    with open(path, encoding="utf-8-sig") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            request = _batch_request(line, f"{path}:{number}")
+            if request.custom_id in seen:
+                raise ConfigurationError(f"{path}:{number}: custom_id {request.custom_id!r} has come before")
+            seen.add(request.custom_id)
+            yield request
+
+
+def _batch_request(line: str, where: str) -> FileRequest:
+    try:
+        given = decode_json(line)
+    except NotJSONError as error:
+        raise ConfigurationError(f"{where}: no JSON: {error}") from error
+    if not isinstance(given, dict):
+        raise ConfigurationError(f"{where}: a request is a JSON object")
+    custom_id, url, body = given.get("custom_id"), given.get("url"), given.get("body")
+    if not isinstance(custom_id, str) or not custom_id:
+        raise ConfigurationError(f"{where}: no custom_id")
+    if given.get("method", "POST") != "POST" or url not in ENDPOINTS:
+        raise ConfigurationError(f"{where}: method must be POST and url one of {', '.join(ENDPOINTS)}, not {url!r}")
+    if not isinstance(body, dict):
+        raise ConfigurationError(f"{where}: no body")
+    return FileRequest(custom_id=custom_id, url=url, body={name: body[name] for name in body if name != "stream"})
+
+
+def read_answer(
+    request: FileRequest, body: bytes | bytearray, *, call: CallInfo, reply: ReplyInfo, secrets: Iterable[str]
+) -> FileAnswer:
+    """The answer in the body of a reply.
+
+    Raises:
+        ResponseShapeError, ResponseParseError, APIStatusError: there is none.
+    """
+    several = isinstance(request.body.get("n"), int) and request.body["n"] > 1
+    answer: ChatResponse | EmbeddingResponse
+    if request.url == CHAT:
+        answer = parse_response(body, call=call, several=several, reply=reply, secrets=secrets)
+    else:
+        inputs = request.body.get("input")
+        count = len(inputs) if isinstance(inputs, list) and not all(isinstance(one, int) for one in inputs) else 1
+        answer = parse_embeddings_response(body, call=call, count=count, reply=reply, secrets=secrets)
+    return FileAnswer(
+        raw=decode_body(body, provider=call.provider),
+        model=answer.model,
+        text=answer.text if isinstance(answer, ChatResponse) else "",
+        finish_reason=answer.finish_reason if isinstance(answer, ChatResponse) else "",
+        usage=answer.usage,
+        request_id=reply.request_id,
+    )
+
+
+def batch_line(custom_id: str, answer: FileAnswer | None, error: Exception | None) -> bytes:
+    """A line of the file of answers: an HTTP error is a response, anything else stands in ``error``."""
+    response: dict[str, Any] | None = None
+    told: dict[str, Any] | None = None
+    if answer is not None:
+        response = {"status_code": 200, "request_id": answer.request_id or "", "body": answer.raw}
+    elif isinstance(error, APIStatusError):
+        body = {"error": {"message": str(error), "type": error.type, "param": error.param, "code": error.code}}
+        response = {"status_code": error.status_code, "request_id": error.request_id or "", "body": body}
+    else:
+        told = {"code": type(error).__name__, "message": str(error)}
+    return encode_json({"id": f"batch_req_{custom_id}", "custom_id": custom_id, "response": response, "error": told})
+
+
+@attrs.frozen(kw_only=True)
+class Table:
+    """Rows of a CSV or JSONL file, and a prompt made of each by a template such as ``"Summarise: {text}"``.
+
+    Args:
+        columns: their names; of a JSONL file those of its first row.
+    """
+
+    path: Path
+    template: str
+    columns: tuple[str, ...]
+
+    @classmethod
+    def open(cls, path: Path, template: str) -> Table:
+        """Raises ``ConfigurationError`` where the file is of another kind, or has no column that the template names."""
+        first = next(_rows(path), None)
+        if first is None:
+            raise ConfigurationError(f"{path} has no rows")
+        try:
+            template.format_map(first)
+        except (KeyError, IndexError, ValueError, AttributeError) as error:
+            known = ", ".join(first)
+            raise ConfigurationError(f"the template does not fit the columns of {path} ({known}): {error}") from error
+        return cls(path=path, template=template, columns=tuple(first))
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Each row as a dict."""
+        return _rows(self.path)
+
+    def prompt(self, row: Mapping[str, Any]) -> str:
+        """What is asked of a row."""
+        return self.template.format_map(row)
+
+
+def _rows(path: Path) -> Iterator[dict[str, Any]]:
+    if path.suffix == ".csv":
+        with open(path, encoding="utf-8-sig", newline="") as lines:
+            yield from csv.DictReader(lines)
+    elif path.suffix in (".jsonl", ".ndjson"):
+        with open(path, encoding="utf-8-sig") as lines:
+            for number, line in enumerate(lines, 1):
+                if line.strip():
+                    try:
+                        row = decode_json(line)
+                    except NotJSONError as error:
+                        raise ConfigurationError(f"{path}:{number}: no JSON: {error}") from error
+                    if not isinstance(row, dict):
+                        raise ConfigurationError(f"{path}:{number}: a row is a JSON object")
+                    yield row
+    else:
+        raise ConfigurationError(f"{path}: a .csv or .jsonl file is wanted")
+
+
+class TableWriter:
+    """Writes the rows of a table with the columns ``answer`` and ``error`` behind them, in the form of ``path``."""
+
+    def __init__(self, path: Path, columns: tuple[str, ...], file: TextIO) -> None:
+        self._file = file
+        self._csv: csv.DictWriter[str] | None = None
+        if path.suffix == ".csv":
+            self._csv = csv.DictWriter(file, [*columns, "answer", "error"], extrasaction="ignore")
+            self._csv.writeheader()
+
+    def write(self, row: Mapping[str, Any], answer: str | None, error: Exception | None) -> None:
+        """Write one row."""
+        whole = {**row, "answer": answer, "error": None if error is None else f"{type(error).__name__}: {error}"}
+        if self._csv is not None:
+            self._csv.writerow(whole)
+        else:
+            self._file.write(encode_json(whole).decode() + "\n")
+
+
+@attrs.frozen(kw_only=True)
+class FileSummary:
+    """How many requests of a file were answered and failed; how many of both an earlier run had done."""
+
+    answered: int = 0
+    failed: int = 0
+    from_journal: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+
+
+class _Tally:
+    """Adds up the results of a run."""
+
+    def __init__(self) -> None:
+        self.sums = {field.name: 0 for field in attrs.fields(FileSummary)}
+
+    def add(self, result: MapResult[Any]) -> None:
+        self.sums["answered" if result.ok else "failed"] += 1
+        self.sums["from_journal"] += result.from_journal
+        if result.response is not None:
+            self.sums["input_tokens"] += result.response.input_tokens
+            self.sums["output_tokens"] += result.response.output_tokens
+
+    def summary(self) -> FileSummary:
+        return FileSummary(**self.sums)
+
+
+@contextlib.contextmanager
+def _replacing(path: Path) -> Iterator[TextIO]:
+    """A file that takes the place of ``path`` once it is whole."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with open(part, "w", encoding="utf-8", newline="") as file:
+            yield file
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def journal_of(output: Path) -> Path:
+    """Where the answers of a run are until its output is whole."""
+    return output.with_name(f"{output.name}.journal")
+
+
+def run_batch_file(source: Path, output: Path, run: Callable[..., MapRun[Any]]) -> FileSummary:
+    """Run a file of OpenAI's; ``run`` begins to ask pairs of an id and a ``FileRequest``."""
+    total = sum(1 for _ in read_batch_file(source))  # and every line is looked at before the first is paid for
+    tally = _Tally()
+    with (
+        _replacing(output) as file,
+        run(((each.custom_id, each) for each in read_batch_file(source)), total) as results,
+    ):
+        for result in results:
+            tally.add(result)
+            file.write(batch_line(result.custom_id or "", result.response, result.error).decode() + "\n")
+    return tally.summary()
+
+
+def run_table(source: Path, output: Path, template: str, run: Callable[..., MapRun[Any]]) -> FileSummary:
+    """Ask a prompt of each row; ``run`` begins to ask pairs of an id and a prompt, in order."""
+    table = Table.open(source, template)
+    total = sum(1 for _ in table.rows())
+    under_way: dict[int, dict[str, Any]] = {}
+
+    def prompts() -> Iterator[tuple[str, str]]:
+        for number, row in enumerate(table.rows()):
+            under_way[number] = row
+            yield str(number), table.prompt(row)
+
+    tally = _Tally()
+    with _replacing(output) as file, run(prompts(), total) as results:
+        writer = TableWriter(output, table.columns, file)
+        for result in results:
+            tally.add(result)
+            writer.write(under_way.pop(result.index), result.text if result.ok else None, result.error)
+    return tally.summary()

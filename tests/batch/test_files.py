@@ -1,0 +1,215 @@
+"""Files of requests: OpenAI's Batch format and tables, through the client and the command line."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.replay import JSON, ReplayServer, Reply, Request
+from support.wire_bodies import chat_reply, error_reply
+
+from openai_compat import AuthenticationError, Client, ConfigurationError, FileSummary
+from openai_compat.cli.main import main
+
+VECTOR = {
+    "object": "list",
+    "model": "e",
+    "data": [{"index": 0, "embedding": [0.5, 1.0]}],
+    "usage": {"prompt_tokens": 2},
+}
+
+
+def line(custom_id: str, content: str = "hi", **fields: Any) -> str:
+    body = {"model": "m", "messages": [{"role": "user", "content": content}], **fields}
+    return json.dumps({"custom_id": custom_id, "method": "POST", "url": "/v1/chat/completions", "body": body})
+
+
+def embedding_line(custom_id: str, text: str) -> str:
+    body = {"model": "e", "input": text}
+    return json.dumps({"custom_id": custom_id, "method": "POST", "url": "/v1/embeddings", "body": body})
+
+
+def serve(request: Request) -> Reply:
+    if request.path.endswith("/embeddings"):
+        return Reply(headers=JSON, body=json.dumps(VECTOR).encode())
+    asked = request.json()["messages"][-1]["content"]
+    if asked == "bad":
+        return error_reply(400, "not this", code="wrong", type="invalid_request_error")
+    if asked == "nonsense":
+        return Reply(headers=JSON, body=b"<html>")
+    return chat_reply(f"re: {asked}")
+
+
+def answers(path: Path) -> dict[str, Any]:
+    return {each["custom_id"]: each for each in map(json.loads, path.read_text().splitlines())}
+
+
+def written(path: Path, *lines: str) -> Path:
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def client(server: ReplayServer, **options: Any) -> Client:
+    return Client(f"{server.url}/v1", max_retries=0, **options)
+
+
+def test_a_file_of_openai_s(tmp_path: Path) -> None:
+    source = written(
+        tmp_path / "in.jsonl",
+        line("chat", "hello", temperature=0.5, some_field={"of": "the server"}),
+        embedding_line("vector", "text"),
+        "",
+        line("refused", "bad"),
+        line("broken", "nonsense"),
+    )
+    with ReplayServer(serve) as server:
+        summary = client(server).map_file(source, tmp_path / "out.jsonl")
+        sent = {json.dumps(request.json(), sort_keys=True) for request in server.requests}
+        assert len(server.requests) == 4
+    assert summary == FileSummary(answered=2, failed=2, input_tokens=5, output_tokens=2)
+    found = answers(tmp_path / "out.jsonl")
+    assert found["chat"]["response"]["status_code"] == 200
+    assert found["chat"]["response"]["body"]["choices"][0]["message"]["content"] == "re: hello"
+    assert found["chat"]["error"] is None
+    assert found["vector"]["response"]["body"] == VECTOR
+    assert found["refused"]["response"]["status_code"] == 400
+    assert found["refused"]["response"]["body"]["error"]["code"] == "wrong"
+    assert found["refused"]["error"] is None
+    assert found["broken"]["response"] is None
+    assert found["broken"]["error"]["code"] == "ResponseParseError"
+    asked = {"model": "m", "messages": [{"role": "user", "content": "hello"}]}
+    assert json.dumps({**asked, "temperature": 0.5, "some_field": {"of": "the server"}}, sort_keys=True) in sent
+
+
+def test_a_run_goes_on_where_it_ended(tmp_path: Path) -> None:
+    source = written(tmp_path / "in.jsonl", *(line(f"row-{number}", str(number)) for number in range(20)))
+    output, down = tmp_path / "out.jsonl", [False]
+
+    def reply(request: Request) -> Reply:
+        return error_reply(401, "the key has expired") if request.number == 10 and not down[0] else serve(request)
+
+    with ReplayServer(reply) as server:
+        with pytest.raises(AuthenticationError):
+            client(server).map_file(source, output, workers=2)
+        assert not output.exists()
+        down[0] = True
+        before = len(server.requests)
+        summary = client(server).map_file(source, output, workers=2)
+        assert len(server.requests) - before == 20 - summary.from_journal
+    assert summary.answered == 20
+    assert summary.from_journal >= 8
+    assert {
+        name: each["response"]["body"]["choices"][0]["message"]["content"] for name, each in answers(output).items()
+    } == {f"row-{number}": f"re: {number}" for number in range(20)}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl", "out.jsonl", "out.jsonl.journal"]
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ("{", "no JSON"),
+        ("[]", "a request is a JSON object"),
+        ("{}", "no custom_id"),
+        (json.dumps({"custom_id": "x", "url": "/v1/responses", "body": {}}), "url one of"),
+        (json.dumps({"custom_id": "x", "method": "GET", "url": "/v1/embeddings", "body": {}}), "method must be POST"),
+        (json.dumps({"custom_id": "x", "url": "/v1/embeddings"}), "no body"),
+        (line("first"), "'first' has come before"),
+    ],
+)
+def test_a_line_that_is_no_request_is_told_before_anything_is_asked(tmp_path: Path, bad: str, message: str) -> None:
+    source = written(tmp_path / "in.jsonl", line("first"), bad)
+    with ReplayServer(serve) as server:
+        with pytest.raises(ConfigurationError, match=rf"in\.jsonl:2: .*{message}"):
+            client(server).map_file(source, tmp_path / "out.jsonl")
+        assert server.requests == []
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_a_table_with_a_template(tmp_path: Path) -> None:
+    source = tmp_path / "in.csv"
+    source.write_text('\ufeffword,note\nsun,"two\nlines"\nbad,\n"a, b",x\n', encoding="utf-8")
+    with ReplayServer(serve) as server:
+        summary = client(server, model="m").map_file(source, tmp_path / "out.csv", template="{word}", workers=2)
+        assert len(server.requests) == 3
+    with open(tmp_path / "out.csv", newline="") as lines:
+        rows = list(csv.reader(lines))
+    assert rows[:2] == [["word", "note", "answer", "error"], ["sun", "two\nlines", "re: sun", ""]]
+    assert rows[2][:3] == ["bad", "", ""]
+    assert rows[2][3].startswith("BadRequestError: ")
+    assert rows[3] == ["a, b", "x", "re: a, b", ""]
+    assert (summary.answered, summary.failed) == (2, 1)
+
+
+def test_a_table_of_json(tmp_path: Path) -> None:
+    source = written(tmp_path / "in.jsonl", '{"word": "sun", "n": 1}', '{"word": "moon", "n": 2}')
+    with ReplayServer(serve) as server:
+        client(server, model="m").map_file(source, tmp_path / "out.jsonl", template="{word}{n}")
+    assert [json.loads(each) for each in (tmp_path / "out.jsonl").read_text().splitlines()] == [
+        {"word": "sun", "n": 1, "answer": "re: sun1", "error": None},
+        {"word": "moon", "n": 2, "answer": "re: moon2", "error": None},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "template", "message"),
+    [
+        ("in.csv", "word\nsun\n", "{text}", r"does not fit the columns of .*in\.csv \(word\): 'text'"),
+        ("in.csv", "", "{word}", "has no rows"),
+        ("in.xlsx", "", "{word}", r"a \.csv or \.jsonl file is wanted"),
+        ("in.jsonl", "[]\n", "{word}", "in.jsonl:1: a row is a JSON object"),
+        ("in.jsonl", "{\n", "{word}", "in.jsonl:1: no JSON"),
+    ],
+)
+def test_a_table_that_does_not_fit(tmp_path: Path, name: str, text: str, template: str, message: str) -> None:
+    (tmp_path / name).write_text(text)
+    with ReplayServer(serve) as server:
+        with pytest.raises(ConfigurationError, match=message):
+            client(server, model="m").map_file(tmp_path / name, tmp_path / f"out-{name}", template=template)
+        assert server.requests == []
+
+
+def test_fields_have_no_place_beside_a_file_of_openai_s(tmp_path: Path) -> None:
+    source = written(tmp_path / "in.jsonl", line("a"))
+    with ReplayServer(serve) as server:
+        with pytest.raises(TypeError, match="the lines of a file say what is asked: temperature"):
+            client(server).map_file(source, tmp_path / "out.jsonl", temperature=0.1)
+        assert server.requests == []
+
+
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source, output = written(tmp_path / "in.jsonl", line("a", "x"), line("b", "bad")), tmp_path / "out.jsonl"
+    with ReplayServer(serve) as server:
+        command = ["batch", str(source), "-o", str(output), "--base-url", f"{server.url}/v1", "--model", "m"]
+        assert main(command) == 0
+        told = capsys.readouterr()
+        assert "1 answered, 1 failed" in told.err
+        assert set(answers(output)) == {"a", "b"}
+        assert main([*command, "--json", "--quiet"]) == 0
+        assert len(server.requests) == 2
+        assert json.loads(capsys.readouterr().out)["from_journal"] == 2
+        assert main([*command, "--retry-failed", "--quiet"]) == 0
+        assert len(server.requests) == 3
+
+
+def test_the_command_with_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = written(tmp_path / "in.csv", "word", "sun")
+    with ReplayServer(serve) as server:
+        command = [
+            "batch",
+            str(source),
+            "-o",
+            str(tmp_path / "out.csv"),
+            "--base-url",
+            f"{server.url}/v1",
+            "--model",
+            "m",
+        ]
+        assert main([*command, "--template", "{word}", "--system", "Be brief.", "--max-tokens", "5", "--quiet"]) == 0
+        body = server.requests[0].json()
+        assert main([*command, "--system", "Be brief."]) == 2
+    assert (body["messages"][0]["content"], body["max_tokens"]) == ("Be brief.", 5)
+    assert (tmp_path / "out.csv").read_text().splitlines()[1] == "sun,re: sun,"
+    assert "--system and --max-tokens are for --template" in capsys.readouterr().err
