@@ -40,6 +40,7 @@ _MODULES = {
     ),
     "redaction": ("redact_error_body",),
     "client": ("Client",),
+    "fallback": ("EndpointStatus", "FallbackClient"),
     "conversation": ("Conversation", "estimate_tokens"),
     "cancel": ("CancelToken",),
     "timeouts": ("Timeout",),
@@ -116,6 +117,8 @@ if TYPE_CHECKING:
     from .errors import ToolError as ToolError
     from .errors import ToolLoopError as ToolLoopError
     from .errors import UnprocessableEntityError as UnprocessableEntityError
+    from .fallback import EndpointStatus as EndpointStatus
+    from .fallback import FallbackClient as FallbackClient
     from .futures import CallFuture as CallFuture
     from .local.server import LocalServer as LocalServer
     from .providers import PROVIDERS as PROVIDERS

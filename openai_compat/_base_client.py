@@ -322,7 +322,14 @@ class BaseClient:
         return Deadline(self.timeout if timeout is None else Timeout.of(timeout), cancel)
 
     def _call(self, deadline: Deadline) -> Call:
-        return Call(deadline, self._retry, self._on_retry)
+        return Call(deadline, self._retry, self._on_retry, origin=self.base_url)
+
+    def _trying_once(self) -> Self:
+        """This client, with its connections and all that it learns, without further tries."""
+        twin = object.__new__(type(self))
+        twin.__dict__.update(self.__dict__)
+        twin._retry = attrs.evolve(self._retry, max_retries=0)
+        return twin
 
     def _body(self, build: Build, request: ChatRequest) -> dict[str, Any]:
         """The body of a chat request, with what the server wants back of its own answers."""

@@ -34,10 +34,11 @@ if TYPE_CHECKING:
     from .batch.journal import Journal
     from .batch.run import MapRun
     from .conversation import Conversation
+    from .fallback import FallbackClient, Member
     from .futures import CallFuture
     from .params import ChatOptions, LoopFields, LoopOptions, MapOptions, MapPrompt, StreamOptions
     from .sinks import Sink
-    from .stream import ChatStream, ParsedStream
+    from .stream import ChatStream, ParsedStream, Source
     from .tools.loop import ToolRound
     from .tools.tool import ToolDispatcher
     from .wire.embeddings import EmbeddingResponse
@@ -268,25 +269,36 @@ class Client(BaseClient):
             from .stream import Reading
 
         stop = CancelToken()
+        source = self._source(request, cancel, stop, timeout, think_opened)
+        return kind(Reading(source, stop=stop, cancel=cancel, output=output))
+
+    def _source(
+        self,
+        request: ChatRequest,
+        cancel: CancelToken | None,
+        stop: CancelToken,
+        timeout: Timeout | float | None,
+        think_opened: bool,
+    ) -> Source:
+        """How the server is asked for a stream; ``stop`` ends the call once it is under way."""
+        with importing:
+            from .stream import Source
+
         call = self._call(self._deadline(timeout, stop))
         request = self._with_model(request, self._deadline(timeout, cancel))
         info = self._call_info(request)
         body = self._body(build_streaming_body, request)
-        reading = Reading(
+        return Source(
             lambda: self._ask(build_streaming_body, body, call, request),
             lambda: Accumulator(
                 info, think=self._think._replace(opened=think_opened), several=_several(body), make_id=new_id
             ),
             info=info,
             call=call,
-            stop=stop,
-            cancel=cancel,
             strict=self._strict,
             secrets=self._secrets,
             max_event_bytes=self._max_event_bytes,
-            output=output,
         )
-        return kind(reading)
 
     @overload
     def submit(
@@ -615,6 +627,39 @@ class Client(BaseClient):
 
         info = CallInfo(new_id(), self.provider, str(line.body.get("model", "")), self.base_url)
         return read_answer(line, body, call=info, reply=reply, secrets=self._secrets())
+
+    @staticmethod
+    def fallback(
+        clients: Iterable[Member | list[Member]],
+        *,
+        balance: bool = False,
+        failures: int = 3,
+        cool_down: float = 30.0,
+    ) -> FallbackClient:
+        """A client whose calls go to the first of several endpoints that is well, and to the next where one fails.
+
+        The next one is asked after connection errors, time limits, HTTP 402, 408, 409, 429 and 5xx, and replies that
+        are no answers; a stream changes only before its first event. Every other error is raised. An endpoint is asked
+        once in a call; only where no other is ready does its client's ``max_retries`` count. A conversation goes on
+        with the endpoint that answered it last.
+
+        Args:
+            clients: in the order of preference: clients, pairs ``(client, {"gpt-4o": "llama3"})`` where models have
+                other names, and lists of equal ones, which share the calls: ``[[a, b], c]``. A call that names no model
+                uses each client's own.
+            balance: all are equal: each call goes to the one with the fewest calls under way.
+            failures: calls in a row that fail before an endpoint is left alone; one is enough where its quota is used
+                up.
+            cool_down: seconds for which it is then left alone. After them one call tries it, and others follow if that
+                one succeeds.
+
+        Raises:
+            ConfigurationError: no clients, or something else in their place.
+        """
+        with importing:
+            from .fallback import FallbackClient
+
+        return FallbackClient(clients, balance=balance, failures=failures, cool_down=cool_down)
 
     def conversation(
         self,

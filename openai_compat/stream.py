@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from .cancel import CancelToken
 from .errors import APIError, Cancelled, ConfigurationError, OpenAICompatError
@@ -39,12 +39,16 @@ class ChatStream(Iterator[StreamEvent]):
     """
 
     def __init__(self, reading: Reading) -> None:
-        self.call = reading.info
         self._partial: tuple[list[str], PartialJSON] | None = None
         self._parsed_pieces = 0
         # The generator knows the reading, and the reading knows nobody: who drops the stream drops all of it.
         self._reading = reading
         self._events = reading.run()
+
+    @property
+    def call(self) -> CallInfo:
+        """Who is asked, and for which model."""
+        return self._reading.info
 
     def __iter__(self) -> Iterator[StreamEvent]:
         return self._events
@@ -142,39 +146,39 @@ def _text(events: Iterator[StreamEvent]) -> Iterator[str]:
         del event  # as in read_on
 
 
+class Source(NamedTuple):
+    """How a server is asked for a stream, and what of that server its reading needs to know."""
+
+    open_reply: Callable[[], tuple[Reply, Callable[[Any], Any] | None]]
+    make_accumulator: Callable[[], Accumulator]
+    info: CallInfo
+    call: Call
+    strict: bool = False
+    secrets: Callable[[], Iterable[str]] = tuple
+    max_event_bytes: int = MAX_EVENT_BYTES
+
+
 class Reading:
     """What there is of a streamed call while it is read; ``run`` reads it."""
 
     def __init__(
-        self,
-        open_reply: Callable[[], tuple[Reply, Callable[[Any], Any] | None]],
-        make_accumulator: Callable[[], Accumulator],
-        *,
-        info: CallInfo,
-        call: Call,
-        stop: CancelToken,
-        cancel: CancelToken | None = None,
-        strict: bool = False,
-        secrets: Callable[[], Iterable[str]] = tuple,
-        max_event_bytes: int = MAX_EVENT_BYTES,
-        output: Output | None = None,
+        self, source: Source, *, stop: CancelToken, cancel: CancelToken | None = None, output: Output | None = None
     ) -> None:
-        self.accumulator = make_accumulator()
+        self.source = source
+        self.accumulator = source.make_accumulator()
         self.reply: Reply | None = None
         self.response: ChatResponse | None = None
         self.begun = False
         self.left = False
-        self._open_reply = open_reply
-        self._make_accumulator = make_accumulator
-        self.info = info
-        self._call = call
         self.stop = stop
         self._cancel = cancel
-        self._strict = strict
-        self._secrets = secrets
-        self._max_event_bytes = max_event_bytes
         self.output = output
         self._first_token_ms: float | None = None
+
+    @property
+    def info(self) -> CallInfo:
+        """Who is asked."""
+        return self.source.info
 
     def so_far(self, *, truncated: bool = True) -> ChatResponse:
         """The answer as far as it has come."""
@@ -182,11 +186,11 @@ class Reading:
         info = ReplyInfo(
             reply.request_id if reply else None,
             reply.headers if reply else None,
-            latency_ms=self._call.deadline.elapsed_ms,
+            latency_ms=self.source.call.deadline.elapsed_ms,
             first_token_ms=self._first_token_ms,
         )
         response = self.accumulator.response(info, truncated=truncated)
-        object.__setattr__(response, "attempts", self._call.so_far())  # nobody has seen the value yet
+        object.__setattr__(response, "attempts", self.source.call.so_far())  # nobody has seen the value yet
         return response
 
     def run(self) -> Generator[StreamEvent, None, None]:
@@ -215,7 +219,7 @@ class Reading:
     def _failed(self, error: OpenAICompatError) -> StreamEvent:
         """The last event of a stream that failed; its exception holds what had come."""
         if isinstance(error, Cancelled):
-            error.attempts = self._call.so_far()
+            error.attempts = self.source.call.so_far()
         if isinstance(error, APIError):
             error.provider = error.provider or self.info.provider
         if isinstance(error, (APIError, Cancelled)) and error.partial is None and self.reply is not None:
@@ -225,34 +229,34 @@ class Reading:
     def _tries(self) -> Iterator[StreamEvent]:
         """The events of the first try that delivers any: after that nothing is sent again."""
         while True:
-            self._call.begin()
+            self.source.call.begin()
             try:
                 yield from self._attempt()
                 return
             except APIError as error:
                 if self._first_token_ms is not None:
-                    self._call.give_up(error)
+                    self.source.call.give_up(error)
                     raise
-                if not self._call.wait_to_retry(error):
+                if not self.source.call.wait_to_retry(error):
                     raise
 
     def _attempt(self) -> Iterator[StreamEvent]:
         self.reply = None
-        self.accumulator = accumulator = self._make_accumulator()
-        reply, as_text = self._open_reply()
+        self.accumulator = accumulator = self.source.make_accumulator()
+        reply, as_text = self.source.open_reply()
         self.reply = reply
         try:
             complete = yield from self._timed(
                 stream_events(
                     reply.chunks(),
                     accumulator,
-                    max_event_bytes=self._max_event_bytes,
+                    max_event_bytes=self.source.max_event_bytes,
                     request_id=reply.request_id,
-                    secrets=self._secrets(),
+                    secrets=self.source.secrets(),
                     on_payload=reply.clock.on_payload,
                     is_cancelled=self.stop.is_cancelled,
                     check=reply.clock.check,
-                    strict=self._strict,
+                    strict=self.source.strict,
                     as_text=as_text,
                 ),
                 reply.clock,
@@ -265,7 +269,11 @@ class Reading:
         complete = complete and (intact or accumulator.finished)
         response = self.so_far(truncated=not complete)
         check_complete(
-            response, complete=complete, strict=self._strict, secrets=self._secrets(), request_id=reply.request_id
+            response,
+            complete=complete,
+            strict=self.source.strict,
+            secrets=self.source.secrets(),
+            request_id=reply.request_id,
         )
         if not complete and not response.skipped_events:
             log.warning("%s: the stream ended with neither finish_reason nor [DONE]", self.info.provider)
@@ -283,7 +291,7 @@ class Reading:
             except StopIteration as stop:
                 return bool(stop.value)
             if self._first_token_ms is None:
-                self._first_token_ms = self._call.deadline.elapsed_ms
+                self._first_token_ms = self.source.call.deadline.elapsed_ms
             if event is TICK_EVENT:
                 since = time.monotonic()
                 yield event

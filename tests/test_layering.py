@@ -17,12 +17,12 @@ import openai_compat
 PACKAGE = Path(openai_compat.__file__).parent
 ORDER = (
     {"cli", "integrations"},
-    {"web"},
+    {"web", "fallback"},
     {"client"},
     {"_base_client"},
     {"server_options"},
     {"conversation", "stream"},
-    {"batch", "tools", "transport", "sinks"},
+    {"batch", "breaker", "tools", "transport", "sinks"},
     {"wire"},
     {"schema"},
     {"errors", "redaction"},
@@ -50,9 +50,10 @@ OWN_RULES = {
     "params": {"wire", "errors", "cancel", "timeouts", "sinks", "tools", "batch"},
 }
 ALSO = {
-    "client": {"params", "credentials", "cancel", "timeouts", "futures", "_imports"},
+    "client": {"fallback", "params", "credentials", "cancel", "timeouts", "futures", "_imports"},
     "_base_client": {"", "providers", "credentials", "cancel", "timeouts", "_imports", "_json", "_misuse"},
     "stream": {"cancel"},
+    "fallback": {"cancel", "credentials", "timeouts"},
     "batch": {"_json", "_threads", "cancel"},
     "tools": {"_json", "_misuse", "_threads", "cancel"},
     "sinks": {"_log", "_misuse", "_terminal", "_threads"},
@@ -77,6 +78,8 @@ MAY_POINT_BACK: set[Arrow] = {
     # Any value may be shown, and what shows it knows all of them.
     ("_rich_display", "display.html"),
     ("_rich_display", "display.markdown"),
+    # A client makes the one that stands for several.
+    ("client", "fallback"),
     # The body of an error may be an event stream, and an event may be an error.
     ("wire.error_body", "wire.sse"),
 }

@@ -35,6 +35,7 @@ class Call:
         deadline: when it has to be over, and what may end it before.
         policy: what is tried again, and when.
         on_retry: called with each attempt that failed and is followed by another.
+        origin: the server, for the record.
     """
 
     def __init__(
@@ -42,12 +43,15 @@ class Call:
         deadline: Deadline,
         policy: RetryPolicy,
         on_retry: Callable[[Attempt], object] | None = None,
+        *,
+        origin: str = "",
     ) -> None:
         self.deadline = deadline
         self.attempts: tuple[Attempt, ...] = ()
         self.idempotency_key: str = os.urandom(16).hex() if policy.idempotency_key else ""
         self._policy = policy
         self._on_retry = on_retry
+        self._origin = origin
         self._tries = 0
         self._replay = False
         self._started = deadline.started
@@ -143,6 +147,7 @@ class Call:
             seconds=time.monotonic() - self._started,
             error=error,
             waited=self._waited,
+            origin=self._origin,
         )
 
     def _tell(self, attempt: Attempt) -> None:

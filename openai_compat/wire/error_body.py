@@ -211,6 +211,14 @@ def _plausible_status(payload: Mapping[str, Any]) -> int | None:
     return None
 
 
+def is_out_of_quota(error: APIStatusError | StreamServerError) -> bool:
+    """Whether it is the account that has nothing left, which no wait helps."""
+    if error.status_code == 402 or str(error.code) in _NO_QUOTA or error.type in _NO_QUOTA:
+        return True
+    words = error.status_code in (403, 429) and error.retry_after is None
+    return words and bool(re.search(_NO_BALANCE, str(error)[: 2 * MAX_MESSAGE], re.IGNORECASE))
+
+
 def is_retryable_status(status: int) -> bool:
     """A request that was refused so may be repeated."""
     return status in (408, 409, 429) or status >= 500

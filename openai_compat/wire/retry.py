@@ -31,6 +31,7 @@ class Attempt:
         seconds: that it took.
         error: why it failed; None where it did not.
         waited: seconds that were waited before it.
+        origin: the base URL of the server that it was sent to.
     """
 
     number: int
@@ -39,6 +40,7 @@ class Attempt:
     seconds: float = 0.0
     error: str | None = None
     waited: float = 0.0
+    origin: str = ""
 
 
 @attrs.frozen(kw_only=True)
