@@ -174,7 +174,7 @@ def test_the_callers_time_is_the_whole_calls() -> None:
             client.chat("hi", timeout=0.2)
         assert caught.value.phase == "total"
         assert seen(found) == [1, 0]
-        assert [one.outstanding for one in client.endpoints] == [0, 0]
+        assert [(one.failures, one.outstanding) for one in client.endpoints] == [(1, 0), (0, 0)]
 
 
 def test_where_all_fail_the_last_error_tells_of_all() -> None:
@@ -335,6 +335,25 @@ def test_equal_ones_share_the_calls() -> None:
         assert seen(found) == [5, 5, 0]
 
 
+def test_the_one_with_the_fewest_calls_is_asked() -> None:
+    begun, free = threading.Event(), threading.Event()
+
+    def waits(request: Request) -> Reply:
+        begun.set()
+        free.wait(10)
+        return chat_reply()
+
+    with servers(waits, chat_reply()) as found:
+        client = FallbackClient([client_of(server) for server in found], balance=True)
+        slow = client.submit("hi")
+        assert begun.wait(10)
+        for _ in range(5):
+            client.chat("hi")
+        assert seen(found) == [1, 5]
+        free.set()
+        slow.result(10)
+
+
 def test_a_breaker_opens_is_probed_and_closes() -> None:
     clock = Clock()
     healthy = threading.Event()
@@ -397,6 +416,16 @@ def test_one_that_rests_is_asked_before_nobody_is() -> None:
             with pytest.raises(APIError):
                 client.chat("hi")
         assert seen(found) == [4, 3]
+
+
+def test_one_that_rests_is_no_reason_not_to_wait_for_another() -> None:
+    replies = error_reply(429, headers={"Retry-After": "20"}), error_reply(503, headers={"retry-after-ms": "1"})
+    with servers(*replies) as found:
+        client = FallbackClient([client_of(found[0]), client_of(found[1], max_retries=2)])
+        for _ in range(2):
+            with pytest.raises(APIError):
+                client.chat("hi")
+        assert seen(found) == [2, 6]
 
 
 def test_where_none_is_ready_nothing_is_sent() -> None:

@@ -40,7 +40,7 @@ def unfinished(request: Request) -> Reply:
     return Reply(headers=EVENT_STREAM, body=body())
 
 
-@pytest.fixture(params=["own way", "a session of the user's", "an auth object"])
+@pytest.fixture(params=["own way", "a session of the user's", "an auth object", "a fallback"])
 def client(request: pytest.FixtureRequest) -> Iterator[Callable[[str], Client]]:
     """Makes a client; whichever way its calls go."""
     with contextlib.ExitStack() as stack:
@@ -51,7 +51,8 @@ def client(request: pytest.FixtureRequest) -> Iterator[Callable[[str], Client]]:
                 options = {"session": stack.enter_context(own_session())}
             elif request.param == "an auth object":
                 options = {"auth": lambda prepared: prepared}
-            return stack.enter_context(Client(url, model="m", **options))
+            one = stack.enter_context(Client(url, model="m", **options))
+            return Client.fallback([one]) if request.param == "a fallback" else one
 
         yield made
 
