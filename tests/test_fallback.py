@@ -29,6 +29,7 @@ from openai_compat import (
     FallbackClient,
     InternalServerError,
     RateLimitError,
+    RetryPolicy,
     StreamEvent,
     Timeout,
 )
@@ -419,9 +420,9 @@ def test_one_that_rests_is_asked_before_nobody_is() -> None:
 
 
 def test_one_that_rests_is_no_reason_not_to_wait_for_another() -> None:
-    replies = error_reply(429, headers={"Retry-After": "20"}), error_reply(503, headers={"retry-after-ms": "1"})
-    with servers(*replies) as found:
-        client = FallbackClient([client_of(found[0]), client_of(found[1], max_retries=2)])
+    with servers(error_reply(429, headers={"Retry-After": "20"}), error_reply(503)) as found:
+        patient = client_of(found[1], retry=RetryPolicy(max_retries=2, first_wait=0.001))
+        client = FallbackClient([client_of(found[0]), patient])
         for _ in range(2):
             with pytest.raises(APIError):
                 client.chat("hi")
