@@ -21,7 +21,7 @@ MAX_REST = 600.0
 
 Fault = Literal["caller", "unable", "busy", "failed", "exhausted"]
 """Whose fault an error is. The caller's: wherever the request is sent, or until somebody mends the settings. Else the
-endpoint's, which cannot do this, is busy until a moment that it names, failed, or has no quota left."""
+endpoint's, which cannot do this, is busy until a moment that it names, failed, or has no quota left for long."""
 State = Literal["closed", "open", "half-open"]
 
 
@@ -38,11 +38,13 @@ def _fault_of_status(error: APIStatusError | StreamServerError) -> Fault:
     status = error.status_code or 0
     if is_out_of_quota(error):
         return "exhausted"
-    if status == 429:
-        wait = error.retry_after
-        return "failed" if wait is None else "busy" if wait <= MAX_WAIT else "exhausted"
     if status in (400, 401, 403, 404, 422):
         return "caller"
+    wait = error.retry_after
+    if wait is not None and wait > MAX_WAIT:
+        return "exhausted"
+    if status == 429:
+        return "failed" if wait is None else "busy"
     if error.retryable:
         return "failed"
     return "unable" if status >= 500 else "caller"

@@ -26,8 +26,9 @@ from .wire.response import CallInfo, ChatResponse, StreamEvent
 from .wire.retry import Attempt
 
 if TYPE_CHECKING:
-    from typing import Self
+    from typing import Self, Unpack
 
+    from .params import EmbedOptions
     from .sinks import Sink
     from .wire.output import Output
 
@@ -141,7 +142,7 @@ class FallbackClient(Client):
         *,
         model: str | None = None,
         timeout: Timeout | float | None = None,
-        **options: Any,
+        **options: Unpack[EmbedOptions],
     ) -> EmbeddingResponse:
         """As ``Client.embed``; all vectors of a call are of one endpoint.
 
@@ -437,7 +438,8 @@ class _Turns:
 
     def request(self, request: ChatRequest) -> ChatRequest:
         """A request with the model of this endpoint."""
-        return self.client._request(attrs.evolve(request, model=self.model(request.model)), {})
+        name = self.model(request.model)
+        return self.client._request(request if name == request.model else attrs.evolve(request, model=name), {})
 
     def answered(self) -> None:
         """The endpoint has begun to answer: no other one is asked."""
@@ -468,6 +470,8 @@ class _Turns:
         """The record of the call, with what was sent in this turn, where that is not over."""
         if self._recorded:
             return self._attempts
+        if len(self._asked) == 1:
+            return own
         before = self._attempts[-1].number if self._attempts else 0
         since = self._began - self.deadline.started
         return self._attempts + tuple(
@@ -476,7 +480,7 @@ class _Turns:
 
     def whole(self, answer: T) -> T:
         """An answer of this turn, which nobody has seen yet, as that of the whole call."""
-        if isinstance(answer, (ChatResponse, EmbeddingResponse)):
+        if len(self._asked) > 1 and isinstance(answer, (ChatResponse, EmbeddingResponse)):
             since = (self._began - self.deadline.started) * 1000
             object.__setattr__(answer, "attempts", self.attempts(answer.attempts))
             object.__setattr__(answer, "latency_ms", answer.latency_ms + since)

@@ -65,6 +65,18 @@ class StreamOptions(ChatFields, total=False):
     think_opened: bool
 
 
+class EmbedOptions(TypedDict, total=False):
+    """What ``embed`` takes beside the texts, the model and ``timeout``."""
+
+    encoding_format: Literal["base64", "float"] | None
+    dimensions: int | None
+    batch_size: int | None
+    normalize: bool
+    user: str | None
+    extra_body: Mapping[str, Any] | None
+    cancel: CancelToken | None
+
+
 class ChatOptions(StreamOptions, total=False):
     """What ``chat`` takes."""
 

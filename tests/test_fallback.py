@@ -397,6 +397,7 @@ def test_a_breaker_opens_is_probed_and_closes() -> None:
         (error_reply(429, "slow down", headers={"Retry-After": "86400"}), 600),
         (error_reply(429, "slow down", headers={"Retry-After": "20"}), 20),
         (error_reply(503, "slow down", headers={"Retry-After": "20"}), 20),
+        (error_reply(503, "maintenance", headers={"Retry-After": "300"}), 300),
     ],
 )
 def test_one_error_is_enough_where_more_would_tell_the_same(reply: Reply, until: int) -> None:

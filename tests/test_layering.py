@@ -53,7 +53,7 @@ ALSO = {
     "client": {"fallback", "params", "credentials", "cancel", "timeouts", "futures", "_imports"},
     "_base_client": {"", "providers", "credentials", "cancel", "timeouts", "_imports", "_json", "_misuse"},
     "stream": {"cancel"},
-    "fallback": {"cancel", "credentials", "timeouts"},
+    "fallback": {"cancel", "credentials", "params", "timeouts"},
     "batch": {"_json", "_threads", "cancel"},
     "tools": {"_json", "_misuse", "_threads", "cancel"},
     "sinks": {"_log", "_misuse", "_terminal", "_threads"},
@@ -226,8 +226,8 @@ def test_errors_know_the_wire_only_as_types() -> None:
     }
 
 
-def test_params_are_for_type_checkers_of_the_client() -> None:
-    assert {source for source, target in arrows(run=False) if target == "params"} <= {"client"}
+def test_params_are_for_type_checkers_of_clients() -> None:
+    assert {source for source, target in arrows(run=False) if target == "params"} <= {"client", "fallback"}
     assert not {source for source, target in arrows() if target == "params"}
 
 
