@@ -296,9 +296,13 @@ class _Endpoints:
         self._all = [
             _Endpoint(member, Breaker(failures=failures, cool_down=cool_down, clock=clock)) for member in members
         ]
-        # Reentrant: the garbage collector may end a stream in the middle of anything.
-        self._lock = threading.RLock()
+        self._locks: dict[int, threading.RLock] = {}
         self._asked = 0
+
+    @property
+    def _lock(self) -> threading.RLock:
+        """This process's own, for streams of a parent. Reentrant, as the garbage collector may end one at any place."""
+        return self._locks.setdefault(os.getpid(), threading.RLock())
 
     def take(self, asked: Collection[_Endpoint], origin: str) -> _Turn | None:
         """The best one that was not asked yet and is ready; ``origin`` is preferred."""
@@ -323,20 +327,22 @@ class _Endpoints:
 
     def answered(self, turn: _Turn) -> None:
         """Its endpoint works."""
+        breaker = turn.endpoint.breaker
         with self._lock:
-            if turn.probe and turn.endpoint.breaker.state != "closed":
-                log.info("%s answers again", turn.endpoint.client.base_url)
-            turn.endpoint.breaker.succeeded(probe=turn.probe)
+            closes = turn.probe and breaker.state != "closed"
+            breaker.succeeded(probe=turn.probe)
+        if closes:
+            log.info("%s answers again", turn.endpoint.client.base_url)
 
     def failed(self, turn: _Turn, fault: Fault, error: APIError) -> None:
         """Its endpoint does not."""
+        endpoint = turn.endpoint
         with self._lock:
-            endpoint = turn.endpoint
             endpoint.last_error = str(error)
-            if endpoint.breaker.failed(fault, error.retry_after, probe=turn.probe):
-                log.warning(
-                    "%s is not asked for %.0f s, after: %s", endpoint.client.base_url, endpoint.breaker.left, error
-                )
+            opens = endpoint.breaker.failed(fault, error.retry_after, probe=turn.probe)
+            left = endpoint.breaker.left
+        if opens:
+            log.warning("%s is not asked for %.0f s, after: %s", endpoint.client.base_url, left, error)
 
     def end(self, turn: _Turn) -> None:
         """The turn is over."""

@@ -169,6 +169,7 @@ client.close()
 POOLS = "session.adapters['https://' if url.startswith('https') else 'http://'].poolmanager.pools"
 LOCKS = {
     "the client's": ("", "client._transport._lock"),
+    "a fallback's": ("client = Client.fallback([client])", "client._endpoints._lock"),
     "the session's cookies": (GIVEN, "session.cookies._cookies_lock"),
     "urllib3's pools": (GIVEN, f"{POOLS}.lock"),
     "urllib3's kept connections": (GIVEN, f"{POOLS}.get(next(iter({POOLS}.keys()))).pool.mutex"),
@@ -201,6 +202,33 @@ pid = in_child(child)
 release.set()
 holder.join()
 wait(pid)
+client.close()
+""",
+        server,
+    )
+
+
+def test_a_child_has_none_of_its_parents_calls_in_its_balance(server: ReplayServer) -> None:
+    run(
+        """
+client = Client.fallback([client, Client(url, model="m", timeout=20)], balance=True)
+stream = client.stream("parent 2")
+next(stream)
+
+def outstanding():
+    return [endpoint.outstanding for endpoint in client.endpoints]
+
+def child():
+    assert outstanding() == [0, 0]
+    ask("child 1")
+    stream.close()
+    assert outstanding() == [0, 0]
+    client.close()
+
+assert outstanding() == [1, 0]
+wait(in_child(child))
+assert stream.until_done().text == "parent 2"
+assert outstanding() == [0, 0]
 client.close()
 """,
         server,
