@@ -379,7 +379,7 @@ class _Endpoints:
 
 
 class _Turns:
-    """Member call of the user's: the endpoints that were asked so far, and the one whose turn it is.
+    """One call of the user's: the endpoints that were asked so far, and the one whose turn it is.
 
     A context manager, in which a turn is under way.
     """
@@ -445,7 +445,8 @@ class _Turns:
     def request(self, request: ChatRequest) -> ChatRequest:
         """A request with the model of this endpoint."""
         name = self.model(request.model)
-        return self.client._request(request if name == request.model else attrs.evolve(request, model=name), {})
+        client = self._now.endpoint.client
+        return client._request(request if name == request.model else attrs.evolve(request, model=name), {})
 
     def answered(self) -> None:
         """The endpoint has begun to answer: no other one is asked."""
@@ -463,8 +464,8 @@ class _Turns:
         else:
             self._endpoints.failed(turn, fault, error)
         self._end()
-        tells_more = self._answered or fault == "caller" or self.deadline.left == 0.0
-        if tells_more or not self._begin():
+        ends = self._answered or fault == "caller" or self.deadline.left == 0.0
+        if ends or not self._begin():
             if self._told and error.args:
                 error.args = (f"{error.args[0]} (before that, {'; '.join(self._told)})", *error.args[1:])
             return False
