@@ -53,7 +53,8 @@ def _fault_of_status(error: APIStatusError | StreamServerError) -> Fault:
 class Breaker:
     """A circuit breaker: closed while all is well, open after failures, half-open when one call may see how it is now.
 
-    Whoever shares it holds a lock around each use.
+    Whoever shares it holds a lock around each use. ``opened`` is how often it has opened, ``probed`` whether a probe is
+    under way.
 
     Args:
         failures: calls in a row that fail before it opens.
@@ -64,8 +65,9 @@ class Breaker:
     def __init__(self, *, failures: int, cool_down: float, clock: Callable[[], float]) -> None:
         self._limit, self._cool_down, self._clock = failures, cool_down, clock
         self.failures = 0
+        self.opened = 0
+        self.probed = False
         self._ends: float | None = None
-        self._probed = False
         self._rests_until = 0.0
 
     @property
@@ -78,7 +80,7 @@ class Breaker:
     @property
     def ready(self) -> bool:
         """Whether a call may begin."""
-        return self.state == "closed" or (self.state == "half-open" and not self._probed)
+        return self.state == "closed" or (self.state == "half-open" and not self.probed)
 
     @property
     def resting(self) -> bool:
@@ -91,16 +93,16 @@ class Breaker:
         return max((self._ends or 0.0) - self._clock(), 0.0)
 
     def begin(self) -> bool:
-        """A call begins; whether it is the probe of a breaker that is half-open."""
+        """A call begins; whether it is a probe, since the breaker is not closed."""
         if self._ends is None:
             return False
-        self._probed = True
+        self.probed = True
         return True
 
     def end(self, *, probe: bool) -> None:
         """A call is over; without ``succeeded`` or ``failed`` before, nothing is known of it."""
         if probe:
-            self._probed = False
+            self.probed = False
 
     def succeeded(self, *, probe: bool) -> None:
         """The endpoint works. Of a call that began before the breaker opened, that says nothing about now."""
@@ -123,4 +125,5 @@ class Breaker:
         if not probe and fault != "exhausted" and self.failures < self._limit:
             return False
         self._ends = now + max(self._cool_down, wait)
+        self.opened += 1
         return True

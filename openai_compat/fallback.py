@@ -149,12 +149,14 @@ class FallbackClient(Client):
         Vectors of different models cannot be compared: each endpoint has to have the same one.
         """
         return self._in_turn(
-            lambda turns: turns.client.embed(texts, model=turns.model(model), timeout=turns.timeout, **options), timeout
+            lambda turns: turns.client.embed(texts, model=turns.model(model), timeout=turns.timeout, **options),
+            timeout,
+            options.get("cancel"),
         )
 
     def models(self, *, cancel: CancelToken | None = None, timeout: Timeout | float | None = None) -> tuple[Model, ...]:
         """The models that the endpoint lists whose turn it is."""
-        return self._in_turn(lambda turns: turns.client.models(cancel=cancel, timeout=turns.timeout), timeout)
+        return self._in_turn(lambda turns: turns.client.models(cancel=cancel, timeout=turns.timeout), timeout, cancel)
 
     def _chat(
         self,
@@ -172,12 +174,19 @@ class FallbackClient(Client):
         return self._in_turn(
             lambda turns: turns.client._chat(turns.request(request), sink=None, timeout=turns.timeout, **options),
             timeout,
+            cancel,
             _who_answered(request),
         )
 
-    def _in_turn(self, ask: Callable[[_Turns], T], timeout: Timeout | float | None, origin: str = "") -> T:
+    def _in_turn(
+        self,
+        ask: Callable[[_Turns], T],
+        timeout: Timeout | float | None,
+        cancel: CancelToken | None,
+        origin: str = "",
+    ) -> T:
         """Ask one endpoint after the other, until one answers."""
-        with _Turns(self._endpoints, timeout, origin) as turns:
+        with _Turns(self._endpoints, timeout, cancel, origin) as turns:
             while True:
                 try:
                     answer = ask(turns)
@@ -205,7 +214,7 @@ class FallbackClient(Client):
         def source(client: Client, asked: ChatRequest, limit: Timeout | float | None) -> Source:
             return client._source(asked, cancel, stop, limit, think_opened)
 
-        turns = _Turns(self._endpoints, timeout, _who_answered(request))
+        turns = _Turns(self._endpoints, timeout, stop, _who_answered(request))
         # What is known of a stream before it is read, and what no endpoint could be asked, is found with the first.
         begun = source(self._members[0].client, self._with_model(request, turns.deadline), timeout)
         return kind(_FallbackReading(begun, turns, request, source, stop=stop, cancel=cancel, output=output))
@@ -296,34 +305,58 @@ class _Endpoints:
         self._all = [
             _Endpoint(member, Breaker(failures=failures, cool_down=cool_down, clock=clock)) for member in members
         ]
-        self._locks: dict[int, threading.RLock] = {}
+        self._locks: dict[int, threading.Condition] = {}
         self._asked = 0
 
     @property
-    def _lock(self) -> threading.RLock:
-        """This process's own, for streams of a parent. Reentrant, as the garbage collector may end one at any place."""
-        return self._locks.setdefault(os.getpid(), threading.RLock())
+    def _lock(self) -> threading.Condition:
+        """This process's own, for streams of a parent; told when a turn is over.
 
-    def take(self, asked: Collection[_Endpoint], origin: str) -> _Turn | None:
-        """The best one that was not asked yet and is ready; ``origin`` is preferred."""
+        Reentrant, as the garbage collector may end a stream at any place.
+        """
+        return self._locks.setdefault(os.getpid(), threading.Condition(threading.RLock()))
+
+    def take(self, asked: Collection[_Endpoint], origin: str, deadline: Deadline) -> _Turn | None:
+        """The best one that was not asked yet; ``origin`` is preferred.
+
+        Where none is ready, one is tried before its time, for there is nothing to lose; where others are trying, what
+        they find is waited for. None where nothing is left to ask.
+
+        Raises:
+            Cancelled: the call was ended.
+        """
+        awaited: dict[_Endpoint, int] = {}
         with self._lock:
-            ready = sorted(
-                (one for one in self._all if one not in asked and one.breaker.ready),
-                key=lambda one: (
-                    one.breaker.resting,
-                    bool(origin) and one.client.base_url != origin,
-                    one.rank,
-                    one.outstanding,
-                    one.last_asked,
-                ),
-            )
-            if not ready:
-                return None
-            chosen, *others = ready
-            self._asked += 1
-            chosen.last_asked = self._asked
-            chosen.outstanding += 1
-            return _Turn(chosen, chosen.breaker.begin(), all(one.breaker.resting for one in others))
+            while True:
+                left = [one for one in self._all if one not in asked]
+                # One whose probe failed meanwhile is as good as asked.
+                left = [one for one in left if awaited.get(one, one.breaker.opened) == one.breaker.opened]
+                ready = [one for one in left if one.breaker.ready] or [one for one in left if not one.breaker.probed]
+                if ready:
+                    return self._turn(ready, origin)
+                if not left or deadline.left == 0.0:
+                    return None
+                awaited.update((one, one.breaker.opened) for one in left)
+                if deadline.cancel is not None:
+                    deadline.cancel.raise_if_cancelled()
+                self._lock.wait(0.05)
+
+    def _turn(self, ready: list[_Endpoint], origin: str) -> _Turn:
+        chosen, *others = sorted(
+            ready,
+            key=lambda one: (
+                one.breaker.left,
+                one.breaker.resting,
+                bool(origin) and one.client.base_url != origin,
+                one.rank,
+                one.outstanding,
+                one.last_asked,
+            ),
+        )
+        self._asked += 1
+        chosen.last_asked = self._asked
+        chosen.outstanding += 1
+        return _Turn(chosen, chosen.breaker.begin(), all(one.breaker.resting for one in others))
 
     def answered(self, turn: _Turn) -> None:
         """Its endpoint works."""
@@ -349,16 +382,15 @@ class _Endpoints:
         with self._lock:
             turn.endpoint.outstanding -= 1
             turn.endpoint.breaker.end(probe=turn.probe)
+            self._lock.notify_all()
 
     def none_ready(self) -> APIConnectionError:
-        """What to raise where no endpoint may be asked."""
+        """What to raise where others have found that no endpoint answers."""
         with self._lock:
-            told = "; ".join(
-                f"{one.client.base_url} for {one.breaker.left:.0f} s: {one.last_error}" for one in self._all
-            )
+            told = "; ".join(f"{one.client.base_url}: {one.last_error}" for one in self._all)
             soonest = min(one.breaker.left for one in self._all)
         return APIConnectionError(
-            f"no endpoint is ready; they are not asked ({told})",
+            f"no endpoint answers ({told})",
             provider=self._all[0].client.provider,
             retryable=True,
             retry_after=soonest or None,
@@ -384,9 +416,11 @@ class _Turns:
     A context manager, in which a turn is under way.
     """
 
-    def __init__(self, endpoints: _Endpoints, timeout: Timeout | float | None, origin: str) -> None:
+    def __init__(
+        self, endpoints: _Endpoints, timeout: Timeout | float | None, cancel: CancelToken | None, origin: str
+    ) -> None:
         self._given = None if timeout is None else Timeout.of(timeout)
-        self.deadline = Deadline(self._given or Timeout())
+        self.deadline = Deadline(self._given or Timeout(), cancel)
         self._endpoints = endpoints
         self._origin = origin
         self._asked: list[_Endpoint] = []
@@ -408,7 +442,11 @@ class _Turns:
         self._end()
 
     def _begin(self) -> bool:
-        turn = self._turn = self._endpoints.take(self._asked, self._origin)
+        try:
+            turn = self._turn = self._endpoints.take(self._asked, self._origin, self.deadline)
+        except Cancelled as error:
+            error.attempts = self._attempts
+            raise
         if turn is None:
             return False
         self._asked.append(turn.endpoint)

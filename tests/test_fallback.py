@@ -18,7 +18,6 @@ from support.replay import EVENT_STREAM, JSON, ReplayServer, Reply, Request
 from support.wire_bodies import chat_body, chat_reply, chunk, error_reply, stream_pieces, stream_reply, tool_call
 
 from openai_compat import (
-    APIConnectionError,
     APIError,
     APITimeoutError,
     Cancelled,
@@ -417,7 +416,7 @@ def test_one_that_rests_is_asked_before_nobody_is() -> None:
         for _ in range(4):
             with pytest.raises(APIError):
                 client.chat("hi")
-        assert seen(found) == [4, 3]
+        assert seen(found) == [4, 4]
 
 
 def test_one_that_rests_is_no_reason_not_to_wait_for_another() -> None:
@@ -430,18 +429,57 @@ def test_one_that_rests_is_no_reason_not_to_wait_for_another() -> None:
         assert seen(found) == [2, 6]
 
 
-def test_where_none_is_ready_nothing_is_sent() -> None:
-    clock = Clock()
-    with servers(NO_QUOTA, error_reply(402, "pay first")) as found:
-        client = FallbackClient([client_of(server) for server in found], clock=clock)
-        for kind in ("chat", "stream"):
-            with pytest.raises(APIError):
-                KINDS[kind](client)
-            clock.now += 10
-        with pytest.raises(APIConnectionError, match="no endpoint is ready.*quota.*pay first") as caught:
+def test_where_none_is_ready_each_is_tried_before_its_time() -> None:
+    with (
+        ReplayServer([NO_QUOTA, NO_QUOTA, chat_reply("a")]) as first,
+        ReplayServer([error_reply(402, "pay")]) as second,
+    ):
+        client = FallbackClient([client_of(first), client_of(second)], clock=Clock())
+        for count in (1, 2):
+            with pytest.raises(APIError, match=r"quota.*|pay.*"):
+                client.chat("hi")
+            assert seen([first, second]) == [count, count]
+            assert [one.state for one in client.endpoints] == ["open", "open"]
+        assert client.chat("hi").text == "a"
+        assert [one.state for one in client.endpoints] == ["closed", "open"]
+        assert client.chat("hi").text == "a"
+        assert seen([first, second]) == [4, 2]
+
+
+@pytest.mark.parametrize("well", [True, False])
+def test_what_a_probe_finds_is_waited_for_where_nothing_else_is_left(well: bool) -> None:
+    gate, begun = threading.Event(), threading.Event()
+
+    def later(request: Request) -> Reply:
+        begun.set()
+        gate.wait(10)
+        return chat_reply() if well else error_reply(503)
+
+    with ReplayServer([NO_QUOTA, later, chat_reply()]) as server:
+        client = FallbackClient([client_of(server)], clock=Clock())
+        with pytest.raises(RateLimitError):
             client.chat("hi")
-        assert (caught.value.retryable, caught.value.retry_after) == (True, 10.0)
-        assert seen(found) == [1, 1]
+        token = CancelToken()
+        probe = client.submit("hi")
+        assert begun.wait(10)
+        waiting = [client.submit("hi") for _ in range(4)]
+        left = [client.submit("hi", cancel=token), client.submit("hi", cancel=token, sink=lambda event: None)]
+        token.cancel()
+        for future in left:
+            with pytest.raises(Cancelled):
+                future.result(10)
+        with pytest.raises(APIError, match="no endpoint answers"):
+            client.chat("hi", timeout=0.1)
+        assert len(server.requests) == 2
+        gate.set()
+        for future in (probe, *waiting):
+            if well:
+                assert future.result(10).text == "ok"
+            else:
+                with pytest.raises(APIError):
+                    future.result(10)
+        assert client.endpoints[0].state == ("closed" if well else "open")
+        assert not well or len(server.requests) == 6
 
 
 def test_a_probe_that_ends_in_nothing_makes_room_for_another() -> None:
@@ -511,6 +549,30 @@ def test_three_servers_one_killed_one_slow_one_out_of_quota(seed: int, recovers:
             assert recovers or most[place] == 1 or roles[place] == "slow", "one probe at a time"
         assert max(most) > 1, "more than one at a time would be seen"
         assert [one.outstanding for one in client.endpoints] == [0, 0, 0]
+
+
+def test_servers_that_fail_and_recover_in_turn() -> None:
+    roles = ["killed", "slow", "no quota"]
+
+    def server(place: int) -> Callable[[Request], Reply]:
+        def reply(request: Request) -> Reply:
+            if roles[place] == "slow":
+                request.closed.wait(0.005)
+                return saying("ok")(request)
+            return NO_QUOTA if roles[place] == "no quota" else error_reply(503)
+
+        return reply
+
+    with servers(*map(server, range(3))) as found, ThreadPoolExecutor(32) as pool:
+        client = FallbackClient([client_of(one) for one in found])
+        for turn in range(9):
+            # When the roles change, the only one that was well fails, and the others are open for half a minute.
+            roles.append(roles.pop(0))
+            prompts = [f"{turn} {number}" for number in range(48)]
+            assert [answer.text for answer in pool.map(client.chat, prompts, timeout=60)] == ["ok"] * 48
+        for one in found:
+            asked = [request.json()["messages"][0]["content"] for request in one.requests]
+            assert len(asked) == len(set(asked))
 
 
 @pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda client: pickle.loads(pickle.dumps(client))])
