@@ -650,8 +650,8 @@ class Client(BaseClient):
             balance: all are equal: each call goes to the one with the fewest calls under way.
             failures: calls in a row that fail before an endpoint is left alone; one is enough where its quota is used
                 up.
-            cool_down: seconds for which it is then left alone. After them one call tries it, and others follow if that
-                one succeeds.
+            cool_down: seconds for which it is then left alone, as long as another answers. After them one call tries
+                it, and others follow if that one succeeds.
 
         Raises:
             ConfigurationError: no clients, or something else in their place.

@@ -345,7 +345,6 @@ class _Endpoints:
         chosen, *others = sorted(
             ready,
             key=lambda one: (
-                one.breaker.left,
                 one.breaker.resting,
                 bool(origin) and one.client.base_url != origin,
                 one.rank,

@@ -455,7 +455,7 @@ def test_what_a_probe_finds_is_waited_for_where_nothing_else_is_left(well: bool)
         gate.wait(10)
         return chat_reply() if well else error_reply(503)
 
-    with ReplayServer([NO_QUOTA, later, chat_reply()]) as server:
+    with ReplayServer([NO_QUOTA, later]) as server:
         client = FallbackClient([client_of(server)], clock=Clock())
         with pytest.raises(RateLimitError):
             client.chat("hi")
