@@ -60,6 +60,7 @@ _MODULES = {
     "batch.journal": ("Journal", "JournalError"),
     "batch.result": ("MapResult",),
     "batch.run": ("MapRun",),
+    "limits.limits": ("Limits",),
     "tools.mcp": ("mcp_tools",),
     "stream": ("ChatStream", "ParsedStream"),
     "futures": ("CallFuture",),
@@ -120,6 +121,7 @@ if TYPE_CHECKING:
     from .fallback import EndpointStatus as EndpointStatus
     from .fallback import FallbackClient as FallbackClient
     from .futures import CallFuture as CallFuture
+    from .limits.limits import Limits as Limits
     from .local.server import LocalServer as LocalServer
     from .providers import PROVIDERS as PROVIDERS
     from .providers import Provider as Provider

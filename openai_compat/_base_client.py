@@ -53,6 +53,7 @@ if TYPE_CHECKING:
 
     import requests
 
+    from .limits.limits import Limits
     from .wire.models import Model
 
     Build = Callable[..., dict[str, Any]]
@@ -79,6 +80,7 @@ class BaseClient:
         max_retries: int = 2,
         retry: RetryPolicy | None = None,
         on_retry: Callable[[Attempt], object] | None = None,
+        limits: Limits | None = None,
         headers: Mapping[str, str] | None = None,
         session: requests.Session | None = None,
         auth: Any = None,
@@ -121,6 +123,9 @@ class BaseClient:
         self._first_models: dict[bool, str] = {}
         self._retry = RetryPolicy(max_retries=max_retries) if retry is None else retry
         self._on_retry = on_retry
+        if limits is not None and not hasattr(limits, "permit"):
+            raise ConfigurationError(f"limits must be a Limits, not {type(limits).__name__}")
+        self._limits = limits
         self._strict = truncated == "raise"
         self._think = ThinkOptions(inline_think, None if think_tags is None else tag_pairs(think_tags))
         self._max_event_bytes = max_event_bytes
@@ -321,8 +326,10 @@ class BaseClient:
     def _deadline(self, timeout: Timeout | float | None, cancel: CancelToken | None) -> Deadline:
         return Deadline(self.timeout if timeout is None else Timeout.of(timeout), cancel)
 
-    def _call(self, deadline: Deadline) -> Call:
-        return Call(deadline, self._retry, self._on_retry, origin=self.base_url)
+    def _call(self, deadline: Deadline, body: Mapping[str, Any] | None = None) -> Call:
+        """A call; one with a body keeps to the client's limits."""
+        permit = None if self._limits is None or body is None else self._limits.permit(body, deadline)
+        return Call(deadline, self._retry, self._on_retry, permit, origin=self.base_url)
 
     def _trying_once(self) -> Self:
         """This client, with its connections and all that it learns, without further tries."""

@@ -69,6 +69,7 @@ class Client(BaseClient):
         max_retries: further tries after connection errors and HTTP 408, 409, 429 and 5xx.
         retry: a ``RetryPolicy``, in place of ``max_retries``.
         on_retry: called with each failed ``Attempt`` that is followed by another.
+        limits: a ``Limits``, how much may be asked at once and in a minute; shared by all clients that it is given to.
         headers: sent with every request.
         session: a ``requests.Session`` of your own, whose adapters, proxies, auth and plugins apply.
         auth: a requests auth object, in place of ``api_key``.
@@ -200,7 +201,7 @@ class Client(BaseClient):
         request = self._with_model(request, deadline)
         info = self._call_info(request)
         body = self._body(build_body, request)
-        call = self._call(deadline)
+        call = self._call(deadline, body)
 
         def attempt() -> ChatResponse:
             reply, as_text = self._ask(build_body, body, call, request)
@@ -284,10 +285,11 @@ class Client(BaseClient):
         with importing:
             from .stream import Source
 
-        call = self._call(self._deadline(timeout, stop))
+        deadline = self._deadline(timeout, stop)
         request = self._with_model(request, self._deadline(timeout, cancel))
         info = self._call_info(request)
         body = self._body(build_streaming_body, request)
+        call = self._call(deadline, body)
         return Source(
             lambda: self._ask(build_streaming_body, body, call, request),
             lambda: Accumulator(
@@ -757,7 +759,7 @@ class Client(BaseClient):
             from .wire.embeddings import parse_embeddings_response
             from .wire.embeddings_request import vector_dtype
 
-        call = self._call(deadline)
+        call = self._call(deadline, body)
 
         def attempt() -> EmbeddingResponse:
             reply, dialect, asked = self._post("/embeddings", body, call, info.model)

@@ -228,10 +228,16 @@ class Reading:
 
     def _tries(self) -> Iterator[StreamEvent]:
         """The events of the first try that delivers any: after that nothing is sent again."""
+        permit = self.source.call.permit
         while True:
-            self.source.call.begin()
             try:
-                yield from self._attempt()
+                if permit is None:
+                    self.source.call.begin()
+                    yield from self._attempt()
+                else:
+                    with permit:
+                        self.source.call.begin()
+                        yield from self._attempt()
                 return
             except APIError as error:
                 if self._first_token_ms is not None:
@@ -277,6 +283,8 @@ class Reading:
         )
         if not complete and not response.skipped_events:
             log.warning("%s: the stream ended with neither finish_reason nor [DONE]", self.info.provider)
+        if self.source.call.permit is not None:
+            self.source.call.permit.settle(response)
         if self.output is not None:
             response = self.output.read(response)
         self.response = response

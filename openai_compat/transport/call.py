@@ -11,12 +11,15 @@ import os
 import random
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from ..errors import APIError, APITimeoutError, Cancelled
 from ..timeouts import Deadline
 from ..wire.retry import Attempt, RetryPolicy
 from .failures import hide
+
+if TYPE_CHECKING:
+    from ..limits.limits import Answer, Permit
 
 log: logging.Logger = logging.getLogger("openai_compat")
 
@@ -35,6 +38,7 @@ class Call:
         deadline: when it has to be over, and what may end it before.
         policy: what is tried again, and when.
         on_retry: called with each attempt that failed and is followed by another.
+        permit: held during each try, of a client with limits.
         origin: the server, for the record.
     """
 
@@ -43,10 +47,12 @@ class Call:
         deadline: Deadline,
         policy: RetryPolicy,
         on_retry: Callable[[Attempt], object] | None = None,
+        permit: Permit | None = None,
         *,
         origin: str = "",
     ) -> None:
         self.deadline = deadline
+        self.permit = permit
         self.attempts: tuple[Attempt, ...] = ()
         self.idempotency_key: str = os.urandom(16).hex() if policy.idempotency_key else ""
         self._policy = policy
@@ -62,8 +68,15 @@ class Call:
         """Call ``attempt`` until it succeeds or its error is not worth another try; that error is raised."""
         while True:
             try:
-                self.begin()
-                return attempt()
+                if self.permit is None:
+                    self.begin()
+                    return attempt()
+                with self.permit:
+                    self.begin()
+                    answer = attempt()
+                    # Only calls that answer with tokens need a permit.
+                    self.permit.settle(cast("Answer", answer))
+                    return answer
             except APIError as error:
                 hide((), error)
                 if not self.wait_to_retry(error):

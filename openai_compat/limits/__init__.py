@@ -1,0 +1,1 @@
+"""How much may be asked at once and in a minute: ``Client(limits=...)``."""
