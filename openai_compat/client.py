@@ -613,7 +613,7 @@ class Client(BaseClient):
     def _ask_line(self, line: FileRequest, timeout: Timeout | float | None, token: CancelToken) -> FileAnswer:
         """Send a line's body, in the dialect of the server."""
         body = dict(self._line_body(line))
-        call = self._call(self._deadline(timeout, token))
+        call = self._call(self._deadline(timeout, token), body)
 
         def attempt() -> FileAnswer:
             reply, _, _ = self._post(line.url.removeprefix("/v1"), body, call, body.get("model"))

@@ -45,7 +45,7 @@ OWN_RULES = {
     "futures": {"_threads", "cancel"},
     "providers": {"wire.dialect", "errors"},
     "credentials": {"errors", "redaction"},
-    "limits": {"limits", "errors", "timeouts", "wire"},
+    "limits": {"limits", "errors", "timeouts", "wire", "_imports"},
     "local": {"local", "errors"},
     "display": {"display", "conversation", "wire"},
     "params": {"wire", "errors", "cancel", "timeouts", "sinks", "tools", "batch"},

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import os
 import pickle
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -326,7 +329,8 @@ def join(threads: list[threading.Thread]) -> None:
 
 def waiting(limits: Limits) -> int:
     """How many calls wait for their turn."""
-    return len(limits._gates[os.getpid()]._queue)
+    gate = limits._gates.get(os.getpid())
+    return len(gate._queue) if gate else 0
 
 
 def until(true: Callable[[], bool]) -> None:
@@ -577,6 +581,94 @@ def test_calls_go_in_the_order_in_which_they_came() -> None:
         held.let_go.set()
         join(threads)
         assert [request.json()["messages"][0]["content"] for request in server.requests] == list("01234")
+
+
+# ----------------------------------------------------------------------------------------------- several processes
+
+
+def test_who_names_one_file_shares_what_may_be_asked(tmp_path: Path) -> None:
+    one, two = (Limits(requests_per_minute=1, shared=tmp_path / "limits") for _ in range(2))
+    with ReplayServer([chat_reply()]) as server:
+        client(server, one).chat("hi")
+        with pytest.raises(APITimeoutError, match="limits"):
+            client(server, two).chat("hi", timeout=0.05)
+        assert len(server.requests) == 1
+
+
+def test_usage_is_corrected_for_all(tmp_path: Path) -> None:
+    one, two = (Limits(input_tokens_per_minute=1, shared=tmp_path / "limits") for _ in range(2))
+    with ReplayServer([chat_reply()]) as server:
+        client(server, one).chat("a" * 4000)
+        with pytest.raises(APITimeoutError, match="limits"):
+            client(server, two).chat("hi", timeout=0.05)
+    assert round(level(two, 1)) == 3
+
+
+PROCESS = """
+import sys
+from openai_compat import APITimeoutError, Limits
+from openai_compat.timeouts import Deadline, Timeout
+
+limits = Limits(requests_per_minute=120, shared=sys.argv[1])
+granted = 0
+print("ready", flush=True)
+sys.stdin.readline()
+for _ in range(20):
+    try:
+        with limits.permit({}, Deadline(Timeout(total=0.001))):
+            granted += 1
+    except APITimeoutError:
+        pass
+print(granted)
+"""
+
+
+def test_processes_that_ask_at_once_get_no_more_together_than_one_alone(tmp_path: Path) -> None:
+    began = time.monotonic()
+    command = [sys.executable, "-c", PROCESS, str(tmp_path / "limits")]
+    asking = [
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) for _ in range(3)
+    ]
+    for process in asking:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    granted = sum(int(process.communicate("go\n", timeout=60)[0]) for process in asking)
+    # The burst is 2, and 2 a second come in.
+    assert 2 <= granted <= 2 + 2 * (time.monotonic() - began)
+
+
+@pytest.mark.parametrize("what", ["a folder", "no database"])
+def test_a_file_that_cannot_be_used_is_named_before_anything_is_sent(tmp_path: Path, what: str) -> None:
+    path = tmp_path / "limits"
+    if what == "a folder":
+        path.mkdir()
+    else:
+        path.write_text("something else " * 100)
+    with ReplayServer([chat_reply()]) as server, client(server, Limits(shared=path)) as asking:
+        with pytest.raises(ConfigurationError, match=rf"limits: the shared file '{path}' cannot be used: "):
+            asking.chat("hi")
+        assert not server.requests
+
+
+def test_no_answer_is_lost_to_a_file_that_can_no_longer_be_used(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "limits"
+    limits = Limits(input_tokens_per_minute=1000, shared=path)
+
+    def reply(request: Request) -> Reply:
+        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("DROP TABLE buckets")
+        return chat_reply("ok")
+
+    with ReplayServer(reply) as server, client(server, limits) as asking:
+        assert asking.chat("hi").text == "ok"
+        assert [record.levelname for record in caplog.records] == ["WARNING"]
+        assert "no such table" in caplog.text
+        with pytest.raises(ConfigurationError, match="no such table"):
+            asking.chat("hi")
+        assert len(server.requests) == 1
+    assert (waiting(limits), under_way(limits)) == (0, 0)
 
 
 # ------------------------------------------------------------------------------------------------------- the value

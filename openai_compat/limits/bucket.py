@@ -24,7 +24,7 @@ class Bucket:
         # A window that begins with a full bucket gets the burst beside what flows in; amounts are whole numbers.
         self.rate: float = (per_minute + 1 - self.burst) / 60
         self.level: float = self.burst
-        self._at: float | None = None
+        self.filled_at: float | None = None
 
     def wait(self, amount: float, now: float) -> float:
         """Seconds until so much may be taken."""
@@ -37,7 +37,7 @@ class Bucket:
         self.level -= amount
 
     def _fill(self, now: float) -> None:
-        if self._at is not None:
-            self.level += max(0.0, now - self._at) * self.rate
+        if self.filled_at is not None:
+            self.level += max(0.0, now - self.filled_at) * self.rate
         self.level = min(self.level, self.burst)
-        self._at = now
+        self.filled_at = now

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import math
 import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
 
+from .._imports import importing
 from ..errors import APIStatusError, APITimeoutError, Cancelled, ConfigurationError, StreamServerError
 from ..timeouts import Deadline
 from .bucket import Bucket
@@ -24,8 +28,11 @@ if TYPE_CHECKING:
 
     from ..wire.messages import Usage
 
+log = logging.getLogger("openai_compat")
+
 USUAL_OUTPUT = 500.0
 """Tokens that an answer is taken to have before any has come."""
+_NAMES = "requests", "input_tokens", "output_tokens"
 REFUSALS = (429, 503, 529)
 """Statuses of a server that has too much to do."""
 
@@ -48,6 +55,8 @@ class Limits:
         input_tokens_per_minute: estimated before a request is sent, and corrected by the answer's usage.
         output_tokens_per_minute: likewise.
         concurrency: most requests under way; a stream is until it has been read or closed.
+        shared: the path of an SQLite file. All processes of this machine that name it share what may be asked in a
+            minute; ``concurrency``, and what the server says, is each process's own.
 
     Raises:
         ConfigurationError: a limit that is no whole number from 1.
@@ -57,6 +66,7 @@ class Limits:
     input_tokens_per_minute: int | None = attrs.field(default=None, validator=_whole)
     output_tokens_per_minute: int | None = attrs.field(default=None, validator=_whole)
     concurrency: int | None = attrs.field(default=None, validator=_whole)
+    shared: str | os.PathLike[str] | None = None
     # By process: a forked child has nothing under way, and no thread that would end it.
     _gates: dict[int, _Gate] = attrs.field(init=False, factory=dict, repr=False)
 
@@ -67,8 +77,8 @@ class Limits:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # What was asked so far belongs to this process.
-        fields = ("requests_per_minute", "input_tokens_per_minute", "output_tokens_per_minute", "concurrency")
-        return _restored, (type(self), {name: getattr(self, name) for name in fields})
+        options = {field.name: getattr(self, field.name) for field in attrs.fields(type(self)) if field.init}
+        return _restored, (type(self), options)
 
 
 def _restored(cls: type[Limits], options: dict[str, Any]) -> Limits:
@@ -126,14 +136,22 @@ class Permit:
 
 
 class _Gate:
-    """What is shared: the buckets, the pace, and who waits."""
+    """What all calls share: the buckets, the pace, and who waits."""
 
-    def __init__(self, limits: Limits, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, limits: Limits) -> None:
         rates = limits.requests_per_minute, limits.input_tokens_per_minute, limits.output_tokens_per_minute
         self._buckets = [Bucket(rate) if rate is not None else None for rate in rates]
+        self._current: AbstractContextManager[None] = contextlib.nullcontext()
+        self._clock = time.monotonic
+        if limits.shared is not None:
+            with importing:
+                from .shared import SharedBuckets
+
+            named = {name: bucket for name, bucket in zip(_NAMES, self._buckets, strict=True) if bucket}
+            self._current = SharedBuckets(limits.shared, named)
+            self._clock = time.time  # the one that processes have in common
         self._pace = Pace(limits.concurrency)
         self._usual_output = USUAL_OUTPUT
-        self._clock = clock
         # Reentrant: a stream that the garbage collector finds in here leaves from here.
         self._lock = threading.RLock()
         self._queue: deque[threading.Event] = deque()
@@ -181,36 +199,49 @@ class _Gate:
 
     def _try(self, permit: Permit) -> float:
         """Seconds to wait; 0 where it has begun."""
-        now = self._clock()
+        if pause := self._pace.wait(time.monotonic()):
+            return pause
         wanted = [(bucket, need) for bucket, need in zip(self._buckets, permit.needs, strict=True) if bucket]
-        seconds = max([self._pace.wait(now), *(bucket.wait(need, now) for bucket, need in wanted)])
-        if seconds == 0:
-            permit.number = self._pace.begin(now)
+        with self._current:
+            now = self._clock()
+            if seconds := max((bucket.wait(need, now) for bucket, need in wanted), default=0.0):
+                return seconds
             for bucket, need in wanted:
                 bucket.take(need)
-        return seconds
+        permit.number = self._pace.begin(time.monotonic())
+        return 0.0
 
     def answered(
         self, permit: Permit, told: tuple[int | None, int | None], headers: Mapping[str, str], seconds: float
     ) -> None:
         with self._lock:
             self._pace.answered(permit.number, seconds)
-            for bucket, need, real in zip(self._buckets[1:], permit.needs[1:], told, strict=True):
-                if bucket is not None and real is not None:
-                    bucket.take(real - need)
+            needs = permit.needs[1:]
+            self._correct([0.0 if real is None else real - need for real, need in zip(told, needs, strict=True)])
             if told[1] is not None:
                 self._usual_output = 0.9 * self._usual_output + 0.1 * told[1]
-            self._pace.told(headers, float(sum(filter(None, told))), self._clock())
+            self._pace.told(headers, float(sum(filter(None, told))), time.monotonic())
 
     def failed(self, permit: Permit, headers: Mapping[str, str], *, refused: bool) -> None:
         """No answer came of it, so that it cost no tokens."""
         with self._lock:
-            for bucket, need in zip(self._buckets[1:], permit.needs[1:], strict=True):
-                if bucket is not None:
-                    bucket.take(-need)
+            self._correct([-need for need in permit.needs[1:]])
             if refused:
                 self._pace.refused(permit.number)
-                self._pace.told(headers, sum(permit.needs[1:]), self._clock())
+                self._pace.told(headers, sum(permit.needs[1:]), time.monotonic())
+
+    def _correct(self, tokens: list[float]) -> None:
+        """Take so many more input and output tokens."""
+        if not any(self._buckets[1:]):
+            return
+        try:
+            with self._current:
+                for bucket, more in zip(self._buckets[1:], tokens, strict=True):
+                    if bucket is not None:
+                        bucket.take(more)
+        except ConfigurationError as error:
+            # An answer is worth more than the count of its tokens.
+            log.warning("%s", error)
 
     def leave(self, permit: Permit) -> None:
         with self._lock:
