@@ -151,7 +151,7 @@ def test_the_window_is_whole_again_after_a_few_rounds() -> None:
             pace.answered(number, 0.05)
             pace.end()
         rounds += 1
-    assert rounds <= 6
+    assert rounds <= 15
     assert pace.window == 16
 
 
@@ -192,11 +192,11 @@ def asking_a_limited_server(per_second: float, seconds: float) -> tuple[int, int
     return answered, refusals
 
 
-@pytest.mark.parametrize("per_second", [1.0, 5.0])
+@pytest.mark.parametrize("per_second", [0.2, 1.0, 5.0, 15.0])
 def test_the_pace_finds_a_limit_that_nobody_told(per_second: float) -> None:
-    answered, refusals = asking_a_limited_server(per_second, 300)
-    assert answered >= 0.7 * per_second * 300
-    assert refusals <= answered / 4
+    answered, refusals = asking_a_limited_server(per_second, 300 / per_second)
+    assert answered >= 0.8 * 300
+    assert refusals <= answered / 8
 
 
 def headers(**said: object) -> dict[str, str]:
@@ -348,8 +348,10 @@ def test_no_more_calls_are_under_way_than_allowed_in_all_clients_that_share_the_
     held, limits = Held(), Limits(concurrency=3)
     with ReplayServer(held) as server, client(server, limits) as one, client(server, limits) as two:
         threads = [*in_threads(4, lambda: one.chat("hi")), *in_threads(4, lambda: two.chat("hi"))]
+        for _ in range(3):
+            assert held.came.acquire(timeout=LIMIT)
         until(lambda: waiting(limits) == 5)
-        assert len(server.requests) <= 3
+        assert len(server.requests) == 3
         held.let_go.set()
         join(threads)
         assert (held.most, len(server.requests)) == (3, 8)

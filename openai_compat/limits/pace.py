@@ -13,8 +13,8 @@ from ..wire.retry import MAX_WAIT, rate_limits
 
 DECREASE = 0.7
 """What a refusal leaves of the window."""
-INCREASE = 1.05
-"""What an answer makes of a window of less than one call; a larger one grows by one call a round."""
+CAREFUL = 0.2
+"""How much of its growth is left where it was refused the last time: from a tenth below to a fifth above."""
 LONGEST_PAUSE = 20.0
 """Seconds between two calls, however small the window."""
 
@@ -32,6 +32,7 @@ class Pace:
         self.under_way = 0
         self._begun = 0
         self._slowed = 0
+        self._refused_at = math.inf
         self._last = -math.inf
         self._latency = 0.0
         self._spacing = 0.0
@@ -60,9 +61,18 @@ class Pace:
     def answered(self, number: int, seconds: float) -> None:
         """A call was answered."""
         self._latency = seconds if not self._latency else 0.8 * self._latency + 0.2 * seconds
-        if number > self._slowed:
-            grown = self.window * INCREASE if self.window < 1 else self.window + 1 / self.window
-            self.window = min(grown, self._most)
+        if number <= self._slowed or self.window == math.inf:
+            return
+        # By one call a round, and a small window by a twentieth an answer.
+        step = min(1 / self.window, self.window / 20)
+        near = 0.9 * self._refused_at
+        if self.window < near:
+            grown = min(self.window + step, near)
+        elif self.window <= 1.2 * self._refused_at:
+            grown = self.window + CAREFUL * step
+        else:
+            grown = self.window + step
+        self.window = min(grown, self._most)
 
     def refused(self, number: int) -> None:
         """The server had a call wait: those that were sent before it could be heard of count as one."""
@@ -70,7 +80,8 @@ class Pace:
             return
         self._slowed = self._begun
         least = max(self._latency, 0.001) / LONGEST_PAUSE
-        self.window = max(min(self.window, self.under_way) * DECREASE, min(least, 1.0))
+        self._refused_at = min(self.window, self.under_way)
+        self.window = max(self._refused_at * DECREASE, min(least, 1.0))
 
     def told(self, headers: Mapping[str, str], tokens: float, now: float) -> None:
         """Heed what the server says is left: where it is less than a call needs, calls go as fast as it fills up.
