@@ -19,10 +19,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.replay import JSON, ReplayServer, Reply, Request
+from support.replay import EVENT_STREAM, JSON, ReplayServer, Reply, Request
 from support.wire_bodies import chat_body, chat_reply, error_reply, stream_reply
 
 from openai_compat import (
+    APIError,
     APIStatusError,
     APITimeoutError,
     Cancelled,
@@ -443,6 +444,29 @@ def test_a_stream_that_is_left_is_no_longer_under_way(how: str) -> None:
         assert asking.stream("hi").until_done().text == "ab"
 
 
+SAID_IN_A_STREAM = b'data: {"error":{"code":429,"message":"too much"}}\n\n'
+
+
+@pytest.mark.parametrize(
+    ("reply", "slows"),
+    [
+        (error_reply(429), True),
+        (error_reply(503), True),
+        (error_reply(500), False),
+        (error_reply(400), False),
+        (error_reply(429, code="insufficient_quota", type="insufficient_quota"), False),
+        (Reply(headers=EVENT_STREAM, body=[SAID_IN_A_STREAM]), True),
+        (Reply(head=b"", abort="fin"), False),
+    ],
+    ids=["429", "503", "500", "400", "quota", "in a stream", "broken"],
+)
+def test_what_slows(reply: Reply, slows: bool) -> None:
+    limits = Limits(concurrency=4)
+    with ReplayServer([reply]) as server, client(server, limits) as asking, pytest.raises(APIError):
+        asking.stream("hi").until_done()
+    assert (limits._gates[os.getpid()]._pace.window < 4) == slows
+
+
 def test_one_429_slows_and_does_not_stop() -> None:
     """While the refused call waits out its hint, which is longer than this test, all others are answered."""
     limits = Limits(concurrency=4)
@@ -505,6 +529,17 @@ def test_the_calls_total_time_ends_a_wait(full: tuple[Client, Limits, ReplayServ
         asking.chat("hi", timeout=Timeout(total=0.05))
     assert (caught.value.phase, caught.value.retryable) == ("total", False)
     assert (waiting(limits), under_way(limits)) == (0, 0)
+
+
+def test_a_try_that_never_began_is_no_attempt() -> None:
+    limits = Limits(requests_per_minute=1)
+    with (
+        ReplayServer([error_reply(500, headers={"retry-after-ms": "1"})]) as server,
+        client(server, limits, max_retries=2) as asking,
+        pytest.raises(APITimeoutError, match=r"\(timeout: total\) \(after 1 try\)") as caught,
+    ):
+        asking.chat("hi", timeout=0.5)
+    assert len(caught.value.attempts) == len(server.requests) == 1
 
 
 @pytest.mark.parametrize("kind", ["chat", "stream", "map"])
@@ -625,6 +660,7 @@ print(granted)
 """
 
 
+@pytest.mark.process
 def test_processes_that_ask_at_once_get_no_more_together_than_one_alone(tmp_path: Path) -> None:
     began = time.monotonic()
     command = [sys.executable, "-c", PROCESS, str(tmp_path / "limits")]
@@ -716,5 +752,6 @@ with limits.permit({"messages": []}, Deadline(Timeout(total=5))):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.process
 def test_a_forked_child_has_nothing_under_way() -> None:
     subprocess.run([sys.executable, "-c", FORK], check=True, timeout=60)

@@ -11,6 +11,8 @@ import time
 from collections import deque
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from functools import partial
+from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -154,7 +156,8 @@ class _Gate:
         self._usual_output = USUAL_OUTPUT
         # Reentrant: a stream that the garbage collector finds in here leaves from here.
         self._lock = threading.RLock()
-        self._queue: deque[threading.Event] = deque()
+        # Of queues, whose put may come in the middle of their get, for the same reason.
+        self._queue: deque[SimpleQueue[None]] = deque()
 
     def estimate(self, body: Mapping[str, Any]) -> tuple[float, float]:
         _, inputs, outputs = self._buckets
@@ -167,22 +170,22 @@ class _Gate:
         with self._lock:
             if not self._queue and self._try(permit) == 0:
                 return
-            turn = threading.Event()
+            turn: SimpleQueue[None] = SimpleQueue()
             self._queue.append(turn)
-        cancel = deadline.cancel
+        cancel, wake = deadline.cancel, partial(turn.put, None)
         try:
             if cancel is not None:
-                cancel.subscribe(turn.set)
+                cancel.subscribe(wake)
             while not self._waited(permit, deadline, turn):
                 pass
         finally:
             if cancel is not None:
-                cancel.unsubscribe(turn.set)
+                cancel.unsubscribe(wake)
             with self._lock:
                 self._queue.remove(turn)
                 self._wake()
 
-    def _waited(self, permit: Permit, deadline: Deadline, turn: threading.Event) -> bool:
+    def _waited(self, permit: Permit, deadline: Deadline, turn: SimpleQueue[None]) -> bool:
         """Whether it may go; else it has waited for its turn, or for what is missing."""
         if deadline.cancelled:
             raise Cancelled
@@ -193,8 +196,8 @@ class _Gate:
         if deadline.left == 0:
             total = deadline.timeout.total
             raise APITimeoutError(f"the limits had no room for it within {total:g} s (timeout: total)", phase="total")
-        turn.wait(deadline.within(None if seconds == math.inf else seconds))
-        turn.clear()
+        with contextlib.suppress(Empty):
+            turn.get(timeout=deadline.within(None if seconds == math.inf else seconds))
         return False
 
     def _try(self, permit: Permit) -> float:
@@ -252,4 +255,4 @@ class _Gate:
 
     def _wake(self) -> None:
         if self._queue:
-            self._queue[0].set()
+            self._queue[0].put(None)

@@ -15,6 +15,8 @@ DECREASE = 0.7
 """What a refusal leaves of the window."""
 CAREFUL = 0.2
 """How much of its growth is left where it was refused the last time: from a tenth below to a fifth above."""
+USUAL_LATENCY = 0.5
+"""Seconds that a call is taken to last before any was answered."""
 LONGEST_PAUSE = 20.0
 """Seconds between two calls, however small the window."""
 
@@ -34,7 +36,7 @@ class Pace:
         self._slowed = 0
         self._refused_at = math.inf
         self._last = -math.inf
-        self._latency = 0.0
+        self._latency: float | None = None
         self._spacing = 0.0
         self._spaced_until = -math.inf
 
@@ -42,7 +44,7 @@ class Pace:
         """Seconds until a call may begin; infinite where one has to end before."""
         if self.under_way and self.under_way + 1 > self.window:
             return math.inf
-        pause = min(self._latency / self.window, LONGEST_PAUSE) if self.window < 1 else 0.0
+        pause = min((self._latency or USUAL_LATENCY) / self.window, LONGEST_PAUSE) if self.window < 1 else 0.0
         if now < self._spaced_until:
             pause = max(pause, self._spacing)
         return max(0.0, self._last + pause - now)
@@ -60,7 +62,7 @@ class Pace:
 
     def answered(self, number: int, seconds: float) -> None:
         """A call was answered."""
-        self._latency = seconds if not self._latency else 0.8 * self._latency + 0.2 * seconds
+        self._latency = seconds if self._latency is None else 0.8 * self._latency + 0.2 * seconds
         if number <= self._slowed or self.window == math.inf:
             return
         # By one call a round, and a small window by a twentieth an answer.
@@ -79,7 +81,7 @@ class Pace:
         if number <= self._slowed:
             return
         self._slowed = self._begun
-        least = max(self._latency, 0.001) / LONGEST_PAUSE
+        least = max(self._latency or USUAL_LATENCY, 0.001) / LONGEST_PAUSE
         self._refused_at = min(self.window, self.under_way)
         self.window = max(self._refused_at * DECREASE, min(least, 1.0))
 

@@ -59,6 +59,7 @@ class Call:
         self._on_retry = on_retry
         self._origin = origin
         self._tries = 0
+        self._begun = False
         self._replay = False
         self._started = deadline.started
         self._waited = 0.0
@@ -94,6 +95,7 @@ class Call:
         if self.deadline.cancel is not None:
             self.deadline.cancel.raise_if_cancelled()
         self._started = time.monotonic()
+        self._begun = True
         self._replay = False
         self.sent = False
 
@@ -132,15 +134,18 @@ class Call:
             ended.attempts = self.attempts
             raise ended from error
         self._tries += 1
+        self._begun = False
         self._waited = delay
         return True
 
     def give_up(self, error: APIError) -> None:
         """``error`` ends the call: it gets the record of what was tried."""
-        self._failed(str(error))
+        if self._begun:
+            self._failed(str(error))
         error.attempts = self.attempts
         if self._tries and error.args:
-            error.args = (f"{error.args[0]} (after {self._tries + 1} tries)", *error.args[1:])
+            tries = self._tries + self._begun
+            error.args = (f"{error.args[0]} (after {tries} {'tries' if tries > 1 else 'try'})", *error.args[1:])
 
     def so_far(self) -> tuple[Attempt, ...]:
         """The record, with the attempt that is under way or has succeeded, if it was sent."""
