@@ -204,7 +204,7 @@ class _Gate:
         """Seconds to wait; 0 where it has begun."""
         if pause := self._pace.wait(time.monotonic()):
             return pause
-        wanted = [(bucket, need) for bucket, need in zip(self._buckets, permit.needs, strict=True) if bucket]
+        wanted = [(bucket, need) for bucket, need in zip(self._buckets, permit.needs, strict=True) if bucket and need]
         with self._current:
             now = self._clock()
             if seconds := max((bucket.wait(need, now) for bucket, need in wanted), default=0.0):
