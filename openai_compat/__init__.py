@@ -58,9 +58,10 @@ _MODULES = {
     ),
     "batch.files": ("FileSummary",),
     "batch.journal": ("Journal", "JournalError"),
-    "batch.result": ("MapResult",),
+    "batch.result": ("EmbeddingResult", "MapResult"),
     "batch.run": ("MapRun",),
     "limits.limits": ("Limits",),
+    "batch.vectors": ("EmbeddingRun",),
     "tools.mcp": ("mcp_tools",),
     "stream": ("ChatStream", "ParsedStream"),
     "futures": ("CallFuture",),
@@ -88,8 +89,10 @@ if TYPE_CHECKING:
     from .batch.files import FileSummary as FileSummary
     from .batch.journal import Journal as Journal
     from .batch.journal import JournalError as JournalError
+    from .batch.result import EmbeddingResult as EmbeddingResult
     from .batch.result import MapResult as MapResult
     from .batch.run import MapRun as MapRun
+    from .batch.vectors import EmbeddingRun as EmbeddingRun
     from .cancel import CancelToken as CancelToken
     from .client import Client as Client
     from .conversation import Conversation as Conversation

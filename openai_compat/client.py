@@ -32,7 +32,9 @@ if TYPE_CHECKING:
 
     from .batch.files import FileAnswer, FileRequest, FileSummary
     from .batch.journal import Journal
+    from .batch.result import EmbeddingResult
     from .batch.run import MapRun
+    from .batch.vectors import EmbeddingRun
     from .conversation import Conversation
     from .fallback import FallbackClient, Member
     from .futures import CallFuture
@@ -745,6 +747,94 @@ class Client(BaseClient):
             done += len(batch)
         joined = _joined(parts, deadline.elapsed_ms)
         return joined.normalized() if normalize else joined
+
+    def map_embeddings(
+        self,
+        texts: Iterable[str | Sequence[int] | tuple[str, str | Sequence[int]]],
+        *,
+        model: str | None = None,
+        encoding_format: Literal["base64", "float"] | None = "base64",
+        dimensions: int | None = None,
+        batch_size: int | None = None,
+        normalize: bool = False,
+        user: str | None = None,
+        extra_body: Mapping[str, Any] | None = None,
+        workers: int = 4,
+        ordered: bool = False,
+        on_error: Literal["keep", "raise"] = "keep",
+        journal: Journal | str | os.PathLike[str] | None = None,
+        retry_failed: bool | None = None,
+        progress: Any = None,
+        total: int | None = None,
+        cancel: CancelToken | None = None,
+        timeout: Timeout | float | None = None,
+    ) -> EmbeddingRun:
+        """Embed many texts: an iterator of ``EmbeddingResult``, each as soon as it is there.
+
+        ``map_embeddings(...).to_array()`` waits for all, and returns one float32 array in the order of the texts.
+
+        Args:
+            texts: texts or lists of token ids, or pairs of an id and one of these; from any iterable, which is read
+                only as far as results are. An empty one fails in its place.
+            batch_size: texts in one request, by default 128; fewer where they are long, or where the server takes no
+                more. A request that is refused is asked again in halves, so that the texts at fault fail alone.
+            workers: threads, each with one request under way.
+            journal: as for ``map``. A text is known by itself, the model, the dimensions and ``extra_body``; ids do not
+                matter. A text that comes twice is embedded once; without a journal, once a request.
+            model, encoding_format, dimensions, normalize, user, extra_body, timeout: as for ``embed``.
+            ordered, on_error, retry_failed, progress, total, cancel: as for ``map``.
+
+        Raises:
+            ConfigurationError: no model, or bad input.
+            AuthenticationError: the server does not take the key.
+            JournalError: the journal cannot be read or written; ``unsaved`` has the vectors that it did not take.
+            Cancelled: by ``cancel``.
+        """
+        with importing:
+            from .batch.embeddings import BATCH_SIZE, Embedder, map_embeddings
+            from .wire.embeddings import EmbeddingResponse
+            from .wire.embeddings_request import build_embeddings_body
+
+        name = label(model, "model") if model else self.model or ""
+        picks = not name and self._picks_model
+        told: dict[str, Any] = {"dimensions": dimensions, "extra_body": extra_body}
+        build_embeddings_body("any", model="any" if picks else name, encoding_format=encoding_format, **told)
+        size = BATCH_SIZE if batch_size is None else whole(batch_size, "batch_size")
+        self._batch_size(size, name)
+
+        def model_name() -> str:
+            return self._first_model(self._deadline(timeout, cancel), embeds=True) if picks else name
+
+        def ask(inputs: Sequence[Any], token: CancelToken) -> EmbeddingResponse:
+            answer = self.embed(
+                inputs, model=name, encoding_format=encoding_format, user=user, cancel=token, timeout=timeout, **told
+            )
+            if answer.dtype != "float32":
+                raise ConfigurationError(f"map_embeddings is for float32 vectors, not {answer.dtype}: use embed")
+            return answer
+
+        def finish(result: EmbeddingResult) -> EmbeddingResult:
+            if not normalize or result.embedding is None:
+                return result
+            return attrs.evolve(result, embedding=EmbeddingResponse(vectors=(result.embedding,)).normalized().embedding)
+
+        return map_embeddings(
+            Embedder(
+                ask=ask,
+                body=lambda given: build_embeddings_body(given, model=model_name(), encoding_format=None, **told),
+                finish=finish,
+            ),
+            texts,
+            batch_size=size,
+            workers=workers,
+            ordered=ordered,
+            on_error=on_error,
+            journal=journal,
+            retry_failed=retry_failed,
+            progress=progress,
+            total=total,
+            cancel=cancel,
+        )
 
     def _batch_size(self, given: int | None, model: str) -> int:
         if given is not None and (given := whole(given, "batch_size")) < 1:

@@ -90,7 +90,8 @@ class Entry:
         attempts: how often it was sent.
         finished_at: POSIX time in seconds.
         request: the body as JSON, where not too long.
-        response: the body of the reply, as JSON; of a failure, what the exception is made of again.
+        response: the body of the reply, as JSON; of a text that was embedded, its vector as float32 numbers; of a
+            failure, what the exception is made of again.
     """
 
     key: bytes
@@ -194,15 +195,15 @@ class Journal:
                 raise self._explained(error) from error
         return None if row is None else Entry(**dict(zip(_COLUMNS, row, strict=True)))
 
-    def add(self, entry: Entry) -> None:
-        """Write an answer or a failure; it is in the file when this returns.
+    def add(self, *entries: Entry) -> None:
+        """Write answers and failures; they are in the file when this returns.
 
         What several threads add at a time goes into one transaction.
 
         Raises:
             JournalError: it could not be written, nor will anything be after it.
         """
-        self._pending.append(_as_row(entry))
+        self._pending.extend(map(_as_row, entries))
         with self._writing:
             if self._failed is not None:
                 raise self._failed
@@ -210,7 +211,7 @@ class Journal:
             while self._pending:
                 rows.append(self._pending.popleft())
             if not rows:
-                return  # who had the lock before wrote this one too
+                return  # who had the lock before wrote these too
             try:
                 self._write(rows)
             except sqlite3.Error as error:

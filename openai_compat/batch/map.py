@@ -54,10 +54,7 @@ def map_requests(
     cancel: CancelToken | None,
 ) -> MapRun[Any]:
     """Begin to ask; see ``Client.map``."""
-    if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
-        raise ConfigurationError(f"workers must be a whole number from 1, not {workers!r}")
-    if on_error not in ("keep", "raise"):
-        raise ConfigurationError(f"on_error must be 'keep' or 'raise', not {on_error!r}")
+    check_options(workers, on_error)
     items = read_requests(requests, asker.make)
     if total is None and isinstance(requests, Sized):
         total = len(requests)
@@ -75,12 +72,20 @@ def map_requests(
     )
 
 
+def check_options(workers: object, on_error: object) -> None:
+    """Raise ``ConfigurationError`` where they cannot be used."""
+    if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
+        raise ConfigurationError(f"workers must be a whole number from 1, not {workers!r}")
+    if on_error not in ("keep", "raise"):
+        raise ConfigurationError(f"on_error must be 'keep' or 'raise', not {on_error!r}")
+
+
 def without_journal(asker: Asker) -> Callable[[Item, CancelToken], MapResult[Any]]:
     """A function that asks a server and keeps nothing."""
 
     def ask(item: Item, token: CancelToken) -> MapResult[Any]:
         started = time.monotonic()
-        answer, error = _outcome(asker, item.request, token)
+        answer, error = outcome(asker.ask, item.request, token)
         seconds = time.monotonic() - started
         return MapResult(
             index=item.index,
@@ -94,11 +99,12 @@ def without_journal(asker: Asker) -> Callable[[Item, CancelToken], MapResult[Any
     return ask
 
 
-def _outcome(asker: Asker, request: Any, token: CancelToken) -> tuple[Any, None] | tuple[None, Exception]:
+def outcome(ask: Callable[[Any, CancelToken], Any], request: Any, token: CancelToken) -> tuple[Any, Exception | None]:
+    """What came of a request: the answer, or the exception, unless no other request would fare better."""
     try:
-        return asker.ask(request, token), None
+        return ask(request, token), None
     except AuthenticationError:
-        raise  # no other request would fare better
+        raise
     except Cancelled as error:
         if token.cancelled:
             raise
@@ -153,7 +159,7 @@ class WithJournal:
 
     def _ask(self, item: Item, key: bytes, body: bytes, token: CancelToken) -> MapResult[Any]:
         started = time.monotonic()
-        answer, error = _outcome(self._asker, item.request, token)
+        answer, error = outcome(self._asker.ask, item.request, token)
         seconds = time.monotonic() - started
         request = body.decode() if len(body) <= MAX_REQUEST else None
         result: MapResult[Any] = MapResult(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TextIO
 from ..errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from .result import MapResult
+    from .result import EmbeddingResult, MapResult
 
 LINE_EVERY = 10.0
 """Seconds between the lines that stand for a bar where nothing can be drawn."""
@@ -43,10 +43,10 @@ class Progress:
         self._failed = 0
         self._skipped = 0
 
-    def add(self, result: MapResult[Any]) -> None:
+    def add(self, result: MapResult[Any] | EmbeddingResult) -> None:
         """One more result."""
-        if result.response is not None and not result.from_journal:
-            self._tokens += result.response.input_tokens + result.response.output_tokens
+        if not result.from_journal:
+            self._tokens += result.tokens
         self._failed += result.error is not None
         self._skipped += result.from_journal
         self._bar.set_postfix_str(self.summary(), False)

@@ -37,7 +37,7 @@ def read_requests(requests: Iterable[Any], make: Callable[[Any], Any]) -> Iterat
 
 def _read(requests: Iterable[Any], make: Callable[[Any], ChatRequest]) -> Iterator[Item]:
     for index, given in enumerate(requests):
-        custom_id, prompt = given if _is_pair(given) else (None, given)
+        custom_id, prompt = given if is_pair(given) else (None, given)
         try:
             yield Item(index, custom_id, make(prompt))
         except (ConfigurationError, TypeError) as error:
@@ -45,5 +45,6 @@ def _read(requests: Iterable[Any], make: Callable[[Any], ChatRequest]) -> Iterat
             raise ConfigurationError(f"{name}: {error}") from error
 
 
-def _is_pair(given: Any) -> bool:
+def is_pair(given: Any) -> bool:
+    """Whether it is an id and what it names."""
     return isinstance(given, tuple) and len(given) == 2 and isinstance(given[0], str)

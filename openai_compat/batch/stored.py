@@ -10,6 +10,7 @@ from ..errors import APIError, OpenAICompatError
 from .journal import Entry, JournalError
 
 if TYPE_CHECKING:
+    from ..wire.embeddings import Vector
     from ..wire.response import ChatResponse
 
 _TOLD = ("provider", "request_id", "retry_after", "status_code", "code", "type", "param", "body", "phase", "path")
@@ -31,6 +32,22 @@ def answered(key: bytes, custom_id: str | None, request: str | None, answer: Any
         seconds=seconds,
         request=request,
         response=encode_json(answer.raw if answer.raw.keys() & {"choices", "data"} else _as_body(answer)),
+    )
+
+
+def embedded(
+    key: bytes, custom_id: str | None, request: str | None, model: str, vector: Vector, tokens: int, seconds: float
+) -> Entry:
+    """The row of a text's vector."""
+    return Entry(
+        key=key,
+        custom_id=custom_id,
+        model=model,
+        status="answered",
+        input_tokens=tokens,
+        seconds=seconds,
+        request=request,
+        response=bytes(vector),
     )
 
 

@@ -31,7 +31,7 @@ def embedding_inputs(given: Input | Iterable[Input]) -> list[Input]:
             raise ConfigurationError("nothing to embed: the list of texts is empty")
         if (tokens := _token_ids(items)) is not None:
             return [tokens]
-    return [_input(item, position) for position, item in enumerate(items)]
+    return [embedding_input(item, position) for position, item in enumerate(items)]
 
 
 def _several(given: Any) -> Iterable[Any]:
@@ -40,7 +40,8 @@ def _several(given: Any) -> Iterable[Any]:
     return given
 
 
-def _input(item: object, position: int) -> Input:
+def embedding_input(item: object, position: int) -> Input:
+    """One of several inputs, checked; see ``embedding_inputs``."""
     if (said := text_of(item)) is not None:
         checked: Input = said
     elif (tokens := _token_ids(item)) is not None:
