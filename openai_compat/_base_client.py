@@ -331,11 +331,11 @@ class BaseClient:
         permit = None if self._limits is None or body is None else self._limits.permit(body, deadline)
         return Call(deadline, self._retry, self._on_retry, permit, origin=self.base_url)
 
-    def _trying_once(self) -> Self:
-        """This client, with its connections and all that it learns, without further tries."""
+    def _with_retries(self, max_retries: int) -> Self:
+        """This client, with its connections and all that it learns, and so many further tries."""
         twin = object.__new__(type(self))
         twin.__dict__.update(self.__dict__)
-        twin._retry = attrs.evolve(self._retry, max_retries=0)
+        twin._retry = attrs.evolve(self._retry, max_retries=max_retries)
         return twin
 
     def _body(self, build: Build, request: ChatRequest) -> dict[str, Any]:

@@ -644,8 +644,8 @@ class Client(BaseClient):
 
         The next one is asked after connection errors, time limits, HTTP 402, 408, 409, 429 and 5xx, and replies that
         are no answers; a stream changes only before its first event. Every other error is raised. An endpoint is asked
-        once in a call; only where no other is ready does its client's ``max_retries`` count. A conversation goes on
-        with the endpoint that answered it last.
+        once in a call; only where all have failed has one the further tries of its client's ``max_retries``. A
+        conversation goes on with the endpoint that answered it last.
 
         Args:
             clients: in the order of preference: clients, pairs ``(client, {"gpt-4o": "llama3"})`` where models have

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import random
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -289,11 +290,11 @@ class _Endpoint:
 
 
 class _Turn(NamedTuple):
-    """An endpoint's turn in a call. ``alone``: no other one is ready, so that it is worth waiting for."""
+    """An endpoint's turn in a call; whether it is a probe, and how many further tries it has."""
 
     endpoint: _Endpoint
     probe: bool
-    alone: bool
+    retries: int = 0
 
 
 class _Endpoints:
@@ -342,7 +343,7 @@ class _Endpoints:
                 self._lock.wait(0.05)
 
     def _turn(self, ready: list[_Endpoint], origin: str) -> _Turn:
-        chosen, *others = sorted(
+        chosen = min(
             ready,
             key=lambda one: (
                 one.breaker.resting,
@@ -355,7 +356,15 @@ class _Endpoints:
         self._asked += 1
         chosen.last_asked = self._asked
         chosen.outstanding += 1
-        return _Turn(chosen, chosen.breaker.begin(), all(one.breaker.resting for one in others))
+        return _Turn(chosen, chosen.breaker.begin())
+
+    def take_again(self, endpoint: _Endpoint) -> _Turn | None:
+        """A second turn for one that has failed in this call, as long as it is not left alone."""
+        with self._lock:
+            if endpoint.breaker.state != "closed":
+                return None
+            endpoint.outstanding += 1
+            return _Turn(endpoint, endpoint.breaker.begin(), endpoint.client._retry.max_retries - 1)
 
     def answered(self, turn: _Turn) -> None:
         """Its endpoint works."""
@@ -427,6 +436,8 @@ class _Turns:
         self._attempts: tuple[Attempt, ...] = ()
         self._began = self.deadline.started
         self._turn: _Turn | None = None
+        self._delays: dict[_Endpoint, float] = {}
+        self._last = False
         self._answered = False
         self._recorded = False
 
@@ -446,8 +457,26 @@ class _Turns:
         except Cancelled as error:
             error.attempts = self._attempts
             raise
-        if turn is None:
+        return turn is not None and self._begun(turn)
+
+    def _begin_again(self) -> bool:
+        """Where all have failed, the one that may be tried again soonest has the rest of its tries."""
+        if self._last or not self._delays:
             return False
+        self._last = True
+        endpoint, delay = min(self._delays.items(), key=lambda item: item[1])
+        left = self.deadline.left
+        if left is not None and left <= delay:
+            return False
+        try:
+            self.deadline.sleep(delay)
+        except Cancelled as error:
+            error.attempts = self._attempts
+            raise
+        turn = self._turn = self._endpoints.take_again(endpoint)
+        return turn is not None and self._begun(turn)
+
+    def _begun(self, turn: _Turn) -> bool:
         self._asked.append(turn.endpoint)
         self._recorded = False
         self._began = time.monotonic()
@@ -465,9 +494,8 @@ class _Turns:
 
     @property
     def client(self) -> Client:
-        """Who is asked: once, as long as another is ready, for then there is nothing to wait for."""
-        client = self._now.endpoint.client
-        return client if self._now.alone and not self._now.probe else client._trying_once()
+        """Who is asked: once, as long as there are others, for then there is nothing to wait for."""
+        return self._now.endpoint.client._with_retries(self._now.retries)
 
     @property
     def timeout(self) -> Timeout | None:
@@ -500,9 +528,12 @@ class _Turns:
             self._endpoints.answered(turn)
         else:
             self._endpoints.failed(turn, fault, error)
+            delay = turn.endpoint.client._retry.delay(0, error, random.random())
+            if delay is not None:
+                self._delays[turn.endpoint] = delay
         self._end()
         ends = self._answered or fault == "caller" or self.deadline.left == 0.0
-        if ends or not self._begin():
+        if ends or not (self._begin() or self._begin_again()):
             if self._told and error.args:
                 error.args = (f"{error.args[0]} (before that, {'; '.join(self._told)})", *error.args[1:])
             return False

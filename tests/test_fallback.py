@@ -185,13 +185,15 @@ def test_where_all_fail_the_last_error_tells_of_all() -> None:
         assert origins(caught.value) == [f"{server.url}/v1" for server in found]
 
 
-def test_an_endpoint_is_asked_again_only_where_no_other_is_ready() -> None:
+def test_an_endpoint_is_asked_again_only_where_all_have_failed() -> None:
     busy = error_reply(503, headers={"retry-after-ms": "5"})
     with servers(busy, busy) as found:
         client = FallbackClient([client_of(server, max_retries=2) for server in found])
-        with pytest.raises(InternalServerError):
+        with pytest.raises(InternalServerError) as caught:
             client.chat("hi")
-        assert seen(found) == [1, 3]
+        assert seen(found) == [3, 1]
+        assert [attempt.number for attempt in caught.value.attempts] == [1, 2, 3, 4]
+        assert origins(caught.value) == [f"{found[place].url}/v1" for place in (0, 1, 0, 0)]
 
 
 def test_models_have_other_names_elsewhere() -> None:
@@ -419,10 +421,10 @@ def test_one_that_rests_is_asked_before_nobody_is() -> None:
         assert seen(found) == [4, 4]
 
 
-def test_one_that_rests_is_no_reason_not_to_wait_for_another() -> None:
+def test_the_one_that_may_be_tried_again_is() -> None:
     with servers(error_reply(429, headers={"Retry-After": "20"}), error_reply(503)) as found:
         patient = client_of(found[1], retry=RetryPolicy(max_retries=2, first_wait=0.001))
-        client = FallbackClient([client_of(found[0]), patient])
+        client = FallbackClient([client_of(found[0]), patient], failures=100)
         for _ in range(2):
             with pytest.raises(APIError):
                 client.chat("hi")
