@@ -196,6 +196,23 @@ def test_an_endpoint_is_asked_again_only_where_all_have_failed() -> None:
         assert origins(caught.value) == [f"{found[place].url}/v1" for place in (0, 1, 0, 0)]
 
 
+@pytest.mark.parametrize("kind", ["chat", "sink"])
+def test_a_wait_for_another_try_ends_with_the_call(kind: str) -> None:
+    with ReplayServer([error_reply(503, headers={"Retry-After": "60"})]) as server:
+        client, token = FallbackClient([client_of(server, max_retries=2)], failures=9), CancelToken()
+        sink = None if kind == "chat" else lambda event: None
+        with pytest.raises(InternalServerError):
+            client.chat("hi", sink=sink, timeout=30)
+        future = client.submit("hi", sink=sink, cancel=token)
+        while client.endpoints[0].failures < 2:
+            threading.Event().wait(0.001)
+        token.cancel()
+        with pytest.raises(Cancelled) as caught:
+            future.result(10)
+        assert origins(caught.value) == [f"{server.url}/v1"]
+        assert len(server.requests) == 2
+
+
 def test_models_have_other_names_elsewhere() -> None:
     with servers(error_reply(503), error_reply(503), saying("ok")) as found:
         a, b, c = (client_of(server, model=name) for server, name in zip(found, "abc", strict=True))
