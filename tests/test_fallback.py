@@ -8,6 +8,7 @@ import json
 import pickle
 import random
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -60,6 +61,14 @@ def client_of(server: ReplayServer, **options: object) -> Client:
 
 def seen(found: list[ReplayServer]) -> list[int]:
     return [len(server.requests) for server in found]
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait for something that is about to be."""
+    end = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < end
+        threading.Event().wait(0.001)
 
 
 def origins(answered: object) -> list[str]:
@@ -204,8 +213,7 @@ def test_a_wait_for_another_try_ends_with_the_call(kind: str) -> None:
         with pytest.raises(InternalServerError):
             client.chat("hi", sink=sink, timeout=30)
         future = client.submit("hi", sink=sink, cancel=token)
-        while client.endpoints[0].failures < 2:
-            threading.Event().wait(0.001)
+        until(lambda: client.endpoints[0].failures == 2)
         token.cancel()
         with pytest.raises(Cancelled) as caught:
             future.result(10)
@@ -344,8 +352,7 @@ def test_equal_ones_share_the_calls() -> None:
         client = FallbackClient([[a, b], c])
         with ThreadPoolExecutor(6) as pool:
             answers = [pool.submit(client.chat, "hi") for _ in range(6)]
-            while sum(seen(found)) < 6:
-                threading.Event().wait(0.001)
+            until(lambda: sum(seen(found)) == 6)
             assert seen(found) == [3, 3, 0]
             free.set()
             assert all(answer.result(10).text == "ok" for answer in answers)
