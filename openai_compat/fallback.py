@@ -359,9 +359,9 @@ class _Endpoints:
         return _Turn(chosen, chosen.breaker.begin())
 
     def take_again(self, endpoint: _Endpoint) -> _Turn | None:
-        """A second turn for one that has failed in this call, as long as it is not left alone."""
+        """A second turn for one that has failed in this call, unless another call is trying it."""
         with self._lock:
-            if endpoint.breaker.state != "closed":
+            if endpoint.breaker.probed:
                 return None
             endpoint.outstanding += 1
             return _Turn(endpoint, endpoint.breaker.begin(), endpoint.client._retry.max_retries - 1)

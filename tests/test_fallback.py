@@ -205,6 +205,27 @@ def test_an_endpoint_is_asked_again_only_where_all_have_failed() -> None:
         assert origins(caught.value) == [f"{found[place].url}/v1" for place in (0, 1, 0, 0)]
 
 
+def test_a_further_try_is_a_probe_where_the_first_has_opened_the_breaker() -> None:
+    gate = threading.Event()
+    busy = error_reply(503, headers={"retry-after-ms": "200"})
+
+    def later(request: Request) -> Reply:
+        gate.wait(10)
+        return chat_reply()
+
+    with ReplayServer([busy, later]) as server:
+        client = FallbackClient([client_of(server, max_retries=1)], failures=1, clock=Clock())
+        calls = [client.submit("hi")]
+        until(lambda: len(server.requests) == 2)
+        assert client.endpoints[0].state == "open"
+        calls += [client.submit("hi") for _ in range(4)]
+        with pytest.raises(APIError, match="no endpoint answers"):
+            client.chat("hi", timeout=0.05)
+        assert len(server.requests) == 2
+        gate.set()
+        assert [call.result(10).text for call in calls] == ["ok"] * 5
+
+
 @pytest.mark.parametrize("kind", ["chat", "sink"])
 def test_a_wait_for_another_try_ends_with_the_call(kind: str) -> None:
     with ReplayServer([error_reply(503, headers={"Retry-After": "60"})]) as server:
