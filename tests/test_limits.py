@@ -37,6 +37,7 @@ from openai_compat import (
 from openai_compat.limits.bucket import Bucket
 from openai_compat.limits.estimate import input_tokens, output_tokens
 from openai_compat.limits.pace import LONGEST_PAUSE, Pace
+from openai_compat.limits.shared import SharedBuckets
 
 LIMIT = 10.0
 """Seconds for whatever has to happen at once."""
@@ -736,6 +737,17 @@ def test_processes_that_ask_at_once_get_no_more_together_than_one_alone(tmp_path
     granted = sum(int(process.communicate("go\n", timeout=60)[0]) for process in asking)
     # The burst is 2, and 2 a second come in.
     assert 2 <= granted <= 2 + 2 * (time.monotonic() - began)
+
+
+def test_nobody_else_is_at_the_file_between_a_look_and_a_change(tmp_path: Path) -> None:
+    path = tmp_path / "limits"
+    with contextlib.closing(sqlite3.connect(path, timeout=0, isolation_level=None)) as other:
+        with (
+            SharedBuckets(path, {"requests": Bucket(60)}),
+            pytest.raises(sqlite3.OperationalError, match="locked"),
+        ):
+            other.execute("BEGIN IMMEDIATE")
+        other.execute("BEGIN IMMEDIATE")
 
 
 @pytest.mark.parametrize("what", ["a folder", "no database"])
