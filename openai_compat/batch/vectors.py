@@ -41,6 +41,7 @@ class EmbeddingRun:
         self._progress = progress
         self._ready: deque[EmbeddingResult] = deque()
         self.errors: dict[int, Exception] = {}
+        """What failed in ``to_array``, by row."""
 
     def __iter__(self) -> Self:
         return self
@@ -67,30 +68,31 @@ class EmbeddingRun:
         same shape.
 
         Args:
-            out: a file for the array, which is then mapped into memory rather than held there: ``vectors.npy``, to be
-                read again by ``numpy.load(out, mmap_mode="r")``. It is made when all is there.
+            out: a file for the array, which is then mapped into memory, read-only, rather than held there:
+                ``vectors.npy``, to be opened again by ``numpy.load(out, mmap_mode="r")``. It is made when all is there.
 
         Raises:
             The first error, where no text has a vector.
             ResponseShapeError: the vectors have different dimensions.
         """
-        rows: _Rows
         self.errors = {}
         if out is None:
-            rows = _Memory()
-            self._read_into(rows)
-            return rows.whole()
+            held = _Memory()
+            self._read_into(held)
+            return _as_array(held.numbers, held)
         path = Path(out)
         part = path.with_name(f".{path.name}.{os.getpid()}.part")
         try:
-            with open(part, "w+b") as file:
+            with open(part, "wb") as file:
                 rows = _File(file)
                 self._read_into(rows)
-                vectors = rows.whole()
+                rows.write_header()
             os.replace(part, path)
         finally:
             part.unlink(missing_ok=True)
-        return vectors
+        with open(path, "rb") as file:
+            mapped = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        return _as_array(mapped[_HEADER:], rows)
 
     def _read_into(self, rows: _Rows) -> None:
         with self:
@@ -144,33 +146,28 @@ class _Rows:
     def write(self, place: int, row: memoryview) -> None:
         raise NotImplementedError
 
-    def whole(self) -> NDArray[float32]:
-        raise NotImplementedError
 
-    def as_array(self, buffer: Any) -> NDArray[float32]:
-        shape = (self.count, self.width // 4)
-        try:
-            import numpy
-        except ImportError:
-            if not self.count:
-                raise ConfigurationError("nothing to embed, and an array of nothing needs NumPy") from None
-            view: Any = memoryview(buffer).cast("B").cast("f", shape)
-            return view  # type: ignore[no-any-return]
-        return numpy.frombuffer(buffer, numpy.float32).reshape(shape)
+def _as_array(numbers: bytearray | memoryview, rows: _Rows) -> NDArray[float32]:
+    shape = (rows.count, rows.width // 4)
+    try:
+        import numpy
+    except ImportError:
+        if not rows.count:
+            raise ConfigurationError("nothing to embed, and an array of nothing needs NumPy") from None
+        view: Any = memoryview(numbers).cast("f", shape)
+        return view  # type: ignore[no-any-return]
+    return numpy.frombuffer(numbers, numpy.float32).reshape(shape)
 
 
 class _Memory(_Rows):
     def __init__(self) -> None:
         super().__init__()
-        self._held = bytearray()
+        self.numbers = bytearray()
 
     def write(self, place: int, row: memoryview) -> None:
-        if place > len(self._held):
-            self._held.extend(bytes(place - len(self._held)))
-        self._held[place : place + len(row)] = row
-
-    def whole(self) -> NDArray[float32]:
-        return self.as_array(self._held)
+        if place > len(self.numbers):
+            self.numbers.extend(bytes(place - len(self.numbers)))
+        self.numbers[place : place + len(row)] = row
 
 
 class _File(_Rows):
@@ -184,13 +181,9 @@ class _File(_Rows):
         self._file.seek(_HEADER + place)
         self._file.write(row)
 
-    def whole(self) -> NDArray[float32]:
+    def write_header(self) -> None:
         order = "<" if sys.byteorder == "little" else ">"
         said = f"{{'descr': '{order}f4', 'fortran_order': False, 'shape': ({self.count}, {self.width // 4}), }}"
         self._file.seek(0)
         self._file.write(b"\x93NUMPY\x01\x00" + (_HEADER - 10).to_bytes(2, "little"))
         self._file.write(said.encode().ljust(_HEADER - 11) + b"\n")
-        self._file.flush()
-        if not self.count:
-            return self.as_array(b"")
-        return self.as_array(memoryview(mmap.mmap(self._file.fileno(), 0))[_HEADER:])

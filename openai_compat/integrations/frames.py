@@ -144,14 +144,15 @@ def _prompts(library: _Library, template: str | None) -> list[str | None]:
     if template is None:
         if library.is_frame:
             raise ConfigurationError("of a DataFrame a template says what is asked, such as 'Summarise: {text}'")
-        (values,) = columns.values()
+        (column,) = columns.values()
+        values = library.values(column)
         for number, value in enumerate(values):
             if value is not None and not isinstance(value, str):
                 raise ConfigurationError(f"row {number} is {type(value).__name__}, not a string; a template makes one")
-        return list(values)
+        return values
     if not library.is_frame:
-        (values,) = columns.values()
-        columns = {"": values, **columns}
+        (column,) = columns.values()
+        columns = {"": column, **columns}
     try:
         names = {re.split(r"[.\[]", name)[0] for _, name, _, _ in Formatter().parse(template) if name is not None}
     except ValueError as error:
@@ -159,7 +160,7 @@ def _prompts(library: _Library, template: str | None) -> list[str | None]:
     if not names or not names <= columns.keys():
         known = ", ".join(filter(None, columns))
         raise ConfigurationError(f"the template {template!r} must name columns: {known}")
-    used = {name: columns[name] for name in names}
+    used = {name: library.values(columns[name]) for name in names}
     prompts: list[str | None] = []
     for number, cells in enumerate(zip(*used.values(), strict=True)):
         row = dict(zip(used, cells, strict=True))
@@ -218,13 +219,17 @@ class _Library:
     """What is done with a column, by either library.
 
     Args:
-        columns: the values by name, None where one is missing; a ``Series`` without a name has the name ``""``.
+        columns: by name; a ``Series`` without a name has the name ``""``.
         name: of a column of answers.
     """
 
-    columns: dict[str, list[Any]]
+    columns: dict[str, Any]
     is_frame: bool
     name: Any
+
+    def values(self, column: Any) -> list[Any]:
+        """The cells, None where one is missing."""
+        raise NotImplementedError
 
     def column(self, values: list[Any], kind: type | None, name: Any) -> Any:
         raise NotImplementedError
@@ -244,13 +249,12 @@ class _Pandas(_Library):
         self.is_frame = isinstance(given, pandas.DataFrame)
         self.name = None if self.is_frame else given.name
         if self.is_frame:
-            self.columns = {str(name): self._values(given.iloc[:, place]) for place, name in enumerate(given.columns)}
+            self.columns = {str(name): given.iloc[:, place] for place, name in enumerate(given.columns)}
         else:
-            self.columns = {"" if given.name is None else str(given.name): self._values(given)}
+            self.columns = {"" if given.name is None else str(given.name): given}
 
-    @staticmethod
-    def _values(series: Any) -> list[Any]:
-        return [None if missing else value for value, missing in zip(series, series.isna(), strict=True)]
+    def values(self, column: Any) -> list[Any]:
+        return [None if missing else cell for cell, missing in zip(column, column.isna(), strict=True)]
 
     def column(self, values: list[Any], kind: type | None, name: Any) -> Any:
         dtype = {int: "Int64", bool: "boolean", float: "float64", str: None}.get(kind, object) if kind else object
@@ -263,11 +267,13 @@ class _Pandas(_Library):
             return self._pandas.Series(values, index=self._given.index, name=name, dtype=object)
 
     def vectors(self, vectors: Any, taken: list[int | None], dimensions: int | None) -> Any:
-        column = self._pandas.Series([None] * len(taken), index=self._given.index, name=self.name, dtype=object)
+        import numpy
+
+        cells = numpy.full(len(taken), None, dtype=object)
         for row, number in enumerate(taken):
             if number is not None:
-                column.iat[row] = vectors[number]
-        return column
+                cells[row] = vectors[number]
+        return self._pandas.Series(cells, index=self._given.index, name=self.name)
 
     def frame(self, columns: dict[str, Any]) -> Any:
         # By their arrays: labels may come twice, and are not to be matched.
@@ -283,7 +289,11 @@ class _Polars(_Library):
         self.is_frame = isinstance(given, polars.DataFrame)
         self.name = "" if self.is_frame else given.name
         series = given.get_columns() if self.is_frame else [given]
-        self.columns = {each.name: each.to_list() for each in series}
+        self.columns = {each.name: each for each in series}
+
+    def values(self, column: Any) -> list[Any]:
+        cells: list[Any] = column.to_list()
+        return cells
 
     def column(self, values: list[Any], kind: type | None, name: Any) -> Any:
         polars = self._polars

@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import pickle
+import signal
+import subprocess
 import sys
 import threading
 from collections import Counter
@@ -232,6 +234,27 @@ def test_what_fails_for_every_text_is_not_asked_for_each() -> None:
     assert all(isinstance(result.error, BadRequestError) for result in results)
 
 
+def test_a_server_that_takes_fewer_texts_is_asked_with_fewer() -> None:
+    def reply(request: Request) -> Reply:
+        if len(inputs(request)) > 32:
+            return error_reply(413, f"batch size {len(inputs(request))} > maximum allowed batch size 32")
+        return embed(request)
+
+    texts = [f"text {number}" for number in range(300)]
+    with ReplayServer(reply) as server:
+        vectors = client(server).map_embeddings(texts, workers=2).to_array()
+        refused = [request for request in server.requests if len(inputs(request)) > 32]
+        assert len(refused) <= 2
+    assert vectors.tolist() == [vector_of(text) for text in texts]
+
+
+def test_a_failure_is_asked_once_a_run(tmp_path: Path) -> None:
+    with ReplayServer(refuses("bad")) as server:
+        run = client(server).map_embeddings(["bad"] * 20, journal=tmp_path / "j.db", batch_size=2, retry_failed=True)
+        assert [type(result.error) for result in run] == [BadRequestError] * 20
+        assert len(server.requests) == 1
+
+
 def test_a_server_that_is_down_is_not_asked_for_each_text() -> None:
     with ReplayServer([error_reply(503, "down")]) as server:
         results = list(client(server).map_embeddings(map(str, range(64)), batch_size=16))
@@ -378,6 +401,38 @@ def test_a_journal_that_cannot_be_written_loses_nothing(server: ReplayServer, tm
     assert unsaved
     assert not unsaved & {result.index for result in seen}
     assert len(seen) <= written
+
+
+PROGRAM = """
+import sys
+from openai_compat import Client
+url, journal = sys.argv[1:]
+with Client(url, model="m", max_retries=0) as client:
+    for result in client.map_embeddings(map(str, range(400)), journal=journal, batch_size=4):
+        assert result.ok, result.error
+        print(result.index, flush=True)
+"""
+
+
+@pytest.mark.process
+def test_a_run_that_is_killed_goes_on(tmp_path: Path) -> None:
+    seen: set[int] = set()
+    with ReplayServer(embed) as server:
+        for kill in (True, True, False):
+            command = [sys.executable, "-c", PROGRAM, f"{server.url}/v1", str(tmp_path / "j.db")]
+            with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+                assert process.stdout is not None
+                seen.update(map(int, itertools.islice(process.stdout, len(seen) + 50) if kill else process.stdout))
+                if kill:
+                    process.kill()
+            assert process.returncode == (-signal.SIGKILL if kill else 0)
+        sent = asked(server)
+    with Journal(tmp_path / "j.db") as journal:
+        assert journal.counts() == {"answered": 400, "failed": 0}
+    assert seen == set(range(400))
+    assert set(sent) == set(map(str, range(400)))
+    # What was under way at each kill: four workers with four texts each.
+    assert sum(sent.values()) - 400 <= 2 * 16
 
 
 # ----------------------------------------------------------------------------------------------------------- one array
