@@ -358,13 +358,10 @@ class _Endpoints:
         chosen.outstanding += 1
         return _Turn(chosen, chosen.breaker.begin())
 
-    def take_again(self, endpoint: _Endpoint) -> _Turn | None:
-        """A second turn for one that has failed in this call, unless another call is trying it."""
-        with self._lock:
-            if endpoint.breaker.probed:
-                return None
-            endpoint.outstanding += 1
-            return _Turn(endpoint, endpoint.breaker.begin(), endpoint.client._retry.max_retries - 1)
+    def take_again(self, endpoint: _Endpoint, deadline: Deadline) -> _Turn | None:
+        """A second turn for one that has failed in this call."""
+        turn = self.take([one for one in self._all if one is not endpoint], "", deadline)
+        return turn and turn._replace(retries=endpoint.client._retry.max_retries - 1)
 
     def answered(self, turn: _Turn) -> None:
         """Its endpoint works."""
@@ -470,10 +467,10 @@ class _Turns:
             return False
         try:
             self.deadline.sleep(delay)
+            turn = self._turn = self._endpoints.take_again(endpoint, self.deadline)
         except Cancelled as error:
             error.attempts = self._attempts
             raise
-        turn = self._turn = self._endpoints.take_again(endpoint)
         return turn is not None and self._begun(turn)
 
     def _begun(self, turn: _Turn) -> bool:

@@ -226,6 +226,22 @@ def test_a_further_try_is_a_probe_where_the_first_has_opened_the_breaker() -> No
         assert [call.result(10).text for call in calls] == ["ok"] * 5
 
 
+def test_all_that_have_failed_together_have_their_further_tries() -> None:
+    together = threading.Barrier(6)
+
+    def reply(request: Request) -> Reply:
+        if request.number >= 6:
+            return chat_reply()
+        together.wait(10)
+        return error_reply(503, headers={"retry-after-ms": "5"})
+
+    with ReplayServer(reply) as server, ThreadPoolExecutor(6) as pool:
+        client = FallbackClient([client_of(server, max_retries=1)], failures=1)
+        answers = [pool.submit(client.chat, "hi") for _ in range(6)]
+        assert [answer.result(10).text for answer in answers] == ["ok"] * 6
+        assert len(server.requests) == 12
+
+
 @pytest.mark.parametrize("kind", ["chat", "sink"])
 def test_a_wait_for_another_try_ends_with_the_call(kind: str) -> None:
     with ReplayServer([error_reply(503, headers={"Retry-After": "60"})]) as server:
