@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import json
 import pickle
@@ -24,6 +25,8 @@ from support.wire_bodies import chat_reply, error_reply
 from openai_compat import (
     AuthenticationError,
     BadRequestError,
+    Cancelled,
+    CancelToken,
     Client,
     ConfigurationError,
     EmbeddingResult,
@@ -287,27 +290,65 @@ def test_a_key_that_is_refused_ends_the_run() -> None:
             list(run)
 
 
-def test_leaving_ends_what_is_under_way() -> None:
-    waiting = threading.Semaphore(0)
+class Held:
+    """Answers the first request, and holds all others until their clients leave."""
 
-    def reply(request: Request) -> Reply:
+    def __init__(self) -> None:
+        self._waiting = threading.Semaphore(0)
+
+    def __call__(self, request: Request) -> Reply:
         if request.number < 1:
             return embed(request)
 
         def body() -> Iterator[bytes]:
-            waiting.release()
+            self._waiting.release()
             yield b"{"
             request.closed.wait(LIMIT)
 
         return Reply(headers=JSON, body=body())
 
-    with ReplayServer(reply) as server:
+    def wait(self, count: int) -> None:
+        for _ in range(count):
+            assert self._waiting.acquire(timeout=LIMIT)
+
+
+def test_leaving_ends_what_is_under_way() -> None:
+    held = Held()
+    with ReplayServer(held) as server:
         with client(server).map_embeddings(map(str, itertools.count()), batch_size=2, workers=2) as run:
             assert next(run).ok
-            assert all(waiting.acquire(timeout=LIMIT) for _ in range(2))
+            held.wait(2)
         assert server.wait_closed()
         assert len(list(run)) == 1, "what had come with the first"
         assert len(server.requests) == 3
+
+
+def test_a_run_that_is_dropped_ends() -> None:
+    held = Held()
+    gc.disable()
+    try:
+        with ReplayServer(held) as server:
+            for _ in client(server).map_embeddings(map(str, itertools.count()), batch_size=2, workers=3):
+                held.wait(3)
+                break
+            assert server.wait_closed()
+            assert len(server.requests) == 4
+    finally:
+        gc.enable()
+
+
+def test_a_token_ends_the_run(tmp_path: Path) -> None:
+    held, token = Held(), CancelToken()
+    with ReplayServer(held) as server:
+        run = client(server).map_embeddings(map(str, itertools.count()), batch_size=1, workers=2, cancel=token)
+        next(run)
+        held.wait(2)
+        token.cancel()
+        with pytest.raises(Cancelled):
+            run.to_array(tmp_path / "vectors.npy")
+        assert server.wait_closed()
+        assert len(server.requests) == 3
+    assert list(tmp_path.iterdir()) == []
 
 
 # --------------------------------------------------------------------------------------------------------- the journal

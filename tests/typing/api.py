@@ -18,6 +18,7 @@ from openai_compat import (
     Client,
     Conversation,
     EmbeddingResponse,
+    EmbeddingResult,
     Message,
     Model,
     OpenAICompatError,
@@ -77,6 +78,8 @@ assert_type(client.run_tools("hi", tools=[add], max_iterations=3), ChatResponse)
 vectors = client.embed(["a", "b"], model="m", encoding_format="float")
 assert_type(vectors, EmbeddingResponse)
 assert_type(vectors.dims, int)
+for one in client.map_embeddings(["a", [1, 2], ("id", "b")], workers=2, journal="j.db"):
+    assert_type(one, EmbeddingResult)
 assert_type(client.models(), tuple[Model, ...])
 assert_type(strip_reasoning("x"), str)
 
