@@ -29,6 +29,7 @@ from .wire.retry import Attempt
 if TYPE_CHECKING:
     from typing import Self, Unpack
 
+    from .batch.files import FileAnswer, FileRequest
     from .params import EmbedOptions
     from .sinks import Sink
     from .wire.output import Output
@@ -219,6 +220,24 @@ class FallbackClient(Client):
         # What is known of a stream before it is read, and what no endpoint could be asked, is found with the first.
         begun = source(self._members[0].client, self._with_model(request, turns.deadline), timeout)
         return kind(_FallbackReading(begun, turns, request, source, stop=stop, cancel=cancel, output=output))
+
+    def _ask_line(self, line: FileRequest, timeout: Timeout | float | None, token: CancelToken) -> FileAnswer:
+        def ask(turns: _Turns) -> FileAnswer:
+            model = turns.model(line.body.get("model"))
+            here = attrs.evolve(line, body={**line.body, "model": model}) if model else line
+            return turns.client._ask_line(here, turns.timeout, token)
+
+        return self._in_turn(ask, timeout, token)
+
+    def _line_body(self, line: FileRequest) -> Mapping[str, Any]:
+        return self._members[0].client._line_body(line)
+
+    def _first_model(self, deadline: Deadline, *, embeds: bool = False) -> str:
+        first = self._members[0].client
+        return first.model or first._first_model(deadline, embeds=embeds)
+
+    def _batch_size(self, given: int | None, model: str) -> int:
+        return self._members[0].client._batch_size(given, model)
 
     def _with_model(self, request: ChatRequest, deadline: Deadline) -> ChatRequest:
         """The request as it is known by, whoever answers it."""
@@ -552,9 +571,12 @@ class _Turns:
 
     def whole(self, answer: T) -> T:
         """An answer of this turn, which nobody has seen yet, as that of the whole call."""
-        if len(self._asked) > 1 and isinstance(answer, (ChatResponse, EmbeddingResponse)):
+        own: tuple[Attempt, ...] | None = getattr(answer, "attempts", None)
+        if len(self._asked) == 1 or own is None:
+            return answer
+        object.__setattr__(answer, "attempts", self.attempts(own))
+        if isinstance(answer, (ChatResponse, EmbeddingResponse)):
             since = (self._began - self.deadline.started) * 1000
-            object.__setattr__(answer, "attempts", self.attempts(answer.attempts))
             object.__setattr__(answer, "latency_ms", answer.latency_ms + since)
             if isinstance(answer, ChatResponse) and answer.first_token_ms is not None:
                 object.__setattr__(answer, "first_token_ms", answer.first_token_ms + since)

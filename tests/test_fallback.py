@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.calls import saying
@@ -702,3 +703,23 @@ def test_a_journal_knows_a_question_whoever_answers(tmp_path: Path) -> None:
             assert result.text == "ok"
         assert result.from_journal
         assert seen(found) == [1, 1]
+
+
+def test_many_requests_go_to_whoever_answers(tmp_path: Path) -> None:
+    """``map``, ``map_embeddings`` and ``map_file`` of a fallback."""
+    vectors = Reply(headers=JSON, body=b'{"data": [{"index": 0, "embedding": [0.5]}], "model": "e"}')
+    body = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
+    line = {"custom_id": "a", "method": "POST", "url": "/v1/chat/completions", "body": body}
+    (tmp_path / "in.jsonl").write_text(json.dumps(line))
+
+    def serve(request: Request) -> Reply:
+        return vectors if request.path.endswith("/embeddings") else chat_reply("fine")
+
+    with ReplayServer([error_reply(503)]) as broken, ReplayServer(serve) as good:
+        options: dict[str, Any] = {"model": "m", "max_retries": 0}
+        client = Client.fallback([Client(broken.url, **options), (Client(good.url, **options), {"m": "n"})], failures=9)
+        assert [result.text for result in client.map(["x"])] == ["fine"]
+        assert [list(result.embedding or ()) for result in client.map_embeddings(["x"])] == [[0.5]]
+        assert client.map_file(tmp_path / "in.jsonl", tmp_path / "out.jsonl").answered == 1
+        assert [request.json()["model"] for request in good.requests] == ["m", "m", "n"]
+        assert len(broken.requests) == 3
