@@ -38,7 +38,7 @@ from openai_compat import (
     Timeout,
 )
 
-LIMIT = 10.0
+LIMIT = 60.0
 """Seconds for whatever has to happen at once."""
 
 
