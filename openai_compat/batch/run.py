@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from queue import Empty, SimpleQueue
 from types import TracebackType
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from typing import Self
 
     from .progress import Progress
+
+log: logging.Logger = logging.getLogger("openai_compat")
 
 R = TypeVar("R", bound=ChatResponse)
 
@@ -40,7 +44,9 @@ class _Crew:
     def __init__(self, items: Iterator[Item], ask: Ask, workers: int, ahead: int) -> None:
         self.items, self.ask, self.workers = items, ask, workers
         self.token = CancelToken()
-        self.came: SimpleQueue[MapResult[Any] | BaseException | None] = SimpleQueue()
+        self._came: deque[MapResult[Any] | BaseException | None] = deque()
+        self._news: SimpleQueue[None] = SimpleQueue()
+        self.finished: dict[int, MapResult[Any]] = {}
         self._slots = threading.Semaphore(ahead)
         self._taking = threading.Lock()
         self._over = False
@@ -51,6 +57,32 @@ class _Crew:
         """One more thread, which begins the next as soon as it has something to do."""
         self._begun += 1
         spawn(self._work, name="openai_compat map")
+
+    def put(self, came: MapResult[Any] | BaseException | None) -> None:
+        """A result, what ended a thread, or None from the last one."""
+        self._came.append(came)
+        self._news.put(None)
+
+    def wait(self, seconds: float | None = None) -> bool:
+        """Whether something has come, within so many seconds."""
+        try:
+            while not self._came:
+                self._news.get(timeout=seconds)
+        except Empty:
+            return False
+        return True
+
+    def take(self) -> MapResult[Any] | BaseException | None:
+        """Wait for what comes next; a result goes to ``finished``."""
+        self.wait()
+        came = self._came[0]
+        if isinstance(came, MapResult):
+            # No call, and so no Ctrl-C, between these two: what came is in one of both.
+            self.finished[came.index] = came
+            del self._came[0]
+        else:
+            del self._came[0]
+        return came
 
     def read(self) -> None:
         """A result has been read: one more request may be taken."""
@@ -81,19 +113,19 @@ class _Crew:
                 item = self._take()
                 if item is None:
                     break
-                self.came.put(self.ask(item, self.token))
+                self.put(self.ask(item, self.token))
         except Cancelled:
             pass  # nothing came of it
         except BaseException as error:
             self.stop(cancel=not isinstance(error, Exception))
-            self.came.put(error)
+            self.put(error)
         finally:
             with self._taking:
                 self._ended += 1
                 last = self._ended == self._begun
             if last:
                 self._over = True
-                self.came.put(None)
+                self.put(None)
 
 
 class MapRun(Generic[R]):
@@ -121,7 +153,7 @@ class MapRun(Generic[R]):
         self._on_error = on_error
         self._progress = progress
         self._close = close
-        self._waiting: dict[int, MapResult[R]] = {}
+        self._finished = crew.finished
         self._next = 0 if ordered else None
         self._ended = False
         if cancel is not None:
@@ -134,6 +166,8 @@ class MapRun(Generic[R]):
     def __next__(self) -> MapResult[R]:
         try:
             result = self._result()
+            if result is not None:
+                self._crew.read()
         except JournalError as error:
             error.unsaved += self.stop()
             raise
@@ -143,69 +177,59 @@ class MapRun(Generic[R]):
         if result is None:
             self.close()
             raise StopIteration
-        self._crew.read()
         if self._on_error == "raise" and result.error is not None:
             self.stop()
+            del self._finished[result.index]
             raise result.error
+        if self._next is not None:
+            self._next = result.index + 1
+        # No call, and so no Ctrl-C, between these two: what is not yielded stays.
+        del self._finished[result.index]
         return result
 
     def _result(self) -> MapResult[R] | None:
-        """The next result in the order that was asked for."""
-        if self._next is None:
-            return self._come()
-        while self._next not in self._waiting:
-            result = self._come()
-            if result is None:
+        """The next result in the order that was asked for, which is kept until it is yielded; None after the last."""
+        finished = self._finished
+        while self._next not in finished if self._next is not None else not finished:
+            if not self._ended:
+                self._come()
+            elif finished:
                 # What came before a gap was yielded; after a stop, what came after it is still worth having.
-                return self._waiting.pop(min(self._waiting)) if self._waiting else None
-            self._waiting[result.index] = result
-        self._next += 1
-        return self._waiting.pop(self._next - 1)
+                return finished[min(finished)]
+            else:
+                return None
+        return finished[next(iter(finished)) if self._next is None else self._next]
 
-    def _come(self) -> MapResult[R] | None:
-        """The next result that is finished; None after the last."""
-        if self._ended:
-            return None
-        came = self._crew.came.get()
+    def _come(self) -> None:
+        """Wait for what comes next."""
+        came = self._crew.take()
         if came is None:
             self._ended = True
             if self._cancel is not None:
                 self._cancel.unsubscribe(self._end)
                 self._cancel.raise_if_cancelled()
-            return None
-        if isinstance(came, BaseException):
+        elif isinstance(came, BaseException):
             raise came
-        if self._progress is not None:
+        elif self._progress is not None:
             self._progress.add(came)
-        return came
 
     def stop(self) -> tuple[MapResult[R], ...]:
         """Take no more requests and end those under way; what was finished can still be read.
 
         Returns when the calls have ended, after half a second at the latest, with what no journal took.
         """
-        if self._ended:
-            return ()
+        unsaved: list[MapResult[R]] = []
         self._crew.stop(cancel=True)
         end = time.monotonic() + GRACE
-        finished: list[MapResult[R] | None] = []
-        failures: list[BaseException] = []
-        while (left := end - time.monotonic()) > 0:
+        while not self._ended and self._crew.wait(max(0.0, end - time.monotonic())):
             try:
-                came = self._crew.came.get(timeout=left)
-            except Empty:
-                break
-            if isinstance(came, BaseException):
-                failures.append(came)  # the first one was raised, or nobody asks any more
-                continue
-            finished.append(came)
-            if came is None:
-                break
-        for result in finished:
-            self._crew.came.put(result)
-        if not finished or finished[-1] is not None:
-            self._crew.came.put(None)
-        return tuple(result for error in failures if isinstance(error, JournalError) for result in error.unsaved)
+                self._come()
+            except JournalError as error:
+                unsaved += error.unsaved
+            except Exception as error:
+                log.debug("after the end of a run: %s", error)
+        self._ended = True
+        return tuple(unsaved)
 
     def close(self) -> None:
         """End the run, and close its progress bar and the journal that it opened."""

@@ -11,6 +11,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -37,6 +38,7 @@ from openai_compat import (
     MapResult,
     Timeout,
 )
+from openai_compat.batch.run import _Crew
 
 LIMIT = 60.0
 """Seconds for whatever has to happen at once."""
@@ -350,15 +352,30 @@ def test_a_token_ends_the_run() -> None:
         assert list(run) == []
 
 
+def interrupt_a_wait(ready: Callable[[], bool] = lambda: True) -> None:
+    """Press Ctrl-C once all is ready and the main thread waits for a result."""
+    main, waits = threading.main_thread().ident, _Crew.wait.__code__
+    assert main is not None
+
+    def press() -> None:
+        deadline = time.monotonic() + LIMIT
+        while not (ready() and sys._current_frames()[main].f_code is waits) and time.monotonic() < deadline:
+            threading.Event().wait(0.001)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=press, daemon=True).start()
+
+
 def test_an_interrupt_ends_the_run_and_leaves_what_was_finished() -> None:
     held = Held(2)
     with ReplayServer(held) as server:
         run = client(server).map((str(number) for number in itertools.count()), workers=3, ordered=True)
         assert next(run).text == "re: 0"
+        assert next(run).text == "re: 1"
         held.wait(3)
-        threading.Timer(0.05, os.kill, [os.getpid(), signal.SIGINT]).start()
+        interrupt_a_wait()
         with pytest.raises(KeyboardInterrupt):
-            list(itertools.islice(run, 1, None))
+            next(run)
         assert server.wait_closed()
         assert len(server.requests) == 5
         assert list(run) == []
@@ -366,17 +383,12 @@ def test_an_interrupt_ends_the_run_and_leaves_what_was_finished() -> None:
 
 def test_what_was_finished_can_be_read_after_an_interrupt() -> None:
     """In order, the first one is never answered: all that were wait for it."""
-    others = threading.Semaphore(0)
 
     def reply(request: Request) -> Reply:
         if question(request) != "0":
-            others.release()
             return echo(request)
 
         def body() -> Iterator[bytes]:
-            for _ in range(5):
-                assert others.acquire(timeout=LIMIT)
-            threading.Timer(0.1, os.kill, [os.getpid(), signal.SIGINT]).start()
             yield b"{"
             request.closed.wait(LIMIT)
 
@@ -384,6 +396,7 @@ def test_what_was_finished_can_be_read_after_an_interrupt() -> None:
 
     with ReplayServer(reply) as server:
         run = client(server).map([str(number) for number in range(6)], workers=3, ordered=True)
+        interrupt_a_wait(lambda: len(run._finished) == 5)
         with pytest.raises(KeyboardInterrupt):
             next(run)
         assert sorted(result.text for result in run) == [f"re: {number}" for number in range(1, 6)]
