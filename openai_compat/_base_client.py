@@ -114,7 +114,7 @@ class BaseClient:
         if known is PROVIDERS["azure"]:
             endpoint = endpoint._replace(base=azure_base_url(endpoint.base, endpoint.query, model))
         self.provider: str = known.name if known else label(provider or endpoint.host, "provider")
-        self.model = label(model, "model") if model else None
+        self.model: str | None = label(model, "model") if model else None
         self.timeout: Timeout = Timeout.of(timeout)
         self._dialect = known.dialect if known else GENERIC
         self._learnt: dict[str, Dialect] = {}

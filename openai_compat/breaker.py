@@ -64,9 +64,9 @@ class Breaker:
 
     def __init__(self, *, failures: int, cool_down: float, clock: Callable[[], float]) -> None:
         self._limit, self._cool_down, self._clock = failures, cool_down, clock
-        self.failures = 0
-        self.opened = 0
-        self.probed = False
+        self.failures: int = 0
+        self.opened: int = 0
+        self.probed: bool = False
         self._ends: float | None = None
         self._rests_until = 0.0
 

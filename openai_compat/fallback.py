@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from .sinks import Sink
     from .wire.output import Output
 
-log = logging.getLogger("openai_compat")
+log: logging.Logger = logging.getLogger("openai_compat")
 
 T = TypeVar("T")
 S = TypeVar("S", bound=ChatStream)
@@ -94,9 +94,9 @@ class FallbackClient(Client):
         self._options = {"clients": self._members, "balance": balance, **self._settings}
         self._by_process: dict[int, _Endpoints] = {}
         first = self._members[0].client
-        self.provider = first.provider
-        self.timeout = first.timeout
-        self.model = None
+        self.provider: str = first.provider
+        self.timeout: Timeout = first.timeout
+        self.model: str | None = None
         self._picks_model = True
         self._think = first._think
         self._secrets = _AllSecrets([member.client for member in self._members])

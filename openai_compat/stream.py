@@ -165,10 +165,10 @@ class Reading:
         self, source: Source, *, stop: CancelToken, cancel: CancelToken | None = None, output: Output | None = None
     ) -> None:
         self.source = source
-        self.accumulator = source.make_accumulator()
+        self.accumulator: Accumulator = source.make_accumulator()
         self.reply: Reply | None = None
         self.response: ChatResponse | None = None
-        self.begun = False
+        self.begun: bool = False
         self.left = False
         self.stop = stop
         self._cancel = cancel

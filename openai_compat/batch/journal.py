@@ -134,7 +134,7 @@ class Journal:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
+        self.path: Path = Path(path)
         self._pending: deque[tuple[Any, ...]] = deque()
         self._writing = threading.Lock()
         self._reading = threading.Lock()

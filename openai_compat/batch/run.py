@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -30,6 +32,9 @@ R = TypeVar("R", bound=ChatResponse)
 
 GRACE = 0.5
 """Seconds in which calls under way end after they were cancelled; what has not by then is left to itself."""
+
+GLANCE = 0.1
+"""Seconds after which a wait looks up: a Ctrl-C in the instant before it is heard only then."""
 
 Ask = Callable[[Item, CancelToken], MapResult[Any]]
 
@@ -63,13 +68,15 @@ class _Crew:
         self._came.append(came)
         self._news.put(None)
 
-    def wait(self, seconds: float | None = None) -> bool:
+    def wait(self, seconds: float = math.inf) -> bool:
         """Whether something has come, within so many seconds."""
-        try:
-            while not self._came:
-                self._news.get(timeout=seconds)
-        except Empty:
-            return False
+        end = time.monotonic() + seconds
+        while not self._came:
+            left = end - time.monotonic()
+            if left <= 0:
+                return False
+            with contextlib.suppress(Empty):
+                self._news.get(timeout=min(left, GLANCE))
         return True
 
     def take(self) -> MapResult[Any] | BaseException | None:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from ..wire.messages import Usage
 
-log = logging.getLogger("openai_compat")
+log: logging.Logger = logging.getLogger("openai_compat")
 
 USUAL_OUTPUT = 500.0
 """Tokens that an answer is taken to have before any has come."""

@@ -31,7 +31,7 @@ class Pace:
     def __init__(self, concurrency: int | None) -> None:
         self._most: float = math.inf if concurrency is None else concurrency
         self.window: float = self._most
-        self.under_way = 0
+        self.under_way: int = 0
         self._begun = 0
         self._slowed = 0
         self._refused_at = math.inf

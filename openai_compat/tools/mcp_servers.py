@@ -96,8 +96,10 @@ class StdioServer:
         self._env = _checked("env", env)
         self._cwd = None if cwd is None else os.fspath(cwd)
         # A path is no secret, and to mask it would make every traceback unreadable.
-        self.secrets = [value for value in self._env.values() if not os.path.exists(value.partition(os.pathsep)[0])]
-        self.name = redact_error_body(shlex.join(self._words), secrets=self.secrets, limit=300)
+        self.secrets: list[str] = [
+            value for value in self._env.values() if not os.path.exists(value.partition(os.pathsep)[0])
+        ]
+        self.name: str = redact_error_body(shlex.join(self._words), secrets=self.secrets, limit=300)
         self._tail = bytearray()
         self._printed = False
         self.opened = False
@@ -187,9 +189,9 @@ class HttpServer:
             raise ConfigurationError("url must be an http or https URL, such as 'http://127.0.0.1:8000/mcp'")
         self._url = url
         self._headers = _checked("header", headers)
-        self.name = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+        self.name: str = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
         queried = [value for _, value in parse_qsl(parts.query)]
-        self.secrets = [*self._headers.values(), parts.password or "", *queried]
+        self.secrets: list[str] = [*self._headers.values(), parts.password or "", *queried]
         self.opened = False
         self._troubled = False
 
