@@ -198,7 +198,8 @@ def progress_bar(wanted: Any, total: int | None, stream: TextIO | None = None) -
 
 def _draws(stream: TextIO | None) -> bool:
     """Whether a bar can be drawn: in a terminal or a notebook."""
-    if "ipykernel" in sys.modules:
+    ipython = sys.modules.get("IPython")
+    if ipython is not None and hasattr(ipython.get_ipython(), "kernel"):
         return True
     try:
         return stream is not None and stream.isatty()

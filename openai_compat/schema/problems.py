@@ -37,7 +37,7 @@ def path_step(step: Step) -> str:
     if isinstance(step, int):
         return f"[{step}]"
     if len(step) > MAX_NAME:
-        step = f"{step[:MAX_NAME]}…"
+        return f'[{json.dumps(step[:MAX_NAME])[:-1]}…"]'
     return f".{step}" if step.isidentifier() else f"[{json.dumps(step)}]"
 
 

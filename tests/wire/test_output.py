@@ -735,7 +735,7 @@ LONG = "word " * 5000
 def test_a_long_complaint_is_cut(response_type: Any, text: str) -> None:
     message = str(problem(response_type, text))
     assert len(message) < 400
-    assert message.endswith("…")
+    assert "…" in message
 
 
 # Asking again
