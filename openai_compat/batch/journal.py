@@ -120,6 +120,14 @@ def request_key(custom_id: str | None, body: bytes) -> bytes:
     return hashlib.sha256(b"%d:%b%b" % (len(name), name, body)).digest()[:16]
 
 
+@attrs.define
+class _Addition:
+    """What one thread adds."""
+
+    rows: list[tuple[Any, ...]]
+    written: bool = False
+
+
 class Journal:
     """An SQLite file of answers, in write-ahead mode: a process may be killed at any moment.
 
@@ -135,7 +143,7 @@ class Journal:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path: Path = Path(path)
-        self._pending: deque[tuple[Any, ...]] = deque()
+        self._pending: deque[_Addition] = deque()
         self._writing = threading.Lock()
         self._reading = threading.Lock()
         self._failed: JournalError | None = None
@@ -203,20 +211,23 @@ class Journal:
         Raises:
             JournalError: it could not be written, nor will anything be after it.
         """
-        self._pending.extend(map(_as_row, entries))
+        mine = _Addition([_as_row(entry) for entry in entries])
+        self._pending.append(mine)
         with self._writing:
+            if mine.written:
+                return  # by who had the lock before
             if self._failed is not None:
                 raise self._failed
-            rows = []
+            additions = []
             while self._pending:
-                rows.append(self._pending.popleft())
-            if not rows:
-                return  # who had the lock before wrote these too
+                additions.append(self._pending.popleft())
             try:
-                self._write(rows)
+                self._write([row for addition in additions for row in addition.rows])
             except sqlite3.Error as error:
                 self._failed = self._explained(error)
                 raise self._failed from error
+            for addition in additions:
+                addition.written = True
 
     def _write(self, rows: list[tuple[Any, ...]]) -> None:
         if len(rows) == 1:
