@@ -158,6 +158,15 @@ class Journal:
         connection = sqlite3.connect(
             self.path, timeout=LOCK_TIMEOUT, isolation_level=None, check_same_thread=False, cached_statements=16
         )
+        try:
+            self._prepare(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        """Make the tables where there are none, and see that they are a journal's."""
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute(f"PRAGMA wal_autocheckpoint = {_PAGES}")
@@ -172,7 +181,12 @@ class Journal:
             raise JournalError(
                 f"{self.path} has format {written or 'unknown'}; this version of openai_compat reads format {FORMAT}"
             )
-        return connection
+
+    def __del__(self) -> None:
+        # Of a run that was dropped: nobody else has it, and no lock is taken where the collector may have come.
+        for name in ("_writer", "_reader"):
+            if name in self.__dict__ and self._process == os.getpid():
+                self.__dict__[name].close()
 
     def __repr__(self) -> str:
         return f"Journal({str(self.path)!r})"

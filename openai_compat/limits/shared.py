@@ -29,7 +29,7 @@ class SharedBuckets:
     """
 
     def __init__(self, path: str | os.PathLike[str], buckets: Mapping[str, Bucket]) -> None:
-        self._path, self._buckets = path, buckets
+        self._path, self._buckets, self._process = path, buckets, os.getpid()
         try:
             self._db = sqlite3.connect(path, timeout=PATIENCE, isolation_level=None, check_same_thread=False)
             # A crash of the machine may take the last second with it: nothing here is older than a minute.
@@ -37,6 +37,11 @@ class SharedBuckets:
             self._db.execute("CREATE TABLE IF NOT EXISTS buckets (name TEXT PRIMARY KEY, level REAL, filled_at REAL)")
         except sqlite3.Error as error:
             raise self._unusable(error) from error
+
+    def __del__(self) -> None:
+        # A connection that was opened before a fork is the parent's to close.
+        if "_db" in self.__dict__ and self._process == os.getpid():
+            self._db.close()
 
     def __enter__(self) -> None:
         try:
