@@ -15,7 +15,7 @@ from ..cancel import CancelToken
 from ..errors import APIStatusError, ConfigurationError, ResponseShapeError
 from ..wire.embeddings import EmbeddingResponse
 from ..wire.embeddings_request import Input, embedding_input
-from .journal import MAX_REQUEST, Entry, Journal, JournalError, request_key
+from .journal import MAX_REQUEST, Entry, Journal, JournalError, open_journal, request_key
 from .map import check_options, outcome
 from .progress import progress_bar
 from .result import EmbeddingResult, MapResult
@@ -75,14 +75,14 @@ def map_embeddings(
     if total is None and isinstance(texts, Sized):
         total = len(texts)
     bar = progress_bar(progress, total)
-    kept = journal if journal is None or isinstance(journal, Journal) else Journal(journal)
+    kept, close = open_journal(journal)
     batches: MapRun[Any] = MapRun(
         (Item(index, None, batch) for index, batch in enumerate(read_batches(texts, batch_size))),
         _Asking(embedder, kept, retry_failed),
         workers=workers,
         ordered=ordered,
         on_error="keep",
-        close=kept.close if kept is not None and kept is not journal else None,
+        close=close,
         cancel=cancel,
     )
     return EmbeddingRun(batches, on_error=on_error, progress=bar)

@@ -8,7 +8,7 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -285,3 +285,13 @@ class Journal:
         if "locked" in told:
             told = f"another process has held its lock for {LOCK_TIMEOUT:.0f} s"
         return JournalError(f"the journal {self.path}: {told}; what was written before stays")
+
+
+def open_journal(
+    journal: Journal | str | os.PathLike[str] | None,
+) -> tuple[Journal | None, Callable[[], None] | None]:
+    """The journal of a run, and what closes it at the end: of one that was opened before, nothing does."""
+    if journal is None or isinstance(journal, Journal):
+        return journal, None
+    opened = Journal(journal)
+    return opened, opened.close

@@ -13,7 +13,7 @@ import msgspec
 
 from ..cancel import CancelToken
 from ..errors import AuthenticationError, Cancelled, ConfigurationError
-from .journal import MAX_REQUEST, Entry, Journal, JournalError, request_key
+from .journal import MAX_REQUEST, Entry, Journal, JournalError, open_journal, request_key
 from .progress import progress_bar
 from .result import MapResult
 from .run import MapRun
@@ -59,7 +59,7 @@ def map_requests(
     if total is None and isinstance(requests, Sized):
         total = len(requests)
     bar = progress_bar(progress, total)
-    kept = journal if journal is None or isinstance(journal, Journal) else Journal(journal)
+    kept, close = open_journal(journal)
     return MapRun(
         items,
         without_journal(asker) if kept is None else WithJournal(asker, kept, retry_failed),
@@ -67,7 +67,7 @@ def map_requests(
         ordered=ordered,
         on_error=on_error,
         progress=bar,
-        close=kept.close if kept is not None and kept is not journal else None,
+        close=close,
         cancel=cancel,
     )
 
