@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from support.lines import lines_run
 
 from openai_compat import (
     APIConnectionError,
@@ -466,24 +466,6 @@ def test_what_another_server_wants_echoed_stays_out_of_the_loop() -> None:
 
 
 # Cost
-
-
-def lines_run(function: Callable[[], object]) -> int:
-    """How many lines of Python ran: a measure of work that no other process disturbs."""
-    count = 0
-
-    def trace(frame: Any, event: str, argument: Any) -> Any:
-        nonlocal count
-        count += event == "line"
-        return trace
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        function()
-    finally:
-        sys.settrace(before)
-    return count
 
 
 def loop_of(rounds: int) -> Callable[[], object]:

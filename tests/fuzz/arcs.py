@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
+
+from support.lines import traced
 
 import openai_compat
 
@@ -35,10 +36,6 @@ def reached(target: Callable[[bytes], object], data: bytes) -> set[Arc]:
 
         return step
 
-    sys.settrace(enter)
-    try:
-        with contextlib.suppress(Exception):  # what breaks a promise reaches something, too
-            target(data)
-    finally:
-        sys.settrace(None)
+    with contextlib.suppress(Exception):  # what breaks a promise reaches something, too
+        traced(enter, lambda: target(data))
     return arcs

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-import sys
-from collections.abc import Callable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.lines import lines_run
 
 from openai_compat.schema import safe_search
 from openai_compat.schema.js_pattern import python_pattern
@@ -51,32 +50,13 @@ BACKTRACKING = [
 ]
 
 
-def lines_run(call: Callable[[], object], most: int) -> int:
-    """How many lines a call runs; it is ended after ``most``."""
-    count = 0
-
-    def trace(frame: object, event: str, arg: object) -> object:
-        nonlocal count
-        count += 1
-        if count > most:
-            raise TimeoutError
-        return trace
-
-    sys.settrace(trace)  # type: ignore[arg-type]
-    try:
-        call()
-    finally:
-        sys.settrace(None)
-    return count
-
-
 @pytest.mark.parametrize("pattern", BACKTRACKING)
 def test_a_pattern_that_backtracks_takes_time_in_proportion(pattern: str) -> None:
     made = python_pattern(pattern)
     assert not safe_search._is_linear(made)
     assert safe_search._steps(made) is not None
     found_in(made, "a" * 50 + "!")  # compiled
-    short, long = (lines_run(lambda n=n: found_in(made, "a" * n + "!"), 2_000_000) for n in (500, 1000))
+    short, long = (lines_run(lambda n=n: found_in(made, "a" * n + "!"), most=2_000_000) for n in (500, 1000))
     assert long < 2.5 * short
     assert found_in("^(a+)+$", "a" * 1000)
     assert not found_in("^(a+)+$", "a" * 1000 + "!")

@@ -18,6 +18,7 @@ import urllib3.connection
 import urllib3.connectionpool
 import urllib3.response
 import urllib3.util.connection
+from support.lines import traced
 from support.replay import ReplayServer
 from support.wire_bodies import chat_reply
 
@@ -161,11 +162,6 @@ def test_to_look_is_cheap() -> None:
         assert frame.f_code.co_name not in ("_find_spots", "_original")
         return count
 
-    before = sys.gettrace()
-    sys.settrace(count)
-    try:
-        unpatched()
-    finally:
-        sys.settrace(before)
+    traced(count, unpatched)
     # A list comprehension counts its line once for each of its items.
     assert 0 < lines <= 12 + len(_WATCHED) + len(SPOTS)

@@ -7,13 +7,13 @@ import math
 import re
 import sys
 from collections.abc import Callable, Iterable
-from types import FrameType
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.arbitrary import cut, keys, pieces, quick, texts, thorough
+from support.lines import lines_run
 
 from openai_compat.errors import ConfigurationError
 from openai_compat.wire import partial_json
@@ -442,27 +442,6 @@ def test_nesting_has_no_limit(opening: str, closing: str) -> None:
     assert reader.complete
 
 
-def lines(work: Callable[[], object]) -> int:
-    """How many lines of the module ``work`` executes."""
-    count = 0
-
-    def enter(frame: FrameType, event: str, arg: Any) -> Any:
-        return step if frame.f_code.co_filename == partial_json.__file__ else None
-
-    def step(frame: FrameType, event: str, arg: Any) -> Any:
-        nonlocal count
-        count += event == "line"
-        return step
-
-    before = sys.gettrace()
-    sys.settrace(enter)
-    try:
-        work()
-    finally:
-        sys.settrace(before)
-    return count
-
-
 SHAPES: dict[str, Callable[[int], str]] = {
     "string": lambda n: '["' + "a" * n,
     "wide-string": lambda n: '["' + "aé😀" * n,
@@ -493,7 +472,7 @@ SHAPES: dict[str, Callable[[int], str]] = {
 def test_steps_grow_no_faster_than_the_text(make: Callable[[int], str], step: int) -> None:
     def cost(size: int) -> int:
         text = make(size)
-        return lines(lambda: read(cut(text, range(step, len(text), step))))
+        return lines_run(lambda: read(cut(text, range(step, len(text), step))), partial_json)
 
     small = cost(300)
     assert small > 0
@@ -503,7 +482,7 @@ def test_steps_grow_no_faster_than_the_text(make: Callable[[int], str], step: in
 @pytest.mark.parametrize("make", [SHAPES[name] for name in ("string", "escapes", "key", "white-space", "prose")])
 def test_runs_are_no_step_for_each_character(make: Callable[[int], str]) -> None:
     text = make(100_000)
-    assert lines(lambda: read(text)) < len(text) / 25
+    assert lines_run(lambda: read(text), partial_json) < len(text) / 25
 
 
 LONG: dict[str, tuple[str, str, str]] = {
