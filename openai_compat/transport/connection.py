@@ -6,6 +6,7 @@ import contextlib
 import os
 import select
 import socket
+from types import TracebackType
 from typing import Any
 
 
@@ -43,7 +44,7 @@ class Connection:
     def close(self) -> None:
         """Close it; in a forked child only the child's copy."""
         self.shut_down()
-        with contextlib.suppress(OSError):
+        with _ignoring(OSError):
             self.sock.close()
 
 
@@ -52,7 +53,7 @@ def shut_down(sock: socket.socket) -> None:
     # Not SSLSocket's own shutdown, which would pull the TLS state from under a reader.
     kinds = (kind for kind in type(sock).__mro__ if "shutdown" in vars(kind) and "SSL" not in kind.__name__)
     kind: Any = next(kinds, None)
-    with contextlib.suppress(OSError, TypeError):
+    with _ignoring(OSError, TypeError):
         if kind is not None:
             kind.shutdown(sock, socket.SHUT_RDWR)
         elif "shutdown" in getattr(sock, "__dict__", ()):  # eventlet's have their own each, those of mocks none
@@ -73,8 +74,19 @@ def _set_options(sock: socket.socket) -> None:
     for level, name, value in _OPTIONS:
         option = getattr(socket, name, None)
         if option is not None:
-            with contextlib.suppress(OSError):
+            with _ignoring(OSError):
                 sock.setsockopt(level, option, value)
+
+
+class _ignoring(contextlib.suppress):  # noqa: N801 - a verb, as its base
+    """What the system says of a socket is ignored, but for a TimeoutError: nothing waits here, so it is a handler's."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        if isinstance(error, TimeoutError) and error.errno is None:
+            return False
+        return bool(super().__exit__(kind, error, traceback))
 
 
 def _readable(sock: socket.socket) -> bool:

@@ -207,6 +207,8 @@ class Exchange:
             if not self._ended:
                 read_end(self.pieces, self.clock)
         except (OSError, BadReplyError, OpenAICompatError) as error:
+            if isinstance(error, TimeoutError) and error.errno is None:
+                raise  # a signal handler's: a limit of ours is an APITimeoutError
             # Whatever follows the answer must not cost the answer.
             intact = isinstance(error, APITimeoutError)
         finally:

@@ -34,6 +34,9 @@ class Lease:
         self._end = end
         self._lock = _ProcessLock()
         self._end_subscription = _subscribed(self, cancel)
+        # Not __del__, which would run for each lease at its end: what a signal handler raises in there is lost.
+        self._dropped = weakref.finalize(self, _close, connection, end, self._end_subscription)
+        self._dropped.atexit = False
 
     def shut_down(self) -> None:
         """Wake the exchange, which finds its connection ended; nothing once the lease is over."""
@@ -53,11 +56,16 @@ class Lease:
         with self._lock:
             connection, self._connection = self._connection, None
         if connection is not None:
+            self._dropped.detach()
             self._end_subscription()
             self._end(connection, keep)
 
-    def __del__(self) -> None:
-        self.close()
+
+def _close(
+    connection: Connection, end: Callable[[Connection, bool], object], end_subscription: Callable[[], object]
+) -> None:
+    end_subscription()
+    end(connection, False)
 
 
 class _ProcessLock:

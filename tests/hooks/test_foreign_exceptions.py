@@ -208,8 +208,9 @@ def test_an_alarm_between_the_events_of_a_stream_is_heard_as_it_is(own: bool, er
 @each_error
 def test_an_alarm_in_the_wait_between_two_tries_is_heard_as_it_is(own: bool, error: Exception) -> None:
     with Alarm(error) as alarm, ReplayServer([error_reply(503, headers={"Retry-After": "15"})]) as server:
-        client = client_of(server.url, own)
-        with ringing_when(lambda: bool(server.requests), alarm), pytest.raises(type(error)) as caught:
+        waiting = threading.Event()
+        client = client_of(server.url, own, on_retry=lambda attempt: waiting.set())
+        with ringing_when(waiting.is_set, alarm), pytest.raises(type(error)) as caught:
             client.chat("hi")
         assert caught.value is error
         assert len(server.requests) == 1

@@ -145,22 +145,25 @@ class TestWhoKeepsTheConnection:
         exchange.finish()
         assert ends.kept == [False]
 
+    @pytest.mark.parametrize("kind", [type("SoftLimitError", (Exception,), {}), TimeoutError])
     def test_a_soft_limit_of_others_is_not_swallowed_at_the_end(
-        self, start: Start, pair: tuple[socket.socket, socket.socket], ends: Ends, monkeypatch: pytest.MonkeyPatch
+        self,
+        start: Start,
+        pair: tuple[socket.socket, socket.socket],
+        ends: Ends,
+        monkeypatch: pytest.MonkeyPatch,
+        kind: type[Exception],
     ) -> None:
-        class SoftLimitError(Exception):
-            pass
-
         exchange = start()
         pair[1].sendall(CHUNKED + b"2\r\nok\r\n")
         exchange.ask(b"GET / HTTP/1.1\r\n\r\n", b"")
         assert next(exchange.pieces) == b"ok"
 
         def raised_by_a_signal() -> None:
-            raise SoftLimitError
+            raise kind
 
         monkeypatch.setattr(exchange.clock, "wait", raised_by_a_signal)
-        with pytest.raises(SoftLimitError):
+        with pytest.raises(kind):
             exchange.finish()
         assert ends.kept == [False]
 

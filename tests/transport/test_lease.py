@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import os
 import select
@@ -19,6 +20,7 @@ from typing import Any
 import pytest
 import requests
 import urllib3
+from support.lines import lines_run
 from support.replay import ReplayServer, Reply
 
 from openai_compat import Cancelled, CancelToken, Timeout
@@ -119,6 +121,11 @@ class TestLease:
         del holder
         gc.collect()
         assert ends.kept == [False]
+
+    def test_dropping_what_is_over_runs_no_code_in_which_a_signal_could_be_lost(self, pair: Pair) -> None:
+        leases = [Lease(Connection(pair[0]), Ends(), CancelToken())]
+        leases[0].release()
+        assert lines_run(leases.clear) == 0
 
     def test_whether_it_was_kept(self, pair: Pair) -> None:
         connection = Connection(pair[0])
@@ -236,6 +243,24 @@ class TestConnection:
         assert not connection.usable()
         connection.close()
         assert sock.closed
+
+    @pytest.mark.parametrize("where", ["shutdown", "close"])
+    def test_the_timeout_error_of_a_signal_handler_passes(self, pair: Pair, where: str) -> None:
+        class Sock(socket.socket):
+            def shutdown(self, how: int) -> None:
+                self.interrupt("shutdown")
+
+            def close(self) -> None:
+                super().close()
+                self.interrupt("close")
+
+            def interrupt(self, place: str) -> None:
+                raise TimeoutError("over") if place == where else OSError(errno.ENOTCONN, "not connected")
+
+        connection = Connection(Sock(fileno=os.dup(pair[0].fileno())))
+        with pytest.raises(TimeoutError, match="over"):
+            connection.close()
+        connection.sock.detach()
 
     def test_tls_within_tls_is_the_socket_below(self, pair: Pair) -> None:
         class Within:
