@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 import attrs
@@ -28,6 +29,7 @@ from .wire.response import CallInfo, ChatResponse, ParsedResponse, ReplyInfo
 
 if TYPE_CHECKING:
     import os
+    from concurrent.futures import Executor
     from typing import Unpack
 
     from .batch.files import FileAnswer, FileRequest, FileSummary
@@ -456,6 +458,8 @@ class Client(BaseClient):
         requests: Iterable[MapPrompt],
         *,
         workers: int = 16,
+        executor: Executor | Callable[[], Executor] | None = None,
+        chunk_size: int | None = None,
         ordered: bool = False,
         on_error: Literal["keep", "raise"] = "keep",
         journal: Journal | str | os.PathLike[str] | None = None,
@@ -476,7 +480,12 @@ class Client(BaseClient):
         Args:
             requests: prompts, ``ChatRequest``s, lists of messages, or pairs of an id and one of these; from any
                 iterable, which is read only as far as results are.
-            workers: threads, each with one call under way.
+            workers: threads, each with one call under way; with ``executor``, in each process that it has.
+            executor: who asks in place of this process's threads: any ``concurrent.futures.Executor``, of processes or
+                of a cluster (Dask's ``client.get_executor()``), or a function that makes one, which is called again
+                where its processes were killed. Each process gets a copy of this client, by its pickle.
+            chunk_size: requests that go to the executor at a time, and that are asked again if a process is killed; by
+                default as many as ``workers``.
             ordered: yield results in the order of the requests.
             on_error: ``"keep"`` yields what failed as a result with ``error``; ``"raise"`` raises it and ends the run.
                 A wrong key (HTTP 401) always does.
@@ -498,7 +507,9 @@ class Client(BaseClient):
             Cancelled: by ``cancel``.
         """
         with importing:
-            from .batch.map import Asker, map_requests
+            from .batch.ask import Asker
+            from .batch.map import map_requests
+            from .batch.options import RunOptions
             from .tools.loop import ToolOptions
             from .tools.tool import tool_specs
 
@@ -511,20 +522,8 @@ class Client(BaseClient):
             fields["tools"] = tool_specs(tools)
         asking: dict[str, Any] = {"timeout": timeout, "think_opened": think_opened}
 
-        def ask(request: ChatRequest, token: CancelToken) -> ChatResponse:
-            if tools:
-                looped: ChatResponse = self.run_tools(
-                    request,
-                    tools=tools,
-                    dispatcher=dispatcher,
-                    response_type=response_type,
-                    repair=repair,
-                    cancel=token,
-                    **asking,
-                    **loop,
-                )
-                return looped
-            return self._chat_typed(request, response_type, repair, {"sink": None, "cancel": token, **asking})
+        if tools:
+            asking.update(tools=tools, dispatcher=dispatcher, **loop)
 
         def body(request: ChatRequest) -> dict[str, Any]:
             request = self._with_model(request, self._deadline(timeout, cancel))
@@ -540,17 +539,37 @@ class Client(BaseClient):
             return answer
 
         return map_requests(
-            Asker(make=lambda prompt: self._request(prompt, fields), ask=ask, body=body, read=read),
+            Asker(
+                make=lambda prompt: self._request(prompt, fields),
+                ask=partial(self._ask_mapped, response_type=response_type, repair=repair, asking=asking),
+                body=body,
+                read=read,
+            ),
             requests,
-            workers=workers,
-            ordered=ordered,
-            on_error=on_error,
-            journal=journal,
-            retry_failed=retry_failed,
-            progress=progress,
-            total=total,
-            cancel=cancel,
+            RunOptions(
+                workers=workers,
+                executor=executor,
+                chunk_size=chunk_size,
+                ordered=ordered,
+                on_error=on_error,
+                journal=journal,
+                retry_failed=retry_failed,
+                progress=progress,
+                total=total,
+                cancel=cancel,
+            ),
         )
+
+    def _ask_mapped(
+        self, request: ChatRequest, token: CancelToken, *, response_type: Any, repair: int, asking: dict[str, Any]
+    ) -> ChatResponse:
+        """One request of ``map``; a method, which a pickle can name."""
+        if "tools" in asking:
+            looped: ChatResponse = self.run_tools(
+                request, response_type=response_type, repair=repair, cancel=token, **asking
+            )
+            return looped
+        return self._chat_typed(request, response_type, repair, {"sink": None, "cancel": token, **asking})
 
     def map_file(
         self,
@@ -580,8 +599,10 @@ class Client(BaseClient):
         with importing:
             from pathlib import Path
 
+            from .batch.ask import Asker
             from .batch.files import journal_of, run_batch_file, run_table
-            from .batch.map import Asker, map_requests
+            from .batch.map import map_requests
+            from .batch.options import RunOptions
 
         source, output = Path(source), Path(output)
         given: dict[str, Any] = {"journal": journal_of(output), **options}
@@ -591,28 +612,26 @@ class Client(BaseClient):
                 return self.map(prompts, **{**given, "total": total, "ordered": True})
 
             return run_table(source, output, template, ask_rows)
-        names = ("workers", "ordered", "on_error", "journal", "retry_failed", "progress", "cancel")
-        defaults = {"workers": 16, "ordered": False, "on_error": "keep", "retry_failed": None, "progress": None}
         timeout = given.pop("timeout", None)
-        settings = {**defaults, "cancel": None, **{name: given.pop(name) for name in names if name in given}}
+        settings = RunOptions.taken_from(given)
         if given:
             raise TypeError(f"the lines of a file say what is asked: {', '.join(sorted(given))} cannot be given beside")
 
         def ask_lines(lines: Iterable[Any], total: int) -> MapRun[Any]:
             asker = Asker(
                 make=lambda line: line,
-                ask=lambda line, token: self._ask_line(line, timeout, token),
+                ask=partial(self._ask_line, timeout=timeout),
                 body=self._line_body,
                 read=lambda kept, line: self._line_answer(line, kept, ReplyInfo()),
             )
-            return map_requests(asker, lines, total=total, **settings)
+            return map_requests(asker, lines, attrs.evolve(settings, total=total))
 
         return run_batch_file(source, output, ask_lines)
 
     def _line_body(self, line: FileRequest) -> Mapping[str, Any]:
         return line.body if line.body.get("model") or not self.model else {"model": self.model, **line.body}
 
-    def _ask_line(self, line: FileRequest, timeout: Timeout | float | None, token: CancelToken) -> FileAnswer:
+    def _ask_line(self, line: FileRequest, token: CancelToken, *, timeout: Timeout | float | None) -> FileAnswer:
         """Send a line's body, in the dialect of the server."""
         body = dict(self._line_body(line))
         call = self._call(self._deadline(timeout, token), body)
@@ -792,6 +811,7 @@ class Client(BaseClient):
         """
         with importing:
             from .batch.embeddings import BATCH_SIZE, Embedder, map_embeddings
+            from .batch.options import RunOptions
             from .wire.embeddings import EmbeddingResponse
             from .wire.embeddings_request import build_embeddings_body
 
@@ -825,15 +845,17 @@ class Client(BaseClient):
                 finish=finish,
             ),
             texts,
-            batch_size=size,
-            workers=workers,
-            ordered=ordered,
-            on_error=on_error,
-            journal=journal,
-            retry_failed=retry_failed,
-            progress=progress,
-            total=total,
-            cancel=cancel,
+            size,
+            RunOptions(
+                workers=workers,
+                ordered=ordered,
+                on_error=on_error,
+                journal=journal,
+                retry_failed=retry_failed,
+                progress=progress,
+                total=total,
+                cancel=cancel,
+            ),
         )
 
     def _batch_size(self, given: int | None, model: str) -> int:

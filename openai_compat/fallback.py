@@ -221,11 +221,11 @@ class FallbackClient(Client):
         begun = source(self._members[0].client, self._with_model(request, turns.deadline), timeout)
         return kind(_FallbackReading(begun, turns, request, source, stop=stop, cancel=cancel, output=output))
 
-    def _ask_line(self, line: FileRequest, timeout: Timeout | float | None, token: CancelToken) -> FileAnswer:
+    def _ask_line(self, line: FileRequest, token: CancelToken, *, timeout: Timeout | float | None) -> FileAnswer:
         def ask(turns: _Turns) -> FileAnswer:
             model = turns.model(line.body.get("model"))
             here = attrs.evolve(line, body={**line.body, "model": model}) if model else line
-            return turns.client._ask_line(here, turns.timeout, token)
+            return turns.client._ask_line(here, token, timeout=turns.timeout)
 
         return self._in_turn(ask, timeout, token)
 

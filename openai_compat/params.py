@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Executor
 from typing import Any, Literal, TypedDict
 
 from .batch.journal import Journal
@@ -119,6 +120,8 @@ class MapOptions(LoopFields, total=False):
     """What ``map`` takes."""
 
     workers: int
+    executor: Executor | Callable[[], Executor] | None
+    chunk_size: int | None
     ordered: bool
     on_error: Literal["keep", "raise"]
     journal: Journal | str | os.PathLike[str] | None

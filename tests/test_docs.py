@@ -18,7 +18,7 @@ from openai_compat import LocalServer
 
 __all__ = ["redis_server"]
 
-ELSEWHERE = ("celery.md", "django.md", "gradio.md", "streamlit.md")
+ELSEWHERE = ("celery.md", "cluster.md", "django.md", "gradio.md", "streamlit.md")
 """What runs in a framework, in a test of its own."""
 
 
@@ -82,6 +82,26 @@ def test_examples_for_a_django_site_run() -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "event: done" in done.stdout
+
+
+@pytest.mark.usefixtures("environment")
+def test_examples_for_a_cluster_run(tmp_path: Path) -> None:
+    # As a program, which its processes import.
+    (tmp_path / "program.py").write_text(program_of("cluster.md"))
+    done = subprocess.run(
+        [sys.executable, "program.py"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    *first, asked, files = done.stdout.splitlines()
+    assert [line.split()[-1] for line in first].count("True") == 4
+    assert (asked, files) == ("4", "2")
+    assert len(list(tmp_path.glob("answers-*.jsonl"))) == 2
 
 
 @pytest.mark.usefixtures("environment")

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
-from typing import Any, Literal
+from typing import Any
 
 import attrs
 import msgspec
@@ -15,11 +13,12 @@ from ..cancel import CancelToken
 from ..errors import APIStatusError, ConfigurationError, ResponseShapeError
 from ..wire.embeddings import EmbeddingResponse
 from ..wire.embeddings_request import Input, embedding_input
+from .ask import outcome
 from .journal import MAX_REQUEST, Entry, Journal, JournalError, open_journal, request_key
-from .map import check_options, outcome
+from .options import RunOptions
 from .progress import progress_bar
 from .result import EmbeddingResult, MapResult
-from .run import MapRun
+from .run import MapRun, ThreadCrew
 from .source import Item, is_pair
 from .stored import embedded, failed, restored_error
 from .vectors import EmbeddingRun
@@ -54,38 +53,18 @@ class Embedder:
     finish: Callable[[EmbeddingResult], EmbeddingResult]
 
 
-def map_embeddings(
-    embedder: Embedder,
-    texts: Iterable[Any],
-    *,
-    batch_size: int,
-    workers: int,
-    ordered: bool,
-    on_error: Literal["keep", "raise"],
-    journal: Journal | str | os.PathLike[str] | None,
-    retry_failed: bool | None,
-    progress: Any,
-    total: int | None,
-    cancel: CancelToken | None,
-) -> EmbeddingRun:
+def map_embeddings(embedder: Embedder, texts: Iterable[Any], batch_size: int, options: RunOptions) -> EmbeddingRun:
     """Begin to embed; see ``Client.map_embeddings``."""
-    check_options(workers, on_error)
     if isinstance(texts, (str, bytes, Mapping)) or not isinstance(texts, Iterable):
         raise ConfigurationError(f"texts must be an iterable of texts, not {type(texts).__name__}")
-    if total is None and isinstance(texts, Sized):
-        total = len(texts)
-    bar = progress_bar(progress, total)
-    kept, close = open_journal(journal)
-    batches: MapRun[Any] = MapRun(
-        (Item(index, None, batch) for index, batch in enumerate(read_batches(texts, batch_size))),
-        _Asking(embedder, kept, retry_failed),
-        workers=workers,
-        ordered=ordered,
-        on_error="keep",
-        close=close,
-        cancel=cancel,
-    )
-    return EmbeddingRun(batches, on_error=on_error, progress=bar)
+    total = len(texts) if options.total is None and isinstance(texts, Sized) else options.total
+    bar = progress_bar(options.progress, total)
+    kept, close = open_journal(options.journal)
+    batches = (Item(index, None, batch) for index, batch in enumerate(read_batches(texts, batch_size)))
+    asking = _Asking(embedder, kept, options.retry_failed)
+    crew = ThreadCrew(batches, asking, options.workers, ahead=2 * options.workers)
+    run: MapRun[Any] = MapRun(crew, ordered=options.ordered, on_error="keep", close=close, cancel=options.cancel)
+    return EmbeddingRun(run, on_error=options.on_error, progress=bar)
 
 
 def read_batches(texts: Iterable[Any], size: int) -> Iterator[Batch]:
@@ -132,7 +111,7 @@ class _Asking:
     """A function that embeds a batch: each text once, and none that the journal has.
 
     Args:
-        retry_failed: as for ``WithJournal``.
+        retry_failed: as for ``Book``.
     """
 
     def __init__(self, embedder: Embedder, journal: Journal | None, retry_failed: bool | None) -> None:
@@ -147,7 +126,7 @@ class _Asking:
         batch: Batch = item.request
         asked = [each for each in batch if each.ok]
         # What a text is known by may need the server, to say which model it has.
-        known, error = outcome(lambda given, _: [self._question(each) for each in given], asked, token)
+        known, error, _ = outcome(lambda given, _: [self._question(each) for each in given], asked, token)
         if error is not None:
             results = [attrs.evolve(each, error=each.error or error) for each in batch]
             return MapResult(index=item.index, request=item.request, response=_as_any(results))
@@ -214,9 +193,7 @@ class _Asking:
         """Ask for all at once; what is refused is asked in halves, until it is known which texts are at fault."""
         if not questions:
             return {}
-        started = time.monotonic()
-        answer, error = outcome(self._embedder.ask, [question.first.input for question in questions], token)
-        seconds = time.monotonic() - started
+        answer, error, seconds = outcome(self._embedder.ask, [question.first.input for question in questions], token)
         if error is not None and len(questions) > 1 and self._may_split(error):
             half = len(questions) // 2
             return self._ask(questions[:half], token) | self._ask(questions[half:], token)

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from queue import Empty, SimpleQueue
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
 
 from .._threads import spawn
 from ..cancel import CancelToken
@@ -39,32 +39,16 @@ GLANCE = 0.1
 Ask = Callable[[Item, CancelToken], MapResult[Any]]
 
 
-class _Crew:
-    """What the threads share; they do not know the ``MapRun``, so that their work ends when it is let go.
+class Arrivals:
+    """What has come of a run, and was not yielded yet: results, what went wrong, and None at the end."""
 
-    Args:
-        ahead: how many requests may be under way or answered, and not read yet.
-    """
-
-    def __init__(self, items: Iterator[Item], ask: Ask, workers: int, ahead: int) -> None:
-        self.items, self.ask, self.workers = items, ask, workers
-        self.token = CancelToken()
+    def __init__(self) -> None:
+        self.finished: dict[int, MapResult[Any]] = {}
         self._came: deque[MapResult[Any] | BaseException | None] = deque()
         self._news: SimpleQueue[None] = SimpleQueue()
-        self.finished: dict[int, MapResult[Any]] = {}
-        self._slots = threading.Semaphore(ahead)
-        self._taking = threading.Lock()
-        self._over = False
-        self._begun = 0
-        self._ended = 0
-
-    def begin(self) -> None:
-        """One more thread, which begins the next as soon as it has something to do."""
-        self._begun += 1
-        spawn(self._work, name="openai_compat map")
 
     def put(self, came: MapResult[Any] | BaseException | None) -> None:
-        """A result, what ended a thread, or None from the last one."""
+        """A result, what ended the run, or None after which nothing comes."""
         self._came.append(came)
         self._news.put(None)
 
@@ -91,6 +75,44 @@ class _Crew:
             del self._came[0]
         return came
 
+
+class Crew(Protocol):
+    """Who asks. It does not know the ``MapRun``, so that its work ends when that is let go."""
+
+    arrivals: Arrivals
+
+    def begin(self) -> None:
+        """Start to ask."""
+
+    def read(self) -> None:
+        """A result has been read: one more request may be taken."""
+
+    def stop(self, *, cancel: bool) -> None:
+        """Take nothing more; with ``cancel`` end what is under way."""
+
+
+class ThreadCrew:
+    """Threads of this process, each with one call under way.
+
+    Args:
+        ahead: how many requests may be under way or answered, and not read yet.
+    """
+
+    def __init__(self, items: Iterator[Item], ask: Ask, workers: int, ahead: int) -> None:
+        self.arrivals = Arrivals()
+        self._items, self._ask, self._workers = items, ask, workers
+        self._token = CancelToken()
+        self._slots = threading.Semaphore(ahead)
+        self._taking = threading.Lock()
+        self._over = False
+        self._begun = 0
+        self._ended = 0
+
+    def begin(self) -> None:
+        """One more thread, which begins the next as soon as it has something to do."""
+        self._begun += 1
+        spawn(self._work, name="openai_compat map")
+
     def read(self) -> None:
         """A result has been read: one more request may be taken."""
         self._slots.release()
@@ -98,18 +120,18 @@ class _Crew:
     def stop(self, *, cancel: bool) -> None:
         """Take nothing more; with ``cancel`` end what is under way."""
         self._over = True
-        self._slots.release(self.workers)
+        self._slots.release(self._workers)
         if cancel:
-            self.token.cancel()
+            self._token.cancel()
 
     def _take(self) -> Item | None:
         with self._taking:
             if self._over:
                 return None
-            item = next(self.items, None)
+            item = next(self._items, None)
             if item is None:
                 self.stop(cancel=False)
-            elif self._begun < self.workers:
+            elif self._begun < self._workers:
                 self.begin()
             return item
 
@@ -120,19 +142,19 @@ class _Crew:
                 item = self._take()
                 if item is None:
                     break
-                self.put(self.ask(item, self.token))
+                self.arrivals.put(self._ask(item, self._token))
         except Cancelled:
             pass  # nothing came of it
         except BaseException as error:
             self.stop(cancel=not isinstance(error, Exception))
-            self.put(error)
+            self.arrivals.put(error)
         finally:
             with self._taking:
                 self._ended += 1
                 last = self._ended == self._begun
             if last:
                 self._over = True
-                self.put(None)
+                self.arrivals.put(None)
 
 
 class MapRun(Generic[R]):
@@ -144,23 +166,21 @@ class MapRun(Generic[R]):
 
     def __init__(
         self,
-        items: Iterator[Item],
-        ask: Ask,
+        crew: Crew,
         *,
-        workers: int,
         ordered: bool,
         on_error: Literal["keep", "raise"],
         progress: Progress | None = None,
         close: Callable[[], object] | None = None,
         cancel: CancelToken | None = None,
     ) -> None:
-        self._crew = crew = _Crew(items, ask, workers, ahead=2 * workers)
+        self._crew = crew
         self._cancel = cancel
         self._end: Callable[[], object] = lambda: crew.stop(cancel=True)
         self._on_error = on_error
         self._progress = progress
         self._close = close
-        self._finished = crew.finished
+        self._finished = crew.arrivals.finished
         self._next = 0 if ordered else None
         self._ended = False
         if cancel is not None:
@@ -209,7 +229,7 @@ class MapRun(Generic[R]):
 
     def _come(self) -> None:
         """Wait for what comes next."""
-        came = self._crew.take()
+        came = self._crew.arrivals.take()
         if came is None:
             self._ended = True
             if self._cancel is not None:
@@ -228,7 +248,7 @@ class MapRun(Generic[R]):
         unsaved: list[MapResult[R]] = []
         self._crew.stop(cancel=True)
         end = time.monotonic() + GRACE
-        while not self._ended and self._crew.wait(max(0.0, end - time.monotonic())):
+        while not self._ended and self._crew.arrivals.wait(max(0.0, end - time.monotonic())):
             try:
                 self._come()
             except JournalError as error:

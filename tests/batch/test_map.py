@@ -38,7 +38,7 @@ from openai_compat import (
     MapResult,
     Timeout,
 )
-from openai_compat.batch.run import _Crew
+from openai_compat.batch.run import Arrivals
 
 LIMIT = 60.0
 """Seconds for whatever has to happen at once."""
@@ -354,7 +354,7 @@ def test_a_token_ends_the_run() -> None:
 
 def interrupt_a_wait(ready: Callable[[], bool] = lambda: True) -> None:
     """Press Ctrl-C once all is ready and the main thread waits for a result."""
-    main, waits = threading.main_thread().ident, _Crew.wait.__code__
+    main, waits = threading.main_thread().ident, Arrivals.wait.__code__
     assert main is not None
 
     def press() -> None:
