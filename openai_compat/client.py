@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 import attrs
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
 
     from .batch.files import FileAnswer, FileRequest, FileSummary
     from .batch.journal import Journal
-    from .batch.result import EmbeddingResult
     from .batch.run import MapRun
     from .batch.vectors import EmbeddingRun
     from .conversation import Conversation
@@ -507,69 +505,40 @@ class Client(BaseClient):
             Cancelled: by ``cancel``.
         """
         with importing:
-            from .batch.ask import Asker
+            from ._mapped import ChatAsker
             from .batch.map import map_requests
             from .batch.options import RunOptions
             from .tools.loop import ToolOptions
             from .tools.tool import tool_specs
 
-        output = None
         if response_type is not None:
-            output, _ = _typed(ChatRequest(""), response_type, repair)
+            _typed(ChatRequest(""), response_type, repair)
         loop = {field.name: fields.pop(field.name) for field in attrs.fields(ToolOptions) if field.name in fields}
-        tools = tuple(tools)
-        if tools:
+        if tools := tuple(tools):
             fields["tools"] = tool_specs(tools)
-        asking: dict[str, Any] = {"timeout": timeout, "think_opened": think_opened}
-
-        if tools:
-            asking.update(tools=tools, dispatcher=dispatcher, **loop)
-
-        def body(request: ChatRequest) -> dict[str, Any]:
-            request = self._with_model(request, self._deadline(timeout, cancel))
-            return self._body(build_body, request if output is None else output.asked(request))
-
-        def read(kept: bytes, request: ChatRequest) -> ChatResponse:
-            think = self._think._replace(opened=think_opened)
-            several = bool(request.n and request.n > 1)
-            answer = parse_response(kept, call=self._call_info(request), think=think, several=several, make_id=new_id)
-            if output is not None:
-                parsed: ChatResponse = output.read(answer)
-                return parsed
-            return answer
-
-        return map_requests(
-            Asker(
-                make=lambda prompt: self._request(prompt, fields),
-                ask=partial(self._ask_mapped, response_type=response_type, repair=repair, asking=asking),
-                body=body,
-                read=read,
-            ),
-            requests,
-            RunOptions(
-                workers=workers,
-                executor=executor,
-                chunk_size=chunk_size,
-                ordered=ordered,
-                on_error=on_error,
-                journal=journal,
-                retry_failed=retry_failed,
-                progress=progress,
-                total=total,
-                cancel=cancel,
-            ),
+            loop.update(tools=tools, dispatcher=dispatcher)
+        asker = ChatAsker(
+            client=self,
+            fields=fields,
+            response_type=response_type,
+            repair=repair,
+            loop=loop if tools else {},
+            timeout=timeout,
+            think_opened=think_opened,
         )
-
-    def _ask_mapped(
-        self, request: ChatRequest, token: CancelToken, *, response_type: Any, repair: int, asking: dict[str, Any]
-    ) -> ChatResponse:
-        """One request of ``map``; a method, which a pickle can name."""
-        if "tools" in asking:
-            looped: ChatResponse = self.run_tools(
-                request, response_type=response_type, repair=repair, cancel=token, **asking
-            )
-            return looped
-        return self._chat_typed(request, response_type, repair, {"sink": None, "cancel": token, **asking})
+        options = RunOptions(
+            workers=workers,
+            executor=executor,
+            chunk_size=chunk_size,
+            ordered=ordered,
+            on_error=on_error,
+            journal=journal,
+            retry_failed=retry_failed,
+            progress=progress,
+            total=total,
+            cancel=cancel,
+        )
+        return map_requests(asker, requests, options)
 
     def map_file(
         self,
@@ -599,7 +568,7 @@ class Client(BaseClient):
         with importing:
             from pathlib import Path
 
-            from .batch.ask import Asker
+            from ._mapped import LineAsker
             from .batch.files import journal_of, run_batch_file, run_table
             from .batch.map import map_requests
             from .batch.options import RunOptions
@@ -618,13 +587,7 @@ class Client(BaseClient):
             raise TypeError(f"the lines of a file say what is asked: {', '.join(sorted(given))} cannot be given beside")
 
         def ask_lines(lines: Iterable[Any], total: int) -> MapRun[Any]:
-            asker = Asker(
-                make=lambda line: line,
-                ask=partial(self._ask_line, timeout=timeout),
-                body=self._line_body,
-                read=lambda kept, line: self._line_answer(line, kept, ReplyInfo()),
-            )
-            return map_requests(asker, lines, attrs.evolve(settings, total=total))
+            return map_requests(LineAsker(client=self, timeout=timeout), lines, attrs.evolve(settings, total=total))
 
         return run_batch_file(source, output, ask_lines)
 
@@ -779,6 +742,8 @@ class Client(BaseClient):
         user: str | None = None,
         extra_body: Mapping[str, Any] | None = None,
         workers: int = 4,
+        executor: Executor | Callable[[], Executor] | None = None,
+        chunk_size: int | None = None,
         ordered: bool = False,
         on_error: Literal["keep", "raise"] = "keep",
         journal: Journal | str | os.PathLike[str] | None = None,
@@ -797,11 +762,11 @@ class Client(BaseClient):
                 only as far as results are. An empty one fails in its place.
             batch_size: texts in one request, by default 128; fewer where they are long, or where the server takes no
                 more. A request that is refused is asked again in halves, so that the texts at fault fail alone.
-            workers: threads, each with one request under way.
+            workers: threads, each with one request under way; with ``executor``, in each process that it has.
             journal: as for ``map``. A text is known by itself, the model, the dimensions and ``extra_body``; ids do not
                 matter. A text that comes twice is embedded once; without a journal, once a request.
             model, encoding_format, dimensions, normalize, user, extra_body, timeout: as for ``embed``.
-            ordered, on_error, retry_failed, progress, total, cancel: as for ``map``.
+            executor, chunk_size, ordered, on_error, retry_failed, progress, total, cancel: as for ``map``.
 
         Raises:
             ConfigurationError: no model, or bad input.
@@ -810,53 +775,39 @@ class Client(BaseClient):
             Cancelled: by ``cancel``.
         """
         with importing:
-            from .batch.embeddings import BATCH_SIZE, Embedder, map_embeddings
+            from ._mapped import TextEmbedder
+            from .batch.embeddings import BATCH_SIZE, map_embeddings
             from .batch.options import RunOptions
-            from .wire.embeddings import EmbeddingResponse
             from .wire.embeddings_request import build_embeddings_body
 
         name = label(model, "model") if model else self.model or ""
-        picks = not name and self._picks_model
         told: dict[str, Any] = {"dimensions": dimensions, "extra_body": extra_body}
-        build_embeddings_body("any", model="any" if picks else name, encoding_format=encoding_format, **told)
+        checked = "any" if not name and self._picks_model else name
+        build_embeddings_body("any", model=checked, encoding_format=encoding_format, **told)
         size = BATCH_SIZE if batch_size is None else whole(batch_size, "batch_size")
         self._batch_size(size, name)
-
-        def model_name() -> str:
-            return self._first_model(self._deadline(timeout, cancel), embeds=True) if picks else name
-
-        def ask(inputs: Sequence[Any], token: CancelToken) -> EmbeddingResponse:
-            answer = self.embed(
-                inputs, model=name, encoding_format=encoding_format, user=user, cancel=token, timeout=timeout, **told
-            )
-            if answer.dtype != "float32":
-                raise ConfigurationError(f"map_embeddings is for float32 vectors, not {answer.dtype}: use embed")
-            return answer
-
-        def finish(result: EmbeddingResult) -> EmbeddingResult:
-            if not normalize or result.embedding is None:
-                return result
-            return attrs.evolve(result, embedding=EmbeddingResponse(vectors=(result.embedding,)).normalized().embedding)
-
-        return map_embeddings(
-            Embedder(
-                ask=ask,
-                body=lambda given: build_embeddings_body(given, model=model_name(), encoding_format=None, **told),
-                finish=finish,
-            ),
-            texts,
-            size,
-            RunOptions(
-                workers=workers,
-                ordered=ordered,
-                on_error=on_error,
-                journal=journal,
-                retry_failed=retry_failed,
-                progress=progress,
-                total=total,
-                cancel=cancel,
-            ),
+        embedder = TextEmbedder(
+            client=self,
+            model=name,
+            making=told,
+            encoding_format=encoding_format,
+            normalize=normalize,
+            user=user,
+            timeout=timeout,
         )
+        options = RunOptions(
+            workers=workers,
+            executor=executor,
+            chunk_size=chunk_size,
+            ordered=ordered,
+            on_error=on_error,
+            journal=journal,
+            retry_failed=retry_failed,
+            progress=progress,
+            total=total,
+            cancel=cancel,
+        )
+        return map_embeddings(embedder, texts, size, options)
 
     def _batch_size(self, given: int | None, model: str) -> int:
         if given is not None and (given := whole(given, "batch_size")) < 1:

@@ -19,6 +19,7 @@ ORDER = (
     {"cli", "integrations"},
     {"web", "fallback"},
     {"client"},
+    {"_mapped"},
     {"_base_client"},
     {"server_options"},
     {"conversation", "stream"},
@@ -53,6 +54,7 @@ OWN_RULES = {
 ALSO = {
     "client": {"fallback", "params", "credentials", "cancel", "timeouts", "futures", "_imports"},
     "_base_client": {"", "providers", "credentials", "cancel", "timeouts", "limits", "_imports", "_json", "_misuse"},
+    "_mapped": {"cancel", "timeouts"},
     "stream": {"cancel"},
     "fallback": {"cancel", "credentials", "params", "timeouts"},
     "batch": {"_json", "_threads", "cancel"},
@@ -81,6 +83,8 @@ MAY_POINT_BACK: set[Arrow] = {
     ("_rich_display", "display.markdown"),
     # A client makes the one that stands for several.
     ("client", "fallback"),
+    # What is done for each request calls the client's own methods.
+    ("_mapped", "client"),
     # The body of an error may be an event stream, and an event may be an error.
     ("wire.error_body", "wire.sse"),
 }

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
-import attrs
 import msgspec
 
 from ..cancel import CancelToken
@@ -19,21 +18,20 @@ from .stored import answered, failed, restored_error
 _canonical = msgspec.json.Encoder(order="deterministic").encode
 
 
-@attrs.frozen(kw_only=True)
-class Asker:
-    """What a client does for each request.
+class Asker(Protocol):
+    """What a client does for each request."""
 
-    Args:
-        make: a request of a prompt.
-        ask: the server's answer.
-        body: what is sent, by which a request is known.
-        read: the answer in a body that was kept.
-    """
+    def make(self, prompt: Any) -> Any:
+        """A request of what was given."""
 
-    make: Callable[[Any], Any]
-    ask: Callable[[Any, CancelToken], Any]
-    body: Callable[[Any], Mapping[str, Any]]
-    read: Callable[[bytes, Any], Any]
+    def ask(self, request: Any, token: CancelToken) -> Any:
+        """The server's answer."""
+
+    def body(self, request: Any, token: CancelToken) -> Mapping[str, Any]:
+        """What is sent, by which a request is known."""
+
+    def read(self, kept: bytes, request: Any) -> Any:
+        """The answer in a body that was kept."""
 
 
 Outcome = tuple[Any, Exception | None, float]
@@ -89,13 +87,13 @@ class Book:
         self._asker, self._journal, self._retry_failed = asker, journal, retry_failed
         self._own: set[bytes] = set()
 
-    def key(self, item: Item) -> tuple[bytes, bytes]:
+    def key(self, item: Item, token: CancelToken) -> tuple[bytes, bytes]:
         """What a request is known by, and its canonical body.
 
         Raises:
             ConfigurationError, TypeError, ValueError: it cannot be sent.
         """
-        body = _canonical(self._asker.body(item.request))
+        body = _canonical(self._asker.body(item.request, token))
         return request_key(item.custom_id, body), body
 
     def found(self, item: Item, key: bytes) -> MapResult[Any] | None:

@@ -30,9 +30,10 @@ class Work:
     """
 
     def __init__(self, ask: Callable[..., Any], workers: int) -> None:
-        self.ask, self.workers = ask, workers
-        self.token = CancelToken()
-        self.free = threading.Semaphore(workers)
+        self.ask: Callable[..., Any] = ask
+        self.workers: int = workers
+        self.token: CancelToken = CancelToken()
+        self.free: threading.Semaphore = threading.Semaphore(workers)
         self._name = uuid.uuid4().bytes
         self._pickle: bytes | None = None
 

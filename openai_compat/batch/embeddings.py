@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
 import msgspec
@@ -23,6 +26,9 @@ from .source import Item, is_pair
 from .stored import embedded, failed, restored_error
 from .vectors import EmbeddingRun
 
+if TYPE_CHECKING:
+    from .executors import Pool
+
 BATCH_SIZE = 128
 """Texts in a request: enough that a server's processors are full, few enough that a failure costs little."""
 
@@ -38,19 +44,31 @@ Batch = tuple[EmbeddingResult, ...]
 """Texts of one request, with neither vector nor error yet."""
 
 
-@attrs.frozen(kw_only=True)
-class Embedder:
-    """What a client does for texts.
+class Embedder(Protocol):
+    """What a client does for texts."""
 
-    Args:
-        ask: the server's vectors.
-        body: what a text is known by: model, dimensions, and what else makes another vector of it.
-        finish: what is made of a vector as it came, or was kept.
-    """
+    def ask(self, inputs: Sequence[Input], token: CancelToken) -> EmbeddingResponse:
+        """The server's vectors."""
 
-    ask: Callable[[Sequence[Input], CancelToken], EmbeddingResponse]
-    body: Callable[[Input], Mapping[str, Any]]
-    finish: Callable[[EmbeddingResult], EmbeddingResult]
+    def body(self, text: Input, token: CancelToken) -> Mapping[str, Any]:
+        """What a text is known by: model, dimensions, and what else makes another vector of it."""
+
+    def finish(self, result: EmbeddingResult) -> EmbeddingResult:
+        """What is made of a vector as it came, or was kept."""
+
+
+@attrs.frozen
+class Part:
+    """What came of so many texts of a batch."""
+
+    count: int
+    answer: EmbeddingResponse | None
+    error: Exception | None
+    seconds: float
+
+
+AskBatches = Callable[[list[list[Input]], CancelToken], Iterator[list[Part]]]
+"""Of the texts of some requests, to what came of them, in their order; what comes at a time is together."""
 
 
 def map_embeddings(embedder: Embedder, texts: Iterable[Any], batch_size: int, options: RunOptions) -> EmbeddingRun:
@@ -60,11 +78,44 @@ def map_embeddings(embedder: Embedder, texts: Iterable[Any], batch_size: int, op
     total = len(texts) if options.total is None and isinstance(texts, Sized) else options.total
     bar = progress_bar(options.progress, total)
     kept, close = open_journal(options.journal)
-    batches = (Item(index, None, batch) for index, batch in enumerate(read_batches(texts, batch_size)))
-    asking = _Asking(embedder, kept, options.retry_failed)
-    crew = ThreadCrew(batches, asking, options.workers, ahead=2 * options.workers)
-    run: MapRun[Any] = MapRun(crew, ordered=options.ordered, on_error="keep", close=close, cancel=options.cancel)
+    splitter = Splitter(embedder)
+    at_end = contextlib.ExitStack()
+    if close is not None:
+        at_end.callback(close)
+    ask: AskBatches = splitter.ask
+    threads, together = options.workers, 1
+    pool: Pool | None = None
+    if options.executor is not None:
+        from .chunks import Work
+        from .executors import Pool
+
+        pool = Pool(options.executor, Work(partial(outcome, splitter.all), options.workers))
+        at_end.callback(pool.close)
+        ask, together = partial(_ask_elsewhere, pool), options.chunk_size or options.workers
+    crew = ThreadCrew(
+        _items(texts, batch_size, together),
+        _Asking(embedder, ask, kept, options.retry_failed),
+        workers=lambda: threads if pool is None else 2 * pool.places(),
+    )
+    run: MapRun[Any] = MapRun(crew, ordered=options.ordered, on_error="keep", close=at_end.close, cancel=options.cancel)
     return EmbeddingRun(run, on_error=options.on_error, progress=bar)
+
+
+def _items(texts: Iterable[Any], size: int, together: int) -> Iterator[Item]:
+    """So many batches at a time."""
+    batches = read_batches(texts, size)
+    for index in itertools.count():
+        some = tuple(itertools.islice(batches, together))
+        if not some:
+            return
+        yield Item(index, None, some)
+
+
+def _ask_elsewhere(pool: Pool, batches: list[list[Input]], token: CancelToken) -> Iterator[list[Part]]:
+    came: list[Part] = []
+    for batch, (parts, error, seconds) in zip(batches, pool.ask(batches, token), strict=True):
+        came += parts if error is None else [Part(len(batch), None, error, seconds)]
+    yield came
 
 
 def read_batches(texts: Iterable[Any], size: int) -> Iterator[Batch]:
@@ -98,6 +149,49 @@ def _tokens(given: Input) -> int:
     return len(given.encode("utf-8", "replace")) // 3 + 1 if isinstance(given, str) else len(given)
 
 
+class Splitter:
+    """Asks for all texts of a request at once; what is refused in halves, until it is known which are at fault."""
+
+    def __init__(self, embedder: Embedder) -> None:
+        self._embedder = embedder
+        self._answered = False
+        self._refused_alone = 0
+
+    def ask(self, batches: list[list[Input]], token: CancelToken) -> Iterator[list[Part]]:
+        """What came of each request, or of each part of it, as soon as it is there."""
+        for batch in batches:
+            for part in self._parts(batch, token):
+                yield [part]
+
+    def all(self, batch: list[Input], token: CancelToken) -> list[Part]:
+        """The same of one request, and no more of an answer than is kept: a pickle of it is small."""
+        return [
+            part if part.answer is None else attrs.evolve(part, answer=attrs.evolve(part.answer, raw={}, headers={}))
+            for part in self._parts(batch, token)
+        ]
+
+    def _parts(self, texts: list[Input], token: CancelToken) -> Iterator[Part]:
+        answer, error, seconds = outcome(self._embedder.ask, texts, token)
+        if error is not None and len(texts) > 1 and self._may_split(error):
+            half = len(texts) // 2
+            yield from self._parts(texts[:half], token)
+            yield from self._parts(texts[half:], token)
+            return
+        if error is None:
+            self._answered = True
+        elif len(texts) == 1:
+            self._refused_alone += 1
+        yield Part(len(texts), answer, error, seconds)
+
+    def _may_split(self, error: Exception) -> bool:
+        if self._refused_alone >= _REFUSED_ALONE and not self._answered:
+            return False
+        if isinstance(error, APIStatusError):
+            # llama.cpp says with 500 that a text is longer than it takes.
+            return error.status_code in (400, 413, 422) or (error.status_code == 500 and "too large" in str(error))
+        return isinstance(error, ResponseShapeError)
+
+
 @attrs.frozen
 class _Question:
     """A text to be embedded, and what it is known by."""
@@ -105,42 +199,47 @@ class _Question:
     key: bytes
     body: bytes
     first: EmbeddingResult
+    batch: int
 
 
 class _Asking:
-    """A function that embeds a batch: each text once, and none that the journal has.
+    """A function that embeds some batches: each text once, and none that the journal has.
 
     Args:
         retry_failed: as for ``Book``.
     """
 
-    def __init__(self, embedder: Embedder, journal: Journal | None, retry_failed: bool | None) -> None:
-        self._embedder, self._journal, self._retry_failed = embedder, journal, retry_failed
+    def __init__(self, embedder: Embedder, ask: AskBatches, journal: Journal | None, retry_failed: bool | None) -> None:
+        self._embedder, self._ask_batches = embedder, ask
+        self._journal, self._retry_failed = journal, retry_failed
         self._lock = threading.Lock()
         self._under_way: dict[bytes, threading.Event] = {}
         self._own: set[bytes] = set()
-        self._answered = False
-        self._refused_alone = 0
 
     def __call__(self, item: Item, token: CancelToken) -> MapResult[Any]:
-        batch: Batch = item.request
-        asked = [each for each in batch if each.ok]
+        batches: tuple[Batch, ...] = item.request
+        texts = [each for batch in batches for each in batch]
         # What a text is known by may need the server, to say which model it has.
-        known, error, _ = outcome(lambda given, _: [self._question(each) for each in given], asked, token)
+        known, error, _ = outcome(self._questions, batches, token)
         if error is not None:
-            results = [attrs.evolve(each, error=each.error or error) for each in batch]
+            results = [attrs.evolve(each, error=each.error or error) for each in texts]
             return MapResult(index=item.index, request=item.request, response=_as_any(results))
         questions: dict[bytes, _Question] = {}
         for question in known:
             questions.setdefault(question.key, question)
         found = self._found(questions, token)
         key_of = {question.first.index: question.key for question in known}
-        results = [self._result(each, found.get(key_of.get(each.index, b""))) for each in batch]
+        results = [self._result(each, found.get(key_of.get(each.index, b""))) for each in texts]
         return MapResult(index=item.index, request=item.request, response=_as_any(results))
 
-    def _question(self, each: EmbeddingResult) -> _Question:
-        body = _canonical(self._embedder.body(each.input))
-        return _Question(request_key(None, body), body, each)
+    def _questions(self, batches: tuple[Batch, ...], token: CancelToken) -> list[_Question]:
+        return [
+            _Question(request_key(None, body), body, each, number)
+            for number, batch in enumerate(batches)
+            for each in batch
+            if each.ok
+            for body in [_canonical(self._embedder.body(each.input, token))]
+        ]
 
     def _result(self, each: EmbeddingResult, found: EmbeddingResult | None) -> EmbeddingResult:
         if found is None:
@@ -190,43 +289,48 @@ class _Asking:
         return bool(kept.retryable) if self._retry_failed is None else self._retry_failed
 
     def _ask(self, questions: list[_Question], token: CancelToken) -> dict[bytes, EmbeddingResult]:
-        """Ask for all at once; what is refused is asked in halves, until it is known which texts are at fault."""
-        if not questions:
-            return {}
-        answer, error, seconds = outcome(self._embedder.ask, [question.first.input for question in questions], token)
-        if error is not None and len(questions) > 1 and self._may_split(error):
-            half = len(questions) // 2
-            return self._ask(questions[:half], token) | self._ask(questions[half:], token)
-        if error is not None:
-            self._refused_alone += len(questions) == 1
-            results = [attrs.evolve(question.first, error=error, seconds=seconds) for question in questions]
-            entries = [failed(*_named(question), error, seconds) for question in questions]
-            self._own.update(question.key for question in questions)
-        else:
-            self._answered = True
-            share, rest = divmod(answer.input_tokens, len(questions))
-            results = [
-                attrs.evolve(question.first, embedding=vector, tokens=share + (number < rest), seconds=seconds)
-                for number, (question, vector) in enumerate(zip(questions, answer.vectors, strict=True))
-            ]
-            entries = [
-                embedded(*_named(question), answer.model, each.result(), each.tokens, seconds)
-                for question, each in zip(questions, results, strict=True)
-            ]
+        batches = [list(batch) for _, batch in itertools.groupby(questions, lambda question: question.batch)]
+        found: dict[bytes, EmbeddingResult] = {}
+        left = iter(questions)
+        for came in self._ask_batches([[question.first.input for question in batch] for batch in batches], token):
+            found.update(self._keep([(list(itertools.islice(left, part.count)), part) for part in came]))
+        return found
+
+    def _keep(self, came: list[tuple[list[_Question], Part]]) -> dict[bytes, EmbeddingResult]:
+        """The results of some texts, once the journal has them."""
+        found: dict[bytes, EmbeddingResult] = {}
+        entries: list[Entry] = []
+        for questions, part in came:
+            results, rows = self._refused(questions, part) if part.answer is None else _embedded(questions, part)
+            found.update((question.key, each) for question, each in zip(questions, results, strict=True))
+            entries += rows
         if self._journal is not None:
             try:
                 self._journal.add(*entries)
             except JournalError as full:
-                raise JournalError(str(full), unsaved=_as_any(results)) from full
-        return {question.key: each for question, each in zip(questions, results, strict=True)}
+                raise JournalError(str(full), unsaved=_as_any(list(found.values()))) from full
+        return found
 
-    def _may_split(self, error: Exception) -> bool:
-        if self._refused_alone >= _REFUSED_ALONE and not self._answered:
-            return False
-        if isinstance(error, APIStatusError):
-            # llama.cpp says with 500 that a text is longer than it takes.
-            return error.status_code in (400, 413, 422) or (error.status_code == 500 and "too large" in str(error))
-        return isinstance(error, ResponseShapeError)
+    def _refused(self, questions: list[_Question], part: Part) -> tuple[list[EmbeddingResult], list[Entry]]:
+        assert part.error is not None
+        self._own.update(question.key for question in questions)
+        results = [attrs.evolve(question.first, error=part.error, seconds=part.seconds) for question in questions]
+        return results, [failed(*_named(question), part.error, part.seconds) for question in questions]
+
+
+def _embedded(questions: list[_Question], part: Part) -> tuple[list[EmbeddingResult], list[Entry]]:
+    answer = part.answer
+    assert answer is not None
+    share, rest = divmod(answer.input_tokens, len(questions))
+    results = [
+        attrs.evolve(question.first, embedding=vector, tokens=share + (number < rest), seconds=part.seconds)
+        for number, (question, vector) in enumerate(zip(questions, answer.vectors, strict=True))
+    ]
+    entries = [
+        embedded(*_named(question), answer.model, each.result(), each.tokens, part.seconds)
+        for question, each in zip(questions, results, strict=True)
+    ]
+    return results, entries
 
 
 def _named(question: _Question) -> tuple[bytes, str | None, str | None]:

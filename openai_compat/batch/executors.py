@@ -9,15 +9,16 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ThreadPoolExecutor
 from queue import Empty, SimpleQueue
-from typing import cast
+from typing import Any, cast
 
 import attrs
 
 from .._threads import spawn
-from ..errors import ConfigurationError, OpenAICompatError
+from ..cancel import CancelToken
+from ..errors import Cancelled, ConfigurationError, OpenAICompatError
 from .ask import Book, Outcome, result_of
 from .chunks import Outcomes, Work, ask_chunk
 from .run import Arrivals
@@ -31,6 +32,105 @@ LINGER = 0.1
 
 LOOK = 5.0
 """Seconds after which an executor is asked again how large it is."""
+
+
+class Pool:
+    """An executor as a run uses it, and another one in its place where its processes were killed.
+
+    Args:
+        executor: or a function that makes one, which is then shut down at the end.
+    """
+
+    def __init__(self, executor: Executor | Callable[[], Executor], work: Work) -> None:
+        self._make: Callable[[], Executor] | None = None
+        if not hasattr(executor, "submit"):
+            self._make = executor
+            executor = executor()
+        self._executor: Executor = cast("Executor", executor)
+        self._work = work
+        self._replacing = threading.Lock()
+        self._places = 0
+        self._next_look = 0.0
+        if not isinstance(self._executor, ThreadPoolExecutor):
+            work.pickled()  # what cannot be is told before anything is asked
+
+    def submit(self, requests: Sequence[Any]) -> Future[Outcomes]:
+        """Hand in a chunk."""
+        used = self._executor
+        try:
+            return used.submit(ask_chunk, self._work, requests)
+        except BrokenExecutor:
+            if self._make is None:
+                raise
+            with self._replacing:
+                if self._executor is used:
+                    used.shutdown(wait=False)
+                    self._executor = self._make()
+            return self._executor.submit(ask_chunk, self._work, requests)
+
+    def ask(self, requests: Sequence[Any], token: CancelToken) -> list[Outcome]:
+        """Hand in a chunk, and wait for what comes of each request.
+
+        Raises:
+            Cancelled: by the token; calls under way in other processes run to their end.
+        """
+        found: dict[int, Outcome] = {}
+        for tries in range(1, TRIES + 1):
+            missing = [place for place in range(len(requests)) if place not in found]
+            try:
+                outcomes = _result(self.submit([requests[place] for place in missing]), token)
+            except Cancelled:
+                self._work.token.cancel()
+                raise
+            except BaseException as error:
+                if not self.lost(error) or tries == TRIES:
+                    raise
+                continue
+            found.update((missing[place], came) for place, came in outcomes.found.items())
+            if outcomes.failure is not None:
+                raise outcomes.failure
+            if len(found) == len(requests):
+                return [found[place] for place in range(len(requests))]
+        raise interrupted()
+
+    def lost(self, error: BaseException) -> bool:
+        """Whether the process that had a chunk is gone, and another may take it."""
+        if isinstance(error, BrokenExecutor):
+            return self._make is not None
+        if isinstance(error, (CancelledError, KeyboardInterrupt)):
+            return True  # a Ctrl-C that the worker got alone
+        # Dask's own words for it, which has tried it on other workers by then.
+        return type(error).__name__ in ("KilledWorker", "FutureCancelledError")
+
+    def places(self) -> int:
+        """How many chunks run at a time, as of some seconds ago."""
+        if time.monotonic() >= self._next_look:
+            self._places = places(self._executor)
+            self._next_look = time.monotonic() + LOOK
+        return self._places
+
+    def close(self) -> None:
+        """Shut down the executor that was made here."""
+        if self._make is not None:
+            self._executor.shutdown(wait=False, cancel_futures=True)
+
+
+def _result(future: Future[Outcomes], token: CancelToken) -> Outcomes:
+    done = threading.Event()
+    wake = done.set
+    future.add_done_callback(lambda _: wake())
+    token.subscribe(wake)
+    done.wait()
+    token.unsubscribe(wake)
+    if token.cancelled:
+        future.cancel()
+        raise Cancelled
+    return future.result()
+
+
+def interrupted() -> OpenAICompatError:
+    """What ends a run whose processes are interrupted again and again."""
+    return OpenAICompatError(f"a process was interrupted {TRIES} times over the same requests")
 
 
 @attrs.define
@@ -53,32 +153,13 @@ class ExecutorCrew:
 
     One thread takes requests and sends them, another takes the answers. Two chunks for each of the executor's places
     are under way or wait to be read.
-
-    Args:
-        executor: or a function that makes one, which is then shut down at the end.
     """
 
-    def __init__(
-        self,
-        items: Iterator[Item],
-        work: Work,
-        executor: Executor | Callable[[], Executor],
-        *,
-        chunk_size: int,
-        book: Book | None,
-    ) -> None:
-        self._make: Callable[[], Executor] | None = None
-        if not hasattr(executor, "submit"):
-            self._make = executor
-            executor = self._make()
-        self._executor = cast("Executor", executor)
-        if not isinstance(self._executor, ThreadPoolExecutor):
-            work.pickled()  # what cannot be is told before anything is asked
-        self._items, self._work, self._chunk_size, self._book = items, work, chunk_size, book
-        self.arrivals = Arrivals()
+    def __init__(self, items: Iterator[Item], work: Work, pool: Pool, *, chunk_size: int, book: Book | None) -> None:
+        self.arrivals: Arrivals = Arrivals()
+        self._items, self._work, self._pool, self._chunk_size, self._book = items, work, pool, chunk_size, book
         self._ahead = 0
         self._slots = threading.Semaphore(0)
-        self._next_look = 0.0
         self._over = False
         self._sending = threading.RLock()
         self._full: list[_Asked] = []
@@ -134,12 +215,10 @@ class ExecutorCrew:
         """Until one more request may be taken; a cluster may have grown meanwhile."""
         self._send()
         while True:
-            if time.monotonic() >= self._next_look:
-                ahead = 2 * places(self._executor) * self._chunk_size
-                if ahead > self._ahead:
-                    self._slots.release(ahead - self._ahead)
-                    self._ahead = ahead
-                self._next_look = time.monotonic() + LOOK
+            ahead = 2 * self._pool.places() * self._chunk_size
+            if ahead > self._ahead:
+                self._slots.release(ahead - self._ahead)
+                self._ahead = ahead
             if self._slots.acquire(timeout=LOOK):
                 return
 
@@ -147,7 +226,7 @@ class ExecutorCrew:
         asked = _Asked(item)
         if self._book is not None:
             try:
-                asked = _Asked(item, *self._book.key(item))
+                asked = _Asked(item, *self._book.key(item, self._work.token))
             except (ConfigurationError, TypeError, ValueError) as error:
                 self.arrivals.put(result_of(item, (None, error, 0.0)))
                 return
@@ -176,22 +255,11 @@ class ExecutorCrew:
         chunk.tries += 1
         requests = [each.item.request for each in chunk.asked]
         with self._sending:
-            try:
-                future = self._executor.submit(ask_chunk, self._work, requests)
-            except BrokenExecutor as error:
-                if self._make is None:
-                    raise
-                future = self._replace(error).submit(ask_chunk, self._work, requests)
+            future = self._pool.submit(requests)
             self._out[chunk] = future
         future.add_done_callback(lambda done: self._back.put(chunk))
         if self._work.token.cancelled:
             future.cancel()
-
-    def _replace(self, error: BrokenExecutor) -> Executor:
-        assert self._make is not None
-        self._executor.shutdown(wait=False)
-        self._executor = self._make()
-        return self._executor
 
     # What comes back
 
@@ -213,8 +281,7 @@ class ExecutorCrew:
                     self.stop(cancel=True)
                     self.arrivals.put(error)
         finally:
-            if self._make is not None:
-                self._executor.shutdown(wait=False, cancel_futures=True)
+            self._pool.close()
             self.arrivals.put(None)
 
     def _settle(self, chunk: _Chunk) -> None:
@@ -224,7 +291,7 @@ class ExecutorCrew:
         except BaseException as error:
             if self._work.token.cancelled:
                 return
-            if not self._lost(error) or chunk.tries >= TRIES:
+            if not self._pool.lost(error) or chunk.tries >= TRIES:
                 raise
             self._submit(chunk)
             return
@@ -234,17 +301,8 @@ class ExecutorCrew:
             raise outcomes.failure
         if missing and not self._work.token.cancelled:
             if chunk.tries >= TRIES:
-                raise OpenAICompatError(f"a process was interrupted {TRIES} times over the same requests")
+                raise interrupted()
             self._submit(_Chunk(missing, chunk.tries))
-
-    def _lost(self, error: BaseException) -> bool:
-        """Whether the process that had a chunk is gone, and another may take it."""
-        if isinstance(error, BrokenExecutor):
-            return self._make is not None
-        if isinstance(error, (CancelledError, KeyboardInterrupt)):
-            return True  # a Ctrl-C that the worker got alone
-        # Dask's own words for it, which has tried it on other workers by then.
-        return type(error).__name__ in ("KilledWorker", "FutureCancelledError")
 
     def _keep(self, answers: list[tuple[_Asked, Outcome]]) -> None:
         if self._book is None:

@@ -29,13 +29,14 @@ def map_requests(asker: Asker, requests: Iterable[Any], options: RunOptions) -> 
     crew: Crew
     if options.executor is None:
         ask = without_journal(asker) if book is None else WithJournal(asker, book)
-        crew = ThreadCrew(items, ask, workers, ahead=2 * workers)
+        crew = ThreadCrew(items, ask, lambda: workers)
     else:
         from .chunks import Work
-        from .executors import ExecutorCrew
+        from .executors import ExecutorCrew, Pool
 
         work = Work(partial(outcome, asker.ask), workers)
-        crew = ExecutorCrew(items, work, options.executor, chunk_size=options.chunk_size or workers, book=book)
+        pool = Pool(options.executor, work)
+        crew = ExecutorCrew(items, work, pool, chunk_size=options.chunk_size or workers, book=book)
     return MapRun(
         crew, ordered=options.ordered, on_error=options.on_error, progress=bar, close=close, cancel=options.cancel
     )
@@ -60,7 +61,7 @@ class WithJournal:
 
     def __call__(self, item: Item, token: CancelToken) -> MapResult[Any]:
         try:
-            key, body = self._book.key(item)
+            key, body = self._book.key(item, token)
         except (ConfigurationError, TypeError, ValueError) as error:
             return result_of(item, (None, error, 0.0))
         mine = threading.Event()

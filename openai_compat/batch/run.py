@@ -92,17 +92,17 @@ class Crew(Protocol):
 
 
 class ThreadCrew:
-    """Threads of this process, each with one call under way.
+    """Threads of this process, each with one call under way; two requests for each are so, or answered and not read.
 
     Args:
-        ahead: how many requests may be under way or answered, and not read yet.
+        workers: how many threads there may be.
     """
 
-    def __init__(self, items: Iterator[Item], ask: Ask, workers: int, ahead: int) -> None:
-        self.arrivals = Arrivals()
+    def __init__(self, items: Iterator[Item], ask: Ask, workers: Callable[[], int]) -> None:
+        self.arrivals: Arrivals = Arrivals()
         self._items, self._ask, self._workers = items, ask, workers
         self._token = CancelToken()
-        self._slots = threading.Semaphore(ahead)
+        self._slots = threading.Semaphore(0)
         self._taking = threading.Lock()
         self._over = False
         self._begun = 0
@@ -111,6 +111,7 @@ class ThreadCrew:
     def begin(self) -> None:
         """One more thread, which begins the next as soon as it has something to do."""
         self._begun += 1
+        self._slots.release(2)
         spawn(self._work, name="openai_compat map")
 
     def read(self) -> None:
@@ -120,7 +121,7 @@ class ThreadCrew:
     def stop(self, *, cancel: bool) -> None:
         """Take nothing more; with ``cancel`` end what is under way."""
         self._over = True
-        self._slots.release(self._workers)
+        self._slots.release(self._begun)
         if cancel:
             self._token.cancel()
 
@@ -131,7 +132,7 @@ class ThreadCrew:
             item = next(self._items, None)
             if item is None:
                 self.stop(cancel=False)
-            elif self._begun < self._workers:
+            elif self._begun < self._workers():
                 self.begin()
             return item
 

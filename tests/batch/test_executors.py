@@ -22,7 +22,7 @@ from typing import Any
 
 import attrs
 import pytest
-from support.replay import ReplayServer, Reply, Request
+from support.replay import JSON, ReplayServer, Reply, Request
 from support.wire_bodies import chat_reply, error_reply, tool_call
 
 from openai_compat import (
@@ -261,6 +261,107 @@ def test_a_key_in_clear_may_go_to_threads(server: ReplayServer, threads: Executo
     assert next(client(server, api_key="sk-clear").map(["q"], executor=threads)).ok
 
 
+# ------------------------------------------------------------------------------------------------------- embeddings
+
+
+def inputs(request: Request) -> list[str]:
+    given = request.json()["input"]
+    return given if isinstance(given, list) else [given]
+
+
+def embed(request: Request) -> Reply:
+    """A vector ``[1, 0, ..., n]`` for the text ``n``; not for 13."""
+    texts = inputs(request)
+    if "13" in texts:
+        return error_reply(400, "no 13")
+    data = [{"index": index, "embedding": [1.0, 0.5, float(text)]} for index, text in enumerate(texts)]
+    return Reply(headers=JSON, body=json.dumps({"data": data, "model": "m"}).encode())
+
+
+def embedded(server: ReplayServer) -> Counter[str]:
+    return Counter(text for request in server.requests for text in inputs(request) if "13" not in inputs(request))
+
+
+def test_embeddings(executor: Executor, tmp_path: Path) -> None:
+    texts = [str(number % 70) for number in range(80)]
+    options: dict[str, Any] = {"executor": executor, "batch_size": 4, "workers": 2, "journal": tmp_path / "j.db"}
+    with ReplayServer(embed) as server:
+        asking = client(server)
+        run = asking.map_embeddings(texts, **options)
+        array = run.to_array()
+        wanted = [[1.0, 0.5, float(text)] for text in texts]
+        failed = [index for index, text in enumerate(texts) if text == "13"]
+        assert sorted(run.errors) == failed
+        assert all(isinstance(error, BadRequestError) for error in run.errors.values())
+        assert [row for index, row in enumerate(array.tolist()) if index not in failed] == [
+            row for index, row in enumerate(wanted) if index not in failed
+        ]
+        assert embedded(server) == {str(number): 1 for number in range(70) if number != 13}
+        assert server.connections <= 2 * PLACES
+        sent = len(server.requests)
+        again = list(asking.map_embeddings(texts, ordered=True, **options))
+        assert all(result.from_journal for result in again)
+        assert [result.input for result in again] == texts
+        assert len(server.requests) == sent
+
+
+def test_embeddings_are_asked_so_many_at_a_time_in_one_place() -> None:
+    together = threading.Barrier(2)
+
+    def reply(request: Request) -> Reply:
+        together.wait(LIMIT)
+        return embed(request)
+
+    with ReplayServer(reply) as server, ThreadPoolExecutor(1) as one:
+        run = client(server).map_embeddings(map(str, range(100, 164)), executor=one, workers=2, batch_size=4)
+        assert sum(result.ok for result in run) == 64
+        assert len(server.requests) == 16
+
+
+def test_leaving_ends_embeddings_under_way_in_this_process(threads: Executor) -> None:
+    waiting = threading.Semaphore(0)
+
+    def reply(request: Request) -> Reply:
+        waiting.release()
+        request.closed.wait(LIMIT)
+        return embed(request)
+
+    with ReplayServer(reply) as server:
+        run = client(server).map_embeddings(map(str, itertools.count(100)), executor=threads, workers=2)
+        for _ in range(2):
+            assert waiting.acquire(timeout=LIMIT)
+        run.close()
+        assert server.wait_closed()
+        assert len(server.requests) == 2
+
+
+@pytest.mark.process
+def test_embeddings_of_a_killed_process_are_asked_again(tmp_path: Path) -> None:
+    made: list[ProcessPoolExecutor] = []
+
+    def make() -> ProcessPoolExecutor:
+        made.append(processes("forkserver"))
+        return made[-1]
+
+    texts = [str(number) for number in range(100, 300)]
+    with ReplayServer(embed) as server:
+        run = client(server).map_embeddings(texts, executor=make, batch_size=2, workers=2, journal=tmp_path / "j.db")
+        seen: list[str] = []
+        for result in run:
+            assert result.ok, result.error
+            seen.append(str(result.input))
+            if len(seen) == 40:
+                kill_one(made)
+        assert sorted(seen) == texts
+        sent = embedded(server)
+        assert set(sent) == set(texts)
+        assert not {text for text, times in sent.items() if times > 1} & set(seen[:40])
+        assert sum(sent.values()) - len(texts) <= 2 * PLACES * 2 * 2
+    assert len(made) == 2
+    with pytest.raises(RuntimeError, match="shutdown"):
+        made[-1].submit(int)
+
+
 # ---------------------------------------------------------------------------------------------------------- bounds
 
 
@@ -420,6 +521,31 @@ def test_a_killed_dask_worker(cluster: Any, dask: Executor, tmp_path: Path) -> N
     cluster.wait_for_workers(PLACES, timeout=LIMIT)
     with Journal(journal) as kept:
         assert kept.counts() == {"answered": COUNT, "failed": 0}
+
+
+@pytest.mark.process
+def test_a_cluster_that_grows() -> None:
+    import distributed
+
+    held = threading.Event()
+
+    def reply(request: Request) -> Reply:
+        if len(workers.scheduler_info["workers"]) == PLACES:
+            held.set()
+        held.wait(2 * LIMIT)
+        return echo(request)
+
+    options = {"n_workers": 0, "threads_per_worker": 1, "processes": True, "dashboard_address": "127.0.0.1:0"}
+    with (
+        ReplayServer(reply) as server,
+        distributed.LocalCluster(host="127.0.0.1", silence_logs=50, **options) as workers,
+        distributed.Client(workers) as connected,
+    ):
+        workers.adapt(minimum=0, maximum=PLACES, interval="50ms", target_duration="50ms")
+        run = client(server).map(map(str, range(COUNT)), executor=connected.get_executor(), workers=WORKERS)
+        assert sorted(result.text for result in run) == sorted(f"re: {number}" for number in range(COUNT))
+        assert held.is_set()
+        assert asked(server) == {str(number): 1 for number in range(COUNT)}
 
 
 def kill_one(made: list[ProcessPoolExecutor]) -> None:
