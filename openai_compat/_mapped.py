@@ -34,7 +34,7 @@ class ChatAsker:
     """
 
     client: Client
-    fields: Mapping[str, Any]
+    fields: dict[str, Any]
     response_type: Any
     repair: int
     loop: Mapping[str, Any]
@@ -42,7 +42,7 @@ class ChatAsker:
     think_opened: bool
 
     def make(self, prompt: Any) -> ChatRequest:
-        return self.client._request(prompt, dict(self.fields))
+        return self.client._request(prompt, self.fields)
 
     def ask(self, request: ChatRequest, token: CancelToken) -> ChatResponse:
         asking: dict[str, Any] = {"cancel": token, "timeout": self.timeout, "think_opened": self.think_opened}

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
+import signal
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
+import attrs
 import dask
 import dask.bag
 import dask.dataframe
@@ -15,8 +22,19 @@ import pytest
 from support.replay import ReplayServer, Reply, Request
 from support.wire_bodies import chat_reply, error_reply
 
-from openai_compat import Client, ConfigurationError
+from openai_compat import Client, ConfigurationError, JournalError
+from openai_compat.batch.journal import Entry
+from openai_compat.batch.parts import Parts
 from openai_compat.integrations.dask import ask_bag, ask_frame
+
+LIMIT = 10.0
+"""Seconds for whatever has to happen at once."""
+
+
+@attrs.frozen
+class City:
+    name: str
+    size: int
 
 
 def question(request: Request) -> str:
@@ -71,6 +89,106 @@ def test_a_frame_is_written_by_those_who_asked(server: ReplayServer, scheduler: 
     assert back["error"].isna().tolist() == [True, True, True, False, True, True]
     assert back["error"][13].startswith("BadRequestError: ")
     assert len(server.requests) == 6
+
+
+def test_a_template_and_typed_columns(scheduler: str) -> None:
+    rows = pandas.DataFrame({"city": ["Rome", "Oslo", None]})
+    with ReplayServer(lambda request: chat_reply(json.dumps({"name": question(request), "size": 3}))) as server:
+        frame = dask.dataframe.from_pandas(rows, npartitions=2)
+        asked = ask_frame(client(server), frame, template="In {city}?", response_type=City)
+        assert list(asked.columns) == ["city", "name", "size", "error"]
+        answers = asked.compute()
+    assert answers["name"].tolist()[:2] == ["In Rome?", "In Oslo?"]
+    assert answers["size"].tolist()[:2] == [3, 3]
+    assert answers["name"].isna().tolist() == [False, False, True]
+    assert len(server.requests) == 2
+
+
+# ---------------------------------------------------------------------------------------------------------- parts
+
+
+def test_parts_are_not_asked_again(server: ReplayServer, tmp_path: Path) -> None:
+    rows = pandas.DataFrame({"prompt": [f"q{number}" for number in range(20)]})
+    frame = dask.dataframe.from_pandas(rows, npartitions=2)
+    asked = ask_frame(client(server), frame, "prompt", parts=tmp_path / "parts", part_size=4)
+    first, again = asked.compute(scheduler="threads"), asked.compute(scheduler="threads")
+    assert len(server.requests) == 20
+    assert first["answer"].tolist()[4:] == again["answer"].tolist()[4:] == [f"re: q{number}" for number in range(4, 20)]
+    assert again["error"][3] == first["error"][3]
+    assert again["error"][3].startswith("BadRequestError: ")
+    kept = pandas.read_parquet(tmp_path / "parts")
+    assert len(list((tmp_path / "parts").glob("part=*/*.parquet"))) == 6  # of 4, 4 and 2 for each partition
+    assert sorted(kept["text"].dropna()) == sorted(f"re: q{number}" for number in range(20) if number != 3)
+    assert kept["status"].tolist().count("failed") == 1
+    # A bag of the same prompts in the same partitions knows them, and another request does not.
+    bag = dask.bag.from_delayed([part["prompt"].tolist() for part in frame.to_delayed()])
+    results = ask_bag(client(server), bag, parts=tmp_path / "parts").compute(scheduler="threads")
+    assert all(result.from_journal for result in results)
+    assert len(server.requests) == 20
+    ask_bag(client(server), bag, parts=tmp_path / "parts", max_tokens=7).compute(scheduler="threads")
+    assert len(server.requests) == 40
+
+
+@pytest.mark.process
+def test_what_a_killed_worker_had_written_is_not_asked_again(tmp_path: Path) -> None:
+    import distributed
+
+    count, size, workers = 60, 5, 2
+    waiting, killed = threading.Semaphore(0), threading.Event()
+
+    def held(request: Request) -> Reply:
+        if not killed.is_set() and int(question(request)[1:]) % 30 >= 20:
+            waiting.release()
+            killed.wait(LIMIT)
+        return chat_reply(f"re: {question(request)}")
+
+    options = {"n_workers": 2, "threads_per_worker": 1, "processes": True, "dashboard_address": "127.0.0.1:0"}
+    with (
+        ReplayServer(held) as server,
+        distributed.LocalCluster(host="127.0.0.1", silence_logs=50, **options) as cluster,
+        distributed.Client(cluster) as connected,
+    ):
+        bag = dask.bag.from_sequence([f"q{number}" for number in range(count)], npartitions=2)
+        asked = ask_bag(client(server), bag, workers=workers, parts=tmp_path, part_size=size)
+        future = connected.compute(asked)
+        for _ in range(2 * workers):
+            assert waiting.acquire(timeout=LIMIT)
+        before = set(pandas.read_parquet(tmp_path)["text"])
+        os.kill(min(connected.run(os.getpid).values()), signal.SIGKILL)
+        killed.set()
+        results = future.result(timeout=3 * LIMIT)
+    assert [result.text for result in results] == [f"re: q{number}" for number in range(count)]
+    sent = Counter(map(question, server.requests))
+    assert set(sent) == {f"q{number}" for number in range(count)}
+    assert len(before) >= 20 - size
+    assert not {f"re: {each}" for each, times in sent.items() if times > 1} & before
+    # What had not been written, and what was under way, or waited for its turn.
+    assert count < sum(sent.values()) <= count + size - 1 + 4 * workers
+
+
+def entry(number: int) -> Entry:
+    return Entry(key=b"%d" % number, status="answered", text=str(number), response=b"{}", retryable=True)
+
+
+def test_parts_of_another_version_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Parts(tmp_path, "a", size=2) as parts:
+        parts.add(entry(1), entry(2), entry(3))
+    with Parts(tmp_path, "a", size=2) as parts:
+        assert (parts.get(b"3"), parts.get(b"4")) == (attrs.evolve(entry(3), finished_at=ANY), None)
+    with monkeypatch.context() as later:
+        later.setattr("openai_compat.batch.parts.FORMAT", "2")
+        with pytest.raises(JournalError, match="not written by this version"):
+            Parts(tmp_path, "a", size=2)
+    (tmp_path / "part=a" / "broken.parquet").write_bytes(b"PAR1")
+    with pytest.raises(JournalError, match="cannot be read"):
+        Parts(tmp_path, "a", size=2)
+
+
+def test_a_part_that_cannot_be_written(tmp_path: Path) -> None:
+    parts = Parts(tmp_path, "a", size=1)
+    shutil.rmtree(tmp_path / "part=a")
+    with pytest.raises(JournalError, match="could not be written"):
+        parts.add(entry(1))
 
 
 def test_a_key_that_may_not_be_in_a_pickle_is_told_at_once(server: ReplayServer) -> None:

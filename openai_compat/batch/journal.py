@@ -291,7 +291,7 @@ def open_journal(
     journal: Journal | str | os.PathLike[str] | None,
 ) -> tuple[Journal | None, Callable[[], None] | None]:
     """The journal of a run, and what closes it at the end: of one that was opened before, nothing does."""
-    if journal is None or isinstance(journal, Journal):
+    if not isinstance(journal, (str, os.PathLike)):
         return journal, None
     opened = Journal(journal)
     return opened, opened.close

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
@@ -9,7 +10,6 @@ import attrs
 from ..errors import ConfigurationError
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Callable
     from concurrent.futures import Executor
 
@@ -32,6 +32,11 @@ def _executor(_: object, field: attrs.Attribute[Any], value: object) -> None:
         raise ConfigurationError(f"executor must be a concurrent.futures.Executor, not {value!r}")
 
 
+def _journal(_: object, field: attrs.Attribute[Any], value: object) -> None:
+    if value is not None and not isinstance(value, (str, os.PathLike)) and not hasattr(value, "add"):
+        raise ConfigurationError(f"journal must be a path or a Journal, not {value!r}")
+
+
 @attrs.frozen(kw_only=True)
 class RunOptions:
     """See ``Client.map``, which says what each of them is.
@@ -45,7 +50,7 @@ class RunOptions:
     chunk_size: int | None = attrs.field(default=None, validator=attrs.validators.optional(_whole))
     ordered: bool = False
     on_error: Literal["keep", "raise"] = attrs.field(default="keep", validator=_on_error)
-    journal: Journal | str | os.PathLike[str] | None = None
+    journal: Journal | str | os.PathLike[str] | None = attrs.field(default=None, validator=_journal)
     retry_failed: bool | None = None
     progress: Any = None
     total: int | None = None
