@@ -4,28 +4,25 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import threading
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from unittest.mock import ANY
 
 import attrs
-import dask
-import dask.bag
-import dask.dataframe
-import pandas
 import pytest
 from support.replay import ReplayServer, Reply, Request
 from support.wire_bodies import chat_reply, error_reply
 
-from openai_compat import Client, ConfigurationError, JournalError
-from openai_compat.batch.journal import Entry
-from openai_compat.batch.parts import Parts
+from openai_compat import Client, ConfigurationError
 from openai_compat.integrations.dask import ask_bag, ask_frame
+
+dask = pytest.importorskip("dask")
+pandas = pytest.importorskip("pandas")
+for needed in ("dask.bag", "dask.dataframe", "distributed"):
+    pytest.importorskip(needed)
 
 LIMIT = 10.0
 """Seconds for whatever has to happen at once."""
@@ -131,7 +128,8 @@ def test_parts_are_not_asked_again(server: ReplayServer, tmp_path: Path) -> None
 
 @pytest.mark.process
 def test_what_a_killed_worker_had_written_is_not_asked_again(tmp_path: Path) -> None:
-    import distributed
+    from distributed import Client as Dask
+    from distributed import LocalCluster
 
     count, size, workers = 60, 5, 2
     waiting, killed = threading.Semaphore(0), threading.Event()
@@ -145,8 +143,8 @@ def test_what_a_killed_worker_had_written_is_not_asked_again(tmp_path: Path) -> 
     options = {"n_workers": 2, "threads_per_worker": 1, "processes": True, "dashboard_address": "127.0.0.1:0"}
     with (
         ReplayServer(held) as server,
-        distributed.LocalCluster(host="127.0.0.1", silence_logs=50, **options) as cluster,
-        distributed.Client(cluster) as connected,
+        LocalCluster(host="127.0.0.1", silence_logs=50, **options) as cluster,
+        Dask(cluster) as connected,
     ):
         bag = dask.bag.from_sequence([f"q{number}" for number in range(count)], npartitions=2)
         asked = ask_bag(client(server), bag, workers=workers, parts=tmp_path, part_size=size)
@@ -164,31 +162,6 @@ def test_what_a_killed_worker_had_written_is_not_asked_again(tmp_path: Path) -> 
     assert not {f"re: {each}" for each, times in sent.items() if times > 1} & before
     # What had not been written, and what was under way, or waited for its turn.
     assert count < sum(sent.values()) <= count + size - 1 + 4 * workers
-
-
-def entry(number: int) -> Entry:
-    return Entry(key=b"%d" % number, status="answered", text=str(number), response=b"{}", retryable=True)
-
-
-def test_parts_of_another_version_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with Parts(tmp_path, "a", size=2) as parts:
-        parts.add(entry(1), entry(2), entry(3))
-    with Parts(tmp_path, "a", size=2) as parts:
-        assert (parts.get(b"3"), parts.get(b"4")) == (attrs.evolve(entry(3), finished_at=ANY), None)
-    with monkeypatch.context() as later:
-        later.setattr("openai_compat.batch.parts.FORMAT", "2")
-        with pytest.raises(JournalError, match="not written by this version"):
-            Parts(tmp_path, "a", size=2)
-    (tmp_path / "part=a" / "broken.parquet").write_bytes(b"PAR1")
-    with pytest.raises(JournalError, match="cannot be read"):
-        Parts(tmp_path, "a", size=2)
-
-
-def test_a_part_that_cannot_be_written(tmp_path: Path) -> None:
-    parts = Parts(tmp_path, "a", size=1)
-    shutil.rmtree(tmp_path / "part=a")
-    with pytest.raises(JournalError, match="could not be written"):
-        parts.add(entry(1))
 
 
 def test_a_key_that_may_not_be_in_a_pickle_is_told_at_once(server: ReplayServer) -> None:

@@ -53,11 +53,13 @@ class Parts:
     """
 
     def __init__(self, directory: str | os.PathLike[str], name: str, *, size: int) -> None:
-        self._files, root = _file_system(directory)
+        self._files, root = _file_system(location(directory))
         self._directory, self._size = f"{root}/part={name}", size
         self._lock = threading.Lock()
         self._new: list[Entry] = []
-        self._known = {entry.key: entry for entry in self._read()}
+        # Of two rows of a request an answer counts, and then the later.
+        found = sorted(self._read(), key=lambda entry: (entry.status == "answered", entry.finished_at))
+        self._known = {entry.key: entry for entry in found}
 
     def _read(self) -> Iterator[Entry]:
         from pyarrow import ArrowException, fs, parquet
@@ -120,14 +122,19 @@ class Parts:
         self.close()
 
 
-def _file_system(directory: str | os.PathLike[str]) -> tuple[FileSystem, str]:
+def location(directory: str | os.PathLike[str]) -> str:
+    """The same directory for a process that has another working directory."""
+    path = os.fspath(directory)
+    return path if "://" in path else os.path.abspath(path)
+
+
+def _file_system(directory: str) -> tuple[FileSystem, str]:
     from pyarrow import fs
 
-    path = os.fspath(directory)
-    if "://" in path:
-        files, path = fs.FileSystem.from_uri(path)
-        return files, path.rstrip("/")
-    return fs.LocalFileSystem(), os.path.abspath(path)
+    if "://" not in directory:
+        return fs.LocalFileSystem(), directory
+    files, path = fs.FileSystem.from_uri(directory)
+    return files, path.rstrip("/")
 
 
 def _schema() -> Schema:

@@ -93,7 +93,7 @@ def forkserver() -> Iterator[Executor]:
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
     """A client of two worker processes on this machine."""
-    import distributed
+    distributed = pytest.importorskip("distributed")
 
     options = {"n_workers": PLACES, "threads_per_worker": 1, "processes": True, "dashboard_address": "127.0.0.1:0"}
     with (
@@ -525,7 +525,7 @@ def test_a_killed_dask_worker(cluster: Any, dask: Executor, tmp_path: Path) -> N
 
 @pytest.mark.process
 def test_a_cluster_that_grows() -> None:
-    import distributed
+    distributed = pytest.importorskip("distributed")
 
     held = threading.Event()
 
@@ -591,8 +591,8 @@ import multiprocessing, sys
 from concurrent.futures import ProcessPoolExecutor
 from openai_compat import Client
 if __name__ == "__main__":
-    url, journal, count = sys.argv[1:]
-    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
+    url, journal, count, method = sys.argv[1:]
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context(method)) as pool:
         client = Client(url, model="m", max_retries=0)
         for result in client.map(map(str, range(int(count))), executor=pool, workers=4, journal=journal):
             print(result.index, flush=True)
@@ -600,11 +600,22 @@ if __name__ == "__main__":
 
 
 @pytest.mark.process
+def test_processes_that_are_forked(server: ReplayServer, tmp_path: Path) -> None:
+    # In a program of its own: this one has threads, which Python warns of.
+    command = [sys.executable, "-c", PROGRAM, f"{server.url}/v1", str(tmp_path / "j.db"), str(COUNT), "fork"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=3 * LIMIT, check=True)
+    assert sorted(map(int, done.stdout.split())) == list(range(COUNT))
+    assert asked(server) == {str(number): 1 for number in range(COUNT)}
+    assert server.connections <= PLACES * WORKERS
+
+
+@pytest.mark.process
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])
 def test_a_program_that_is_ended_goes_on(server: ReplayServer, tmp_path: Path, end: signal.Signals) -> None:
     (tmp_path / "program.py").write_text(PROGRAM)
     path = tmp_path / "j.db"
-    command = [sys.executable, "program.py", f"{server.url}/v1", str(path), str(COUNT)]
+    command = [sys.executable, "program.py", f"{server.url}/v1", str(path), str(COUNT), "spawn"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     options: dict[str, Any] = {"cwd": tmp_path, "env": environment, "start_new_session": True, "text": True}
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options) as process:
