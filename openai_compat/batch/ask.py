@@ -13,7 +13,7 @@ from ..errors import AuthenticationError, Cancelled
 from .journal import MAX_REQUEST, Entry, Journal, JournalError, request_key
 from .result import MapResult
 from .source import Item
-from .stored import answered, failed, restored_error
+from .stored import answered, as_told, failed, restored_error
 
 _canonical = msgspec.json.Encoder(order="deterministic").encode
 
@@ -136,7 +136,7 @@ class Book:
             error = restored_error(kept)
         else:
             try:
-                answer = self._asker.read(kept.response or b"", item.request)
+                answer = as_told(kept, self._asker.read(kept.response or b"", item.request))
             except Exception as unfit:
                 error = unfit
         return result_of(item, (answer, error, kept.seconds), from_journal=True)

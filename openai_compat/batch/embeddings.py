@@ -327,7 +327,7 @@ def _embedded(questions: list[_Question], part: Part) -> tuple[list[EmbeddingRes
         for number, (question, vector) in enumerate(zip(questions, answer.vectors, strict=True))
     ]
     entries = [
-        embedded(*_named(question), answer.model, each.result(), each.tokens, part.seconds)
+        embedded(*_named(question), answer.model, each.result(), each.tokens, part.seconds, answer.provider)
         for question, each in zip(questions, results, strict=True)
     ]
     return results, entries

@@ -46,6 +46,8 @@ class FileAnswer:
 
     raw: Mapping[str, Any]
     model: str = ""
+    provider: str = ""
+    origin: str = ""
     text: str = ""
     finish_reason: str = ""
     usage: Usage | None = None
@@ -117,6 +119,8 @@ def read_answer(
     return FileAnswer(
         raw=decode_body(body, provider=call.provider),
         model=answer.model,
+        provider=call.provider,
+        origin=call.origin,
         text=answer.text if isinstance(answer, ChatResponse) else "",
         finish_reason=answer.finish_reason if isinstance(answer, ChatResponse) else "",
         usage=answer.usage,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import sqlite3
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
 
     from .result import MapResult
 
-FORMAT = 1
-"""Written into each journal. A later one may hold what this version would misread."""
+FORMAT = 2
+"""Written into each journal. A later one may hold what this version would misread; earlier ones are brought up."""
 
 LOCK_TIMEOUT = 30.0
 """Seconds to wait for another process that writes to the journal."""
@@ -34,13 +35,29 @@ MAX_REQUEST = 100_000
 _PAGES = 4000
 """Of the write-ahead log before they go into the file: each then goes there once, not with every few answers."""
 
-_TABLES = """
-CREATE TABLE IF NOT EXISTS journal (name TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS answers (
+_BATCHES = """
+CREATE TABLE batches (
+    number INTEGER PRIMARY KEY,
+    server TEXT NOT NULL,
+    endpoint TEXT NOT NULL,
+    submitted_at REAL NOT NULL,
+    input_file_id TEXT NOT NULL,
+    batch_id TEXT,
+    status TEXT NOT NULL,
+    finished INTEGER NOT NULL DEFAULT 0
+);
+CREATE TABLE submitted (key BLOB PRIMARY KEY, batch INTEGER NOT NULL) WITHOUT ROWID;
+CREATE INDEX submitted_batch ON submitted (batch);
+"""
+_TABLES = f"""
+CREATE TABLE journal (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE answers (
     number INTEGER PRIMARY KEY,
     key BLOB NOT NULL UNIQUE,
     custom_id TEXT,
     model TEXT,
+    provider TEXT,
+    server TEXT,
     status TEXT NOT NULL CHECK (status IN ('answered', 'failed')),
     text TEXT,
     finish_reason TEXT,
@@ -54,9 +71,31 @@ CREATE TABLE IF NOT EXISTS answers (
     request TEXT,
     response BLOB
 );
+{_BATCHES}
+INSERT INTO journal VALUES ('format', '{FORMAT}');
 """
+_STEPS = {
+    "1": f"""
+ALTER TABLE answers ADD COLUMN provider TEXT;
+ALTER TABLE answers ADD COLUMN server TEXT;
+{_BATCHES}
+UPDATE journal SET value = '2' WHERE name = 'format';
+""",
+}
+"""By format, what makes the next one of it."""
 _COLUMNS = [
-    *("key", "custom_id", "model", "status", "text", "finish_reason", "input_tokens", "output_tokens"),
+    *(
+        "key",
+        "custom_id",
+        "model",
+        "provider",
+        "server",
+        "status",
+        "text",
+        "finish_reason",
+        "input_tokens",
+        "output_tokens",
+    ),
     *("error", "retryable", "attempts", "seconds", "finished_at", "request", "response"),
 ]
 # An answer that another process gave to the same request stays; a failure gives way.
@@ -84,6 +123,8 @@ class Entry:
 
     Args:
         key: of the request and its id, see ``request_key``.
+        provider: who answered; None in a journal of an earlier version.
+        server: the base URL of who answered.
         status: ``"answered"`` or ``"failed"``.
         error: the class of the exception and its message, as in a traceback.
         retryable: whether the same request might succeed later.
@@ -97,6 +138,8 @@ class Entry:
     key: bytes
     custom_id: str | None = None
     model: str | None = None
+    provider: str | None = None
+    server: str | None = None
     status: str
     text: str | None = None
     finish_reason: str | None = None
@@ -170,17 +213,37 @@ class Journal:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute(f"PRAGMA wal_autocheckpoint = {_PAGES}")
+        if self._format(connection) == str(FORMAT):
+            return
+        # Looked at again once nobody else can write: two processes may make, or bring up, one journal.
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            while (written := self._format(connection)) != str(FORMAT):
+                for statement in (_TABLES if written is None else _STEPS[written]).split(";"):
+                    connection.execute(statement)
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+
+    def _format(self, connection: sqlite3.Connection) -> str | None:
+        """The format that is written there; None where there is nothing yet.
+
+        Raises:
+            JournalError: it is no journal, or one of a format that this version does not read.
+        """
         known = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-        if known and not {"journal", "answers"} <= known:
-            raise JournalError(f"{self.path} is an SQLite file, but no journal")
         if not known:
-            connection.executescript(f"BEGIN IMMEDIATE; {_TABLES} COMMIT;")
-            connection.execute("INSERT OR IGNORE INTO journal VALUES ('format', ?)", (str(FORMAT),))
+            return None
+        if not {"journal", "answers"} <= known:
+            raise JournalError(f"{self.path} is an SQLite file, but no journal")
         (written,) = connection.execute("SELECT value FROM journal WHERE name = 'format'").fetchone() or ("",)
-        if written != str(FORMAT):
+        if written != str(FORMAT) and written not in _STEPS:
             raise JournalError(
                 f"{self.path} has format {written or 'unknown'}; this version of openai_compat reads format {FORMAT}"
             )
+        return str(written)
 
     def __del__(self) -> None:
         # Of a run that was dropped: nobody else has it, and no lock is taken where the collector may have come.
@@ -208,14 +271,16 @@ class Journal:
 
     def get(self, key: bytes) -> Entry | None:
         """What is known of a request."""
+        rows = self.read(f"SELECT {', '.join(_COLUMNS)} FROM answers WHERE key = ?", key)
+        return Entry(**dict(zip(_COLUMNS, rows[0], strict=True))) if rows else None
+
+    def read(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
+        """All rows of a query."""
         with self._reading:
             try:
-                row = self._reader.execute(
-                    f"SELECT {', '.join(_COLUMNS)} FROM answers WHERE key = ?", (key,)
-                ).fetchone()
+                return self._reader.execute(query, values).fetchall()
             except sqlite3.Error as error:
                 raise self._explained(error) from error
-        return None if row is None else Entry(**dict(zip(_COLUMNS, row, strict=True)))
 
     def add(self, *entries: Entry) -> None:
         """Write answers and failures; they are in the file when this returns.
@@ -247,33 +312,49 @@ class Journal:
         if len(rows) == 1:
             self._writer.execute(_INSERT, rows[0])
             return
+        with self._transaction() as connection:
+            connection.executemany(_INSERT, rows)
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
         self._writer.execute("BEGIN IMMEDIATE")
         try:
-            self._writer.executemany(_INSERT, rows)
+            yield self._writer
             self._writer.execute("COMMIT")
         except BaseException:
             if self._writer.in_transaction:
                 self._writer.execute("ROLLBACK")
             raise
 
+    @contextlib.contextmanager
+    def changing(self) -> Iterator[sqlite3.Connection]:
+        """A transaction, for other tables than ``answers``.
+
+        Raises:
+            JournalError: it could not be written; nothing of it was.
+        """
+        with self._writing:
+            try:
+                with self._transaction() as connection:
+                    yield connection
+            except sqlite3.Error as error:
+                raise self._explained(error) from error
+
     def __len__(self) -> int:
         return sum(self.counts().values())
 
     def counts(self) -> dict[str, int]:
         """How many requests are ``"answered"`` and ``"failed"``."""
-        with self._reading:
-            found = dict(self._reader.execute("SELECT status, count(*) FROM answers GROUP BY status").fetchall())
+        found = dict(self.read("SELECT status, count(*) FROM answers GROUP BY status"))
         return {"answered": found.get("answered", 0), "failed": found.get("failed", 0)}
 
     def __iter__(self) -> Iterator[Entry]:
         """All entries, in the order in which they were written; the file may grow meanwhile."""
         last = 0
         while True:
-            with self._reading:
-                rows = self._reader.execute(
-                    f"SELECT number, {', '.join(_COLUMNS)} FROM answers WHERE number > ? ORDER BY number LIMIT 500",
-                    (last,),
-                ).fetchall()
+            rows = self.read(
+                f"SELECT number, {', '.join(_COLUMNS)} FROM answers WHERE number > ? ORDER BY number LIMIT 500", last
+            )
             if not rows:
                 return
             last = rows[-1][0]

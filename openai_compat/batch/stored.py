@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import attrs
+
 from .. import errors
 from .._json import NotJSONError, decode_json, encode_json
 from ..errors import APIError, OpenAICompatError
@@ -23,6 +25,8 @@ def answered(key: bytes, custom_id: str | None, request: str | None, answer: Any
         key=key,
         custom_id=custom_id,
         model=answer.model,
+        provider=answer.provider or None,
+        server=answer.origin or None,
         status="answered",
         text=answer.text.encode("utf-8", "replace").decode(),
         finish_reason=answer.finish_reason,
@@ -35,14 +39,29 @@ def answered(key: bytes, custom_id: str | None, request: str | None, answer: Any
     )
 
 
+def as_told(entry: Entry, answer: Any) -> Any:
+    """An answer that was read from a journal, with who gave it: not always whom this client would ask."""
+    if entry.provider is None or (answer.provider, answer.origin) == (entry.provider, entry.server or ""):
+        return answer
+    return attrs.evolve(answer, provider=entry.provider, origin=entry.server or "")
+
+
 def embedded(
-    key: bytes, custom_id: str | None, request: str | None, model: str, vector: Vector, tokens: int, seconds: float
+    key: bytes,
+    custom_id: str | None,
+    request: str | None,
+    model: str,
+    vector: Vector,
+    tokens: int,
+    seconds: float,
+    provider: str = "",
 ) -> Entry:
     """The row of a text's vector."""
     return Entry(
         key=key,
         custom_id=custom_id,
         model=model,
+        provider=provider or None,
         status="answered",
         input_tokens=tokens,
         seconds=seconds,
@@ -59,6 +78,7 @@ def failed(key: bytes, custom_id: str | None, request: str | None, error: Except
     return Entry(
         key=key,
         custom_id=custom_id,
+        provider=getattr(error, "provider", "") or None,
         status="failed",
         error=f"{name}: {message}",
         retryable=isinstance(error, APIError) and error.retryable,

@@ -5,9 +5,11 @@ from __future__ import annotations
 import itertools
 import sqlite3
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -82,12 +84,82 @@ def made(path: Path, *statements: str) -> None:
 def test_a_newer_format_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
     path = tmp_path / "j.db"
     Journal(path).close()
-    made(path, "UPDATE journal SET value = '2' WHERE name = 'format'")
-    with pytest.raises(JournalError, match=r"has format 2; this version of openai_compat reads format 1"):
+    made(path, "UPDATE journal SET value = '3' WHERE name = 'format'")
+    with pytest.raises(JournalError, match=r"has format 3; this version of openai_compat reads format 2"):
         Journal(path)
     with sqlite3.connect(path) as database:
-        assert database.execute("SELECT value FROM journal").fetchall() == [("2",)]
+        assert database.execute("SELECT value FROM journal").fetchall() == [("3",)]
     database.close()
+
+
+FORMAT_1 = (
+    "PRAGMA journal_mode = WAL",
+    "CREATE TABLE journal (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
+    "CREATE TABLE answers (number INTEGER PRIMARY KEY, key BLOB NOT NULL UNIQUE, custom_id TEXT, model TEXT, "
+    "status TEXT NOT NULL CHECK (status IN ('answered', 'failed')), text TEXT, finish_reason TEXT, "
+    "input_tokens INTEGER, output_tokens INTEGER, error TEXT, retryable INTEGER, attempts INTEGER NOT NULL, "
+    "seconds REAL NOT NULL, finished_at REAL NOT NULL, request TEXT, response BLOB)",
+    "INSERT INTO journal VALUES ('format', '1')",
+    "INSERT INTO answers VALUES "
+    "(1, x'00000000000000000000000000000007', 'seven', 'm', 'answered', 'hi', 'stop', 3, 2, NULL, NULL, 1, 0.5, "
+    "100.0, '{}', x'7b7d')",
+)
+"""What the first version made."""
+
+
+def test_a_journal_of_the_first_format_is_brought_up(tmp_path: Path) -> None:
+    path = tmp_path / "j.db"
+    made(path, *FORMAT_1)
+    old = entry(7, custom_id="seven", model="m", text="hi", finish_reason="stop", input_tokens=3, output_tokens=2)
+    with Journal(path) as journal, Journal(path) as again:
+        old = attrs.evolve(old, seconds=0.5, finished_at=100.0, request="{}")
+        new = entry(8, provider="openai", server="https://api.openai.com/v1")
+        journal.add(new)
+        assert list(again) == [old, new]
+        assert journal.read("SELECT value FROM journal WHERE name = 'format'") == [("2",)]
+
+
+def test_many_processes_make_or_bring_up_one_journal(tmp_path: Path) -> None:
+    """As many connections, begun at once: each finds a whole journal, or makes it."""
+    for number in range(10):
+        path = tmp_path / f"{number}.db"
+        if number % 2:
+            made(path, *FORMAT_1)
+        start = threading.Barrier(4)
+
+        def opened(path: Path, start: threading.Barrier) -> int:
+            start.wait(10)
+            with Journal(path) as journal:
+                return len(journal)
+
+        with ThreadPoolExecutor(4) as pool:
+            found = [pool.submit(opened, path, start) for _ in range(4)]
+            assert [each.result(30) for each in found] == [number % 2] * 4
+
+
+def test_a_bringing_up_that_fails_leaves_the_journal_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "j.db"
+    made(path, *FORMAT_1)
+    steps = module._STEPS["1"]
+    monkeypatch.setitem(module._STEPS, "1", steps + "UPDATE no_such_table SET x = 1;")
+    with pytest.raises(JournalError, match="no such table"):
+        Journal(path)
+    monkeypatch.setitem(module._STEPS, "1", steps)
+    with Journal(path) as journal:
+        assert len(journal) == 1
+
+
+def test_a_full_disk_is_told_and_what_was_written_stays(tmp_path: Path) -> None:
+    with Journal(tmp_path / "j.db") as journal:
+        journal.add(entry(1))
+        journal._writer.execute("PRAGMA max_page_count = 1")  # no smaller than the file is: the next page is refused
+        with pytest.raises(JournalError, match="database or disk is full; what was written before stays"):
+            journal.add(*(entry(number, text="x" * 4000) for number in range(2, 9)))
+        with pytest.raises(JournalError, match="full"):
+            journal.add(entry(1000))
+        assert len(journal) == 1
+    with Journal(tmp_path / "j.db") as journal:
+        assert list(journal) == [entry(1, finished_at=next(iter(journal)).finished_at)]
 
 
 def test_another_database_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
