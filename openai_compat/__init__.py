@@ -60,6 +60,7 @@ _MODULES = {
     "batch.journal": ("Journal", "JournalError"),
     "batch.result": ("EmbeddingResult", "MapResult"),
     "batch.run": ("MapRun",),
+    "batch.submit": ("BatchRun",),
     "limits.limits": ("Limits",),
     "batch.vectors": ("EmbeddingRun",),
     "tools.mcp": ("mcp_tools",),
@@ -68,6 +69,7 @@ _MODULES = {
     "tools.loop": ("ToolOptions", "ToolRound", "run_tools_loop", "tool_rounds"),
     "tools.tool": ("Tool", "ToolDispatcher", "tool"),
     "wire.accumulate": ("Accumulator",),
+    "wire.batches": ("BatchStatus",),
     "wire.answer_media": ("Annotation", "AnswerAudio", "AudioDelta"),
     "wire.embeddings": ("EmbeddingResponse", "parse_embeddings_response"),
     "wire.embeddings_request": ("build_embeddings_body",),
@@ -92,6 +94,7 @@ if TYPE_CHECKING:
     from .batch.result import EmbeddingResult as EmbeddingResult
     from .batch.result import MapResult as MapResult
     from .batch.run import MapRun as MapRun
+    from .batch.submit import BatchRun as BatchRun
     from .batch.vectors import EmbeddingRun as EmbeddingRun
     from .cancel import CancelToken as CancelToken
     from .client import Client as Client
@@ -152,6 +155,7 @@ if TYPE_CHECKING:
     from .wire.answer_media import Annotation as Annotation
     from .wire.answer_media import AnswerAudio as AnswerAudio
     from .wire.answer_media import AudioDelta as AudioDelta
+    from .wire.batches import BatchStatus as BatchStatus
     from .wire.embeddings import EmbeddingResponse as EmbeddingResponse
     from .wire.embeddings import parse_embeddings_response as parse_embeddings_response
     from .wire.embeddings_request import build_embeddings_body as build_embeddings_body

@@ -19,6 +19,7 @@ from .credentials import mask_fields
 from .errors import APIStatusError, ConfigurationError, ResponseShapeError, ResponseTypeError
 from .schema.text import text_of
 from .timeouts import Deadline, Timeout
+from .transport import Call
 from .wire.accumulate import Accumulator
 from .wire.dialect import batch_limit
 from .wire.parse import parse_response
@@ -33,16 +34,19 @@ if TYPE_CHECKING:
 
     from .batch.files import FileAnswer, FileRequest, FileSummary
     from .batch.journal import Journal
+    from .batch.provider import Send
     from .batch.run import MapRun
+    from .batch.submit import BatchRun
     from .batch.vectors import EmbeddingRun
     from .conversation import Conversation
     from .fallback import FallbackClient, Member
     from .futures import CallFuture
-    from .params import ChatOptions, LoopFields, LoopOptions, MapOptions, MapPrompt, StreamOptions
+    from .params import BatchOptions, ChatOptions, LoopFields, LoopOptions, MapOptions, MapPrompt, StreamOptions
     from .sinks import Sink
     from .stream import ChatStream, ParsedStream, Source
     from .tools.loop import ToolRound
     from .tools.tool import ToolDispatcher
+    from .transport import Reply
     from .wire.embeddings import EmbeddingResponse
     from .wire.models import Model
     from .wire.output import Output
@@ -539,6 +543,141 @@ class Client(BaseClient):
             cancel=cancel,
         )
         return map_requests(asker, requests, options)
+
+    @overload
+    def submit_batch(
+        self, requests: Iterable[MapPrompt], *, response_type: type[T], **options: Unpack[BatchOptions]
+    ) -> BatchRun[ParsedResponse[T]]: ...
+    @overload
+    def submit_batch(
+        self, requests: Iterable[MapPrompt], *, response_type: None = None, **options: Unpack[BatchOptions]
+    ) -> BatchRun[ChatResponse]: ...
+    @overload
+    def submit_batch(
+        self, requests: Iterable[MapPrompt], *, response_type: object, **options: Unpack[BatchOptions]
+    ) -> BatchRun[ParsedResponse[Any]]: ...
+    def submit_batch(
+        self,
+        requests: Iterable[MapPrompt],
+        *,
+        response_type: Any = None,
+        think_opened: bool = False,
+        timeout: Timeout | float | None = None,
+        ordered: bool = False,
+        on_error: Literal["keep", "raise"] = "keep",
+        journal: Journal | str | os.PathLike[str] | None = None,
+        retry_failed: bool | None = None,
+        progress: Any = None,
+        total: int | None = None,
+        poll_every: float = 60.0,
+        completion_window: str = "24h",
+        cancel: CancelToken | None = None,
+        **fields: Any,
+    ) -> BatchRun[Any]:
+        """Have the provider's own Batch API answer many things, within a day, at half the price where it says so.
+
+        Takes what ``map`` takes, and yields the same results. When it returns, all has been uploaded; iterating waits.
+
+        Args:
+            requests: as for ``map``; all are taken at once, and wait on disk. A file has one model, and as much as the
+                provider takes: 50,000 requests and 200 MB; more become several batches.
+            journal: as for ``map``, and shared with it. The batches are in it as soon as there are any: the same line,
+                run again, submits nothing twice but waits for them. Without one, no later run finds them.
+            ordered: yield results in the order of the requests, not as batches end.
+            retry_failed: as for ``map``; what a batch did not get to before it expired or was cancelled may succeed.
+            poll_every: seconds between two looks at a batch, at the most: they begin with one, and double. A
+                ``Retry-After`` of the server's is kept to.
+            completion_window: in which the provider is to be done, in its own words.
+            cancel: ends the waiting; ``run.cancel()`` ends the batches.
+            timeout: for each request to the provider.
+            on_error, progress, total, response_type, think_opened, fields: as for ``map``.
+
+        Raises:
+            NotFoundError, APIStatusError: the server has no Batch API, or does not take the batch.
+            ConfigurationError: bad input.
+            JournalError: the journal cannot be read or written, or the disk is full.
+        """
+        with importing:
+            from .batch.submit import Submitter, submit_batch
+            from .wire.response_format import tool_call_as_text
+
+        output = None
+        if response_type is not None:
+            output, _ = _typed(ChatRequest(""), response_type)
+
+        def make(prompt: Prompt) -> ChatRequest:
+            request = self._with_model(self._request(prompt, fields), self._deadline(timeout, cancel))
+            if request.extra_headers or request.extra_query:
+                raise ConfigurationError("a request in a batch has no headers and no query of its own")
+            return request
+
+        def body(request: ChatRequest) -> dict[str, Any]:
+            return self._body(build_body, request if output is None else output.asked(request))
+
+        def read(kept: bytes, request: ChatRequest, request_id: str | None) -> ChatResponse:
+            by_call = self._dialect_for(request.model).answers_by_call(body(request))
+            answer = parse_response(
+                kept,
+                call=self._call_info(request),
+                think=self._think._replace(opened=think_opened),
+                several=bool(request.n and request.n > 1),
+                strict=self._strict,
+                make_id=new_id,
+                reply=ReplyInfo(request_id),
+                secrets=self._secrets(),
+                as_text=tool_call_as_text if by_call else None,
+            )
+            return answer if output is None else output.read(answer)
+
+        return submit_batch(
+            Submitter(
+                make=make,
+                body=body,
+                line=lambda request, asked: ("/v1/chat/completions", self._adapted(asked, request.model)),
+                read=read,
+                send=self._batch_sender(timeout, cancel),
+                server=self.base_url,
+                provider=self.provider,
+                secrets=self._secrets,
+            ),
+            requests,
+            journal=journal,
+            retry_failed=retry_failed,
+            ordered=ordered,
+            on_error=on_error,
+            progress=progress,
+            total=total,
+            poll_every=poll_every,
+            completion_window=completion_window,
+            cancel=cancel,
+        )
+
+    def _adapted(self, body: Mapping[str, Any], model: str | None) -> dict[str, Any]:
+        """A body in the dialect of the server."""
+        adapted, left_out = self._dialect_for(model).adapt(dict(body))
+        self._tell(left_out)
+        return adapted
+
+    def _batch_sender(self, timeout: Timeout | float | None, cancel: CancelToken | None) -> Send:
+        """What sends the requests of the Batch API."""
+
+        def send(
+            method: str,
+            path: str,
+            read: Callable[[Reply], T],
+            *,
+            body: bytes | None = None,
+            content_type: str = "application/json",
+            query: Mapping[str, str] | None = None,
+            once: bool = False,
+        ) -> T:
+            policy = attrs.evolve(self._retry, max_retries=0) if once else self._retry
+            deadline = self._deadline(timeout, cancel)
+            call = Call(deadline, policy, self._on_retry, origin=self.base_url, once=once)
+            headers = {"Content-Type": content_type}
+            return call.run(lambda: read(self._transport.send(method, path, body, call, headers=headers, query=query)))
+
+        return send
 
     def map_file(
         self,

@@ -221,6 +221,10 @@ class FallbackClient(Client):
         begun = source(self._members[0].client, self._with_model(request, turns.deadline), timeout)
         return kind(_FallbackReading(begun, turns, request, source, stop=stop, cancel=cancel, output=output))
 
+    def submit_batch(self, *_: Any, **__: Any) -> Any:
+        """Refused: a batch stays with one provider."""
+        raise ConfigurationError("a batch stays with one provider: submit it to one of the clients")
+
     def _ask_line(self, line: FileRequest, token: CancelToken, *, timeout: Timeout | float | None) -> FileAnswer:
         def ask(turns: _Turns) -> FileAnswer:
             model = turns.model(line.body.get("model"))

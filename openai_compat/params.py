@@ -134,3 +134,19 @@ class MapOptions(LoopFields, total=False):
     cancel: CancelToken | None
     timeout: Timeout | float | None
     think_opened: bool
+
+
+class BatchOptions(ChatFields, total=False):
+    """What ``submit_batch`` takes."""
+
+    think_opened: bool
+    timeout: Timeout | float | None
+    ordered: bool
+    on_error: Literal["keep", "raise"]
+    journal: Journal | str | os.PathLike[str] | None
+    retry_failed: bool | None
+    progress: Any
+    total: int | None
+    poll_every: float
+    completion_window: str
+    cancel: CancelToken | None

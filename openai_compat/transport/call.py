@@ -40,6 +40,7 @@ class Call:
         on_retry: called with each attempt that failed and is followed by another.
         permit: held during each try, of a client with limits.
         origin: the server, for the record.
+        once: no replay either: what was sent may have been heard.
     """
 
     def __init__(
@@ -50,9 +51,11 @@ class Call:
         permit: Permit | None = None,
         *,
         origin: str = "",
+        once: bool = False,
     ) -> None:
         self.deadline = deadline
         self.permit = permit
+        self._once = once
         self.attempts: tuple[Attempt, ...] = ()
         self.idempotency_key: str = os.urandom(16).hex() if policy.idempotency_key else ""
         self._policy = policy
@@ -101,7 +104,7 @@ class Call:
 
     def replay(self, error: BaseException) -> bool:
         """Whether the request of this try may be sent once more: a kept connection was closed by the server."""
-        if self._replay:
+        if self._replay or self._once:
             return False
         failed = self._failed(f"the kept connection was closed ({type(error).__name__})")
         log.info("%s: sent again over a new connection", failed.error)
