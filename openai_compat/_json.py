@@ -14,6 +14,14 @@ _decode = msgspec.json.Decoder().decode
 encode_json = msgspec.json.Encoder().encode
 
 
+def encode_reply(value: Any) -> bytes:
+    """What a server sent, as JSON again; half a character, which a model may write, stays escaped."""
+    try:
+        return encode_json(value)
+    except UnicodeEncodeError:
+        return json.dumps(value).encode()
+
+
 class NotJSONError(ValueError):
     """Not JSON. ``cut_short`` is True where the text ends before the value does."""
 

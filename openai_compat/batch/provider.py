@@ -87,12 +87,12 @@ class Upload:
     """A file of requests, written line by line as the body of its upload."""
 
     def __init__(self) -> None:
-        self.boundary = os.urandom(16).hex()
+        self.boundary: str = os.urandom(16).hex()
         head, self._tail = upload_edges(self.boundary)
         self._file = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
         self._file.write(head)
-        self.size = 0
-        self.requests = 0
+        self.size: int = 0
+        self.requests: int = 0
         self.keys: list[bytes] = []
 
     def add(self, key: bytes, line: bytes, requests: int) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from .. import errors
-from .._json import NotJSONError, decode_json, encode_json
+from .._json import NotJSONError, decode_json, encode_reply
 from ..errors import APIError, OpenAICompatError
 from .journal import Entry, JournalError
 
@@ -35,7 +35,7 @@ def answered(key: bytes, custom_id: str | None, request: str | None, answer: Any
         attempts=len(answer.attempts) or 1,
         seconds=seconds,
         request=request,
-        response=encode_json(answer.raw if answer.raw.keys() & {"choices", "data"} else _as_body(answer)),
+        response=encode_reply(answer.raw if answer.raw.keys() & {"choices", "data"} else _as_body(answer)),
     )
 
 
@@ -85,7 +85,7 @@ def failed(key: bytes, custom_id: str | None, request: str | None, error: Except
         attempts=len(getattr(error, "attempts", ())),
         seconds=seconds,
         request=request,
-        response=encode_json({"class": name, "message": message, **told}),
+        response=encode_reply({"class": name, "message": message, **told}),
     )
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 import attrs
 import msgspec
 
+from .._json import decode_json
 from ..cancel import CancelToken
 from ..errors import APIConnectionError, APIError, APIStatusError, Cancelled, ConfigurationError, NotFoundError
 from ..wire.batches import (
@@ -476,7 +477,7 @@ class BatchRun(Generic[R]):
                     self._submitter.read(told.body, item.request, told.request_id)
                     if item is not None
                     else FileAnswer(
-                        raw=msgspec.json.decode(told.body),
+                        raw=decode_json(told.body),
                         provider=self._submitter.provider,
                         origin=self._submitter.server,
                     )

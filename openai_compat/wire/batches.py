@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import attrs
 
-from .._json import NotJSONError, as_int, as_mapping, as_text, decode_json, encode_json
+from .._json import NotJSONError, as_int, as_mapping, as_text, decode_json, encode_json, encode_reply
 from ..errors import APIError, ResponseShapeError
 from ..redaction import redact_error_body
 from .error_body import find_error, status_error
@@ -131,7 +131,7 @@ def parse_file_id(payload: Any, *, provider: str = "", secrets: Iterable[str] = 
 
 def _no(what: str, payload: Any, provider: str, secrets: Iterable[str]) -> APIError:
     if find_error(payload) is not None:
-        return status_error(200, {}, encode_json(payload), provider=provider, secrets=secrets)
+        return status_error(200, {}, encode_reply(payload), provider=provider, secrets=secrets)
     return ResponseShapeError(f"the reply of {provider or 'the server'} is no {what}", provider=provider)
 
 
@@ -182,13 +182,13 @@ def parse_answer_line(line: bytes, *, provider: str = "", secrets: Iterable[str]
     status, body = as_int(response.get("status_code")), response.get("body")
     request_id = as_text(response.get("request_id")) or None
     if status is not None and status >= 300:
-        text = body if isinstance(body, str) else encode_json(body)
+        text = body if isinstance(body, str) else encode_reply(body)
         refused = status_error(status, {}, text, provider=provider, request_id=request_id, secrets=secrets)
         return AnswerLine(custom_id, None, refused, request_id)
     if told:
         return AnswerLine(custom_id, None, _failure(told, provider, secrets), request_id)
     if isinstance(body, dict) and body:
-        return AnswerLine(custom_id, encode_json(body), None, request_id)
+        return AnswerLine(custom_id, encode_reply(body), None, request_id)
     wrong = ResponseShapeError(f"the batch's line from {provider or 'the server'} has no answer", provider=provider)
     return AnswerLine(custom_id, None, wrong, request_id)
 

@@ -13,8 +13,9 @@ import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.replay import JSON, ReplayServer, Reply
 
-from openai_compat import APIError, APITimeoutError, Journal, JournalError, RateLimitError, ToolError
+from openai_compat import APIError, APITimeoutError, Client, Journal, JournalError, RateLimitError, ToolError
 from openai_compat.batch import journal as module
 from openai_compat.batch.journal import Entry, request_key
 from openai_compat.batch.stored import failed, restored_error
@@ -249,3 +250,12 @@ def test_a_failure_that_somebody_changed_runs_nothing(kept: bytes) -> None:
     else:
         with pytest.raises(JournalError, match="holds no failure"):
             restored_error(changed)
+
+
+def test_half_a_character_of_a_model_s_is_kept(tmp_path: Path) -> None:
+    reply = Reply(headers=JSON, body=b'{"choices": [{"message": {"content": "a\\ud800b"}, "finish_reason": "stop"}]}')
+    with ReplayServer([reply]) as server:
+        client = Client(f"{server.url}/v1", model="m")
+        texts = [next(client.map(["hi"], journal=tmp_path / "j.db")).text for _ in range(2)]
+        assert len(server.requests) == 1
+    assert texts == ["a\ud800b"] * 2
