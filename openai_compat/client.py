@@ -690,9 +690,9 @@ class Client(BaseClient):
         """Run a file of requests, and write a file of answers.
 
         Without ``template``, ``source`` is a file made for OpenAI's Batch API, chat completions and embeddings, and
-        ``output`` is what that API would return, in the order in which the answers come. With it, ``source`` is a CSV
-        or JSONL file with a row for each request; ``output`` has the same rows, with ``answer`` and ``error`` after
-        them.
+        ``output`` is what that API would return, in the order in which the answers come. With it, ``source`` is a CSV,
+        JSONL or Parquet file (extra ``parquet``) with a row for each request; ``output``, of any of these kinds, has
+        the same rows, with ``answer`` and ``error`` after them.
 
         Args:
             output: made once all has been asked. Until then the answers are in the journal: the same call, made again,

@@ -307,7 +307,7 @@ HEAVY = {
 OPTIONAL = {
     *("click", "rich", "xllamacpp", "numpy", "hypothesis", "pytest", "PIL", "matplotlib", "pydantic"),
     *("docstring_parser", "jsonschema", "mcp", "anyio", "IPython", "flask", "django", "markdown_it", "celery", "redis"),
-    *("pandas", "polars"),
+    *("pandas", "polars", "pyarrow"),
 }
 
 

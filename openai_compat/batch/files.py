@@ -7,21 +7,20 @@ A line of OpenAI's is ``{"custom_id", "method", "url", "body"}``, one of its ans
 from __future__ import annotations
 
 import contextlib
-import csv
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from .._json import NotJSONError, decode_json, encode_json
+from .._json import NotJSONError, decode_json, encode_reply
 from ..errors import APIStatusError, ConfigurationError
 from ..wire.embeddings import EmbeddingResponse, parse_embeddings_response
 from ..wire.messages import Usage
 from ..wire.parse import decode_body, parse_response
 from ..wire.response import CallInfo, ChatResponse, ReplyInfo
 from ..wire.retry import Attempt
+from .tables import count_rows, parquet_schema, read_rows, replacing, writing_rows
 
 if TYPE_CHECKING:
     from .result import MapResult
@@ -139,12 +138,12 @@ def batch_line(custom_id: str, answer: FileAnswer | None, error: Exception | Non
         response = {"status_code": error.status_code, "request_id": error.request_id or "", "body": body}
     else:
         told = {"code": type(error).__name__, "message": str(error)}
-    return encode_json({"id": f"batch_req_{custom_id}", "custom_id": custom_id, "response": response, "error": told})
+    return encode_reply({"id": f"batch_req_{custom_id}", "custom_id": custom_id, "response": response, "error": told})
 
 
 @attrs.frozen(kw_only=True)
 class Table:
-    """Rows of a CSV or JSONL file, and a prompt made of each by a template such as ``"Summarise: {text}"``.
+    """Rows of a CSV, JSONL or Parquet file, and a prompt made of each by a template such as ``"Summarise: {text}"``.
 
     Args:
         columns: their names; of a JSONL file those of its first row.
@@ -157,7 +156,7 @@ class Table:
     @classmethod
     def open(cls, path: Path, template: str) -> Table:
         """Raises ``ConfigurationError`` where the file is of another kind, or has no column that the template names."""
-        first = next(_rows(path), None)
+        first = next(read_rows(path), None)
         if first is None:
             raise ConfigurationError(f"{path} has no rows")
         try:
@@ -169,49 +168,29 @@ class Table:
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Each row as a dict."""
-        return _rows(self.path)
+        return read_rows(self.path)
 
     def prompt(self, row: Mapping[str, Any]) -> str:
         """What is asked of a row."""
         return self.template.format_map(row)
 
+    @contextlib.contextmanager
+    def answering(self, output: Path) -> Iterator[Callable[[Mapping[str, Any], str | None, Exception | None], object]]:
+        """Writes its rows, with the columns ``answer`` and ``error`` behind them, in the form of ``output``."""
+        further = {"answer": "string", "error": "string"}
+        columns = (*(name for name in self.columns if name not in further), *further)
+        with writing_rows(output, columns, lambda: parquet_schema(self.path, further)) as write:
 
-def _rows(path: Path) -> Iterator[dict[str, Any]]:
-    if path.suffix == ".csv":
-        with open(path, encoding="utf-8-sig", newline="") as lines:
-            yield from csv.DictReader(lines)
-    elif path.suffix in (".jsonl", ".ndjson"):
-        with open(path, encoding="utf-8-sig") as lines:
-            for number, line in enumerate(lines, 1):
-                if line.strip():
-                    try:
-                        row = decode_json(line)
-                    except NotJSONError as error:
-                        raise ConfigurationError(f"{path}:{number}: no JSON: {error}") from error
-                    if not isinstance(row, dict):
-                        raise ConfigurationError(f"{path}:{number}: a row is a JSON object")
-                    yield row
-    else:
-        raise ConfigurationError(f"{path}: a .csv or .jsonl file is wanted")
+            def answer(row: Mapping[str, Any], text: str | None, error: Exception | None) -> None:
+                told = None if error is None else f"{type(error).__name__}: {error}"
+                write({**row, "answer": text and _whole_characters(text), "error": told and _whole_characters(told)})
+
+            yield answer
 
 
-class TableWriter:
-    """Writes the rows of a table with the columns ``answer`` and ``error`` behind them, in the form of ``path``."""
-
-    def __init__(self, path: Path, columns: tuple[str, ...], file: TextIO) -> None:
-        self._file = file
-        self._csv: csv.DictWriter[str] | None = None
-        if path.suffix == ".csv":
-            self._csv = csv.DictWriter(file, [*columns, "answer", "error"], extrasaction="ignore")
-            self._csv.writeheader()
-
-    def write(self, row: Mapping[str, Any], answer: str | None, error: Exception | None) -> None:
-        """Write one row."""
-        whole = {**row, "answer": answer, "error": None if error is None else f"{type(error).__name__}: {error}"}
-        if self._csv is not None:
-            self._csv.writerow(whole)
-        else:
-            self._file.write(encode_json(whole).decode() + "\n")
+def _whole_characters(text: str) -> str:
+    """A model may write half a character, which no file of text holds."""
+    return text.encode("utf-8", "replace").decode()
 
 
 @attrs.frozen(kw_only=True)
@@ -242,18 +221,6 @@ class _Tally:
         return FileSummary(**self.sums)
 
 
-@contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[TextIO]:
-    """A file that takes the place of ``path`` once it is whole."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with open(part, "w", encoding="utf-8", newline="") as file:
-            yield file
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
 def journal_of(output: Path) -> Path:
     """Where the answers of a run are until its output is whole."""
     return output.with_name(f"{output.name}.journal")
@@ -264,7 +231,8 @@ def run_batch_file(source: Path, output: Path, run: Callable[..., MapRun[Any]]) 
     total = sum(1 for _ in read_batch_file(source))  # and every line is looked at before the first is paid for
     tally = _Tally()
     with (
-        _replacing(output) as file,
+        replacing(output) as part,
+        open(part, "w", encoding="utf-8", newline="") as file,
         run(((each.custom_id, each) for each in read_batch_file(source)), total) as results,
     ):
         for result in results:
@@ -276,7 +244,7 @@ def run_batch_file(source: Path, output: Path, run: Callable[..., MapRun[Any]]) 
 def run_table(source: Path, output: Path, template: str, run: Callable[..., MapRun[Any]]) -> FileSummary:
     """Ask a prompt of each row; ``run`` begins to ask pairs of an id and a prompt, in order."""
     table = Table.open(source, template)
-    total = sum(1 for _ in table.rows())
+    total = count_rows(source)
     under_way: dict[int, dict[str, Any]] = {}
 
     def prompts() -> Iterator[tuple[str, str]]:
@@ -285,9 +253,8 @@ def run_table(source: Path, output: Path, template: str, run: Callable[..., MapR
             yield str(number), table.prompt(row)
 
     tally = _Tally()
-    with _replacing(output) as file, run(prompts(), total) as results:
-        writer = TableWriter(output, table.columns, file)
+    with table.answering(output) as answer, run(prompts(), total) as results:
         for result in results:
             tally.add(result)
-            writer.write(under_way.pop(result.index), result.text if result.ok else None, result.error)
+            answer(under_way.pop(result.index), result.text if result.ok else None, result.error)
     return tally.summary()

@@ -9,7 +9,7 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -360,6 +360,23 @@ class Journal:
             last = rows[-1][0]
             for _, *row in rows:
                 yield Entry(**dict(zip(_COLUMNS, row, strict=True)))
+
+    def export(self, path: str | os.PathLike[str], columns: Sequence[str] | None = None) -> int:
+        """Write the entries to a table, a few at a time; the number of its rows.
+
+        Args:
+            path: of a ``.csv``, ``.jsonl`` or ``.parquet`` file (extra ``parquet``), made once it is whole.
+            columns: which, in their order: fields of ``Entry``, and ``"embedding"`` for vectors as numbers. By default
+                all but ``key``, ``request``, ``response`` and ``embedding``. What is JSON is an object in JSONL, and
+                text elsewhere.
+
+        Raises:
+            ConfigurationError: another kind of file, or no such column; no pyarrow.
+            OSError: the file cannot be written; the journal stays as it is.
+        """
+        from .export import export_entries
+
+        return export_entries(self, Path(path), columns)
 
     def _explained(self, error: sqlite3.Error) -> JournalError:
         told = str(error)

@@ -143,6 +143,15 @@ def test_a_table_with_a_template(tmp_path: Path) -> None:
     assert (summary.answered, summary.failed) == (2, 1)
 
 
+@pytest.mark.parametrize("output", ["out.csv", "out.jsonl"])
+def test_half_a_character_costs_no_file(tmp_path: Path, output: str) -> None:
+    source = written(tmp_path / "in.csv", "word", "sun")
+    reply = Reply(headers=JSON, body=b'{"choices": [{"message": {"content": "a\\ud800b"}, "finish_reason": "stop"}]}')
+    with ReplayServer([reply]) as server:
+        client(server, model="m").map_file(source, tmp_path / output, template="{word}")
+    assert "a?b" in (tmp_path / output).read_text()
+
+
 def test_a_table_of_json(tmp_path: Path) -> None:
     source = written(tmp_path / "in.jsonl", '{"word": "sun", "n": 1}', '{"word": "moon", "n": 2}')
     with ReplayServer(serve) as server:
@@ -158,7 +167,7 @@ def test_a_table_of_json(tmp_path: Path) -> None:
     [
         ("in.csv", "word\nsun\n", "{text}", r"does not fit the columns of .*in\.csv \(word\): 'text'"),
         ("in.csv", "", "{word}", "has no rows"),
-        ("in.xlsx", "", "{word}", r"a \.csv or \.jsonl file is wanted"),
+        ("in.xlsx", "", "{word}", r"a \.csv, \.jsonl or \.parquet file is wanted"),
         ("in.jsonl", "[]\n", "{word}", "in.jsonl:1: a row is a JSON object"),
         ("in.jsonl", "{\n", "{word}", "in.jsonl:1: no JSON"),
     ],
