@@ -106,12 +106,9 @@ class Upload:
         """Upload it."""
         self._file.write(self._tail)
         self._file.flush()
-        with mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-            # For whoever sends them they are bytes, and yet they are not in memory.
-            body = cast("bytes", mapped)
-            return send(
-                "POST", "/files", read, body=body, content_type=f"multipart/form-data; boundary={self.boundary}"
-            )
+        # A map of the file: for whoever sends them these are bytes, and yet they are not in memory.
+        body = cast("bytes", memoryview(mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)))
+        return send("POST", "/files", read, body=body, content_type=f"multipart/form-data; boundary={self.boundary}")
 
     def close(self) -> None:
         """Remove it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ from typing import Any
 
 import attrs
 import pytest
+import requests
 from support.batch_provider import Provider, answered, json_reply
 from support.replay import ReplayServer, Reply, Request
 from support.wire_bodies import error_reply
@@ -32,6 +34,7 @@ from openai_compat import (
     MapResult,
     NotFoundError,
     ResponseTypeError,
+    RetryPolicy,
 )
 from openai_compat.batch import submit
 from openai_compat.batch.journal import Entry
@@ -502,6 +505,61 @@ def test_options_that_cannot_be_used(options: dict[str, Any], message: str) -> N
         with pytest.raises(ConfigurationError, match=message):
             submitted(server, ["a"], **options)
         assert server.requests == []
+
+
+@pytest.mark.parametrize("own_session", [False, True])
+def test_an_upload_that_breaks_is_sent_again_as_a_whole(own_session: bool) -> None:
+    provider = Provider()
+    ends: list[Reply | None] = [error_reply(503, headers={"Retry-After": "0.01"}), Reply(head=b"", abort="rst"), None]
+    provider.before = lambda request: ends.pop(0) if request.path.endswith("/files") and ends else None
+    with ReplayServer(provider) as server, requests.Session() as session:
+        retry = RetryPolicy(max_retries=3, first_wait=0.01)
+        asking = client(server, session=session if own_session else None, retry=retry)
+        assert told(asking.submit_batch(["a" * 300_000, "b"], cancel=Clock())) == ["re: " + "a" * 300_000, "re: b"]
+        sent = [request.body for request in server.requests if request.path.endswith("/files")]
+    assert len(sent) == 3
+    assert len(set(sent)) == 1
+    assert len(provider.uploads) == len(provider.created) == 1
+
+
+class Killed(BaseException):
+    """The end of a process, as far as what it leaves behind goes: each commit is in the file."""
+
+
+@pytest.mark.parametrize("journal_has", [0, 2])
+def test_a_process_that_ends_at_any_request_pays_for_nothing_twice(tmp_path: Path, journal_has: int) -> None:
+    asked = [str(number) for number in range(5)]
+    for moment in itertools.count():
+        provider, path = Provider(), tmp_path / f"{moment}.db"
+        with ReplayServer(provider) as server:
+            if journal_has:
+                list(submitted(server, asked[:journal_has], path))
+            ending = client(server)
+            send, left = ending._transport.send, [moment]
+
+            def may_end(
+                *args: Any, send: Callable[..., Any] = send, left: list[int] = left, **options: Any
+            ) -> Any:  # before it is sent, or before the reply is heard
+                for answer in (lambda: None, lambda: send(*args, **options)):
+                    came = answer()
+                    left[0] -= 1
+                    if left[0] == -1:
+                        raise Killed
+                return came
+
+            ending._transport.send = may_end  # type: ignore[method-assign]
+            ended = False
+            try:
+                assert told(ending.submit_batch(asked, journal=path, cancel=Clock())) == [f"re: {n}" for n in asked]
+            except Killed:
+                ended = True
+            assert told(submitted(server, asked, path)) == [f"re: {number}" for number in asked]
+            assert len(provider.created) == 1 + bool(journal_has), moment
+            paid = {each["input_file_id"] for each in provider.created}
+            assert len(paid) == len(provider.created)
+        if not ended:
+            break
+    assert moment == 10  # two for each of five requests
 
 
 def test_a_fallback_has_no_batches() -> None:
