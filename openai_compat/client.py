@@ -730,6 +730,61 @@ class Client(BaseClient):
 
         return run_batch_file(source, output, ask_lines)
 
+    def submit_file(
+        self,
+        source: str | os.PathLike[str],
+        output: str | os.PathLike[str],
+        *,
+        template: str | None = None,
+        **options: Unpack[BatchOptions],
+    ) -> FileSummary:
+        """``map_file`` by way of the provider's own Batch API, chat completions and embeddings.
+
+        Args:
+            source, output, template: as for ``map_file``.
+            options: as for ``submit_batch``; the ``journal`` is by default that of ``map_file``.
+
+        Raises:
+            ConfigurationError: a line that is no request; nothing was submitted.
+            NotFoundError, APIStatusError: the server has no Batch API, or does not take the batch.
+            OSError: a file cannot be read or written.
+        """
+        with importing:
+            from pathlib import Path
+
+            from .batch.files import journal_of, run_batch_file, run_table
+            from .batch.submit import Submitter, submit_batch
+
+        source, output = Path(source), Path(output)
+        given: dict[str, Any] = {"journal": journal_of(output), **options}
+        if template is not None:
+
+            def submit_rows(prompts: Iterable[tuple[str, str]], total: int) -> BatchRun[Any]:
+                return self.submit_batch(prompts, **{**given, "total": total, "ordered": True})
+
+            return run_table(source, output, template, submit_rows)
+        settings: dict[str, Any] = {"retry_failed": None, "ordered": False, "on_error": "keep", "progress": None}
+        settings.update({"poll_every": 60.0, "completion_window": "24h", "cancel": None})
+        timeout = given.pop("timeout", None)
+        settings.update({name: given.pop(name) for name in [*settings, "journal"] if name in given})
+        if given:
+            raise TypeError(f"the lines of a file say what is asked: {', '.join(sorted(given))} cannot be given beside")
+
+        def submit_lines(lines: Iterable[Any], total: int) -> BatchRun[Any]:
+            submitter = Submitter(
+                make=lambda line: line,
+                body=self._line_body,
+                line=lambda line, body: (line.url, self._adapted(body, body.get("model"))),
+                read=lambda kept, line, request_id: self._line_answer(line, kept, ReplyInfo(request_id)),
+                send=self._batch_sender(timeout, settings["cancel"]),
+                server=self.base_url,
+                provider=self.provider,
+                secrets=self._secrets,
+            )
+            return submit_batch(submitter, lines, total=total, **settings)
+
+        return run_batch_file(source, output, submit_lines)
+
     def _line_body(self, line: FileRequest) -> Mapping[str, Any]:
         return line.body if line.body.get("model") or not self.model else {"model": self.model, **line.body}
 

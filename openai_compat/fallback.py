@@ -225,6 +225,8 @@ class FallbackClient(Client):
         """Refused: a batch stays with one provider."""
         raise ConfigurationError("a batch stays with one provider: submit it to one of the clients")
 
+    submit_file = submit_batch
+
     def _ask_line(self, line: FileRequest, token: CancelToken, *, timeout: Timeout | float | None) -> FileAnswer:
         def ask(turns: _Turns) -> FileAnswer:
             model = turns.model(line.body.get("model"))

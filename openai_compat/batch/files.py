@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,9 @@ from .tables import count_rows, parquet_schema, read_rows, replacing, writing_ro
 
 if TYPE_CHECKING:
     from .result import MapResult
-    from .run import MapRun
+
+Run = AbstractContextManager[Iterable[Any]]
+"""What yields a ``MapResult`` for each request: a ``MapRun``, or a ``BatchRun``."""
 
 CHAT, EMBEDDINGS = "/v1/chat/completions", "/v1/embeddings"
 ENDPOINTS = (CHAT, EMBEDDINGS)
@@ -226,7 +229,7 @@ def journal_of(output: Path) -> Path:
     return output.with_name(f"{output.name}.journal")
 
 
-def run_batch_file(source: Path, output: Path, run: Callable[..., MapRun[Any]]) -> FileSummary:
+def run_batch_file(source: Path, output: Path, run: Callable[..., Run]) -> FileSummary:
     """Run a file of OpenAI's; ``run`` begins to ask pairs of an id and a ``FileRequest``."""
     total = sum(1 for _ in read_batch_file(source))  # and every line is looked at before the first is paid for
     tally = _Tally()
@@ -241,20 +244,15 @@ def run_batch_file(source: Path, output: Path, run: Callable[..., MapRun[Any]]) 
     return tally.summary()
 
 
-def run_table(source: Path, output: Path, template: str, run: Callable[..., MapRun[Any]]) -> FileSummary:
+def run_table(source: Path, output: Path, template: str, run: Callable[..., Run]) -> FileSummary:
     """Ask a prompt of each row; ``run`` begins to ask pairs of an id and a prompt, in order."""
     table = Table.open(source, template)
     total = count_rows(source)
-    under_way: dict[int, dict[str, Any]] = {}
-
-    def prompts() -> Iterator[tuple[str, str]]:
-        for number, row in enumerate(table.rows()):
-            under_way[number] = row
-            yield str(number), table.prompt(row)
-
+    prompts = ((str(number), table.prompt(row)) for number, row in enumerate(table.rows()))
     tally = _Tally()
-    with table.answering(output) as answer, run(prompts(), total) as results:
-        for result in results:
+    with table.answering(output) as answer, run(prompts, total) as results:
+        # The rows are read once more: in memory none waits for its answer.
+        for row, result in zip(table.rows(), results, strict=True):
             tally.add(result)
-            answer(under_way.pop(result.index), result.text if result.ok else None, result.error)
+            answer(row, result.text if result.ok else None, result.error)
     return tally.summary()

@@ -562,9 +562,66 @@ def test_a_process_that_ends_at_any_request_pays_for_nothing_twice(tmp_path: Pat
     assert moment == 10  # two for each of five requests
 
 
-def test_a_fallback_has_no_batches() -> None:
-    with ReplayServer(Provider()) as server, pytest.raises(ConfigurationError, match="one provider"):
-        Client.fallback([client(server)]).submit_batch(["a"])
+def test_a_fallback_has_no_batches(tmp_path: Path) -> None:
+    with ReplayServer(Provider()) as server:
+        several = Client.fallback([client(server)])
+        with pytest.raises(ConfigurationError, match="one provider"):
+            several.submit_batch(["a"])
+        with pytest.raises(ConfigurationError, match="one provider"):
+            several.submit_file(tmp_path / "in.jsonl", tmp_path / "out.jsonl")
+
+
+def line(custom_id: str, content: str) -> dict[str, Any]:
+    body = {"model": "m", "messages": [{"role": "user", "content": content}], "of_the_server": 1}
+    return {"custom_id": custom_id, "method": "POST", "url": "/v1/chat/completions", "body": body}
+
+
+def embedding_line(custom_id: str, *texts: str) -> dict[str, Any]:
+    body = {"model": "e", "input": list(texts)}
+    return {"custom_id": custom_id, "method": "POST", "url": "/v1/embeddings", "body": body}
+
+
+def test_a_file_of_openai_s_with_chats_and_embeddings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(submit, "MAX_REQUESTS", 3)
+    lines = [line("a", "good"), line("b", "bad"), embedding_line("e", "x", "xy"), embedding_line("f", "y", "z")]
+    source, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    source.write_text("".join(f"{json.dumps(each)}\n" for each in lines))
+
+    def answer(given: dict[str, Any]) -> dict[str, Any]:
+        return answered(given) if given["url"] == "/v1/embeddings" else with_status(400)(given)
+
+    provider = Provider(answer=answer)
+    with ReplayServer(provider) as server:
+        summary = client(server).submit_file(source, output, cancel=Clock())
+        again = client(server).map_file(source, output, retry_failed=False)
+        assert sum(request.method == "POST" for request in server.requests) == 6
+    assert (summary.answered, summary.failed, again.from_journal) == (3, 1, 4)
+    # A batch has one endpoint, and counts the texts of embeddings.
+    assert [each["endpoint"] for each in provider.created] == [
+        "/v1/embeddings",
+        "/v1/chat/completions",
+        "/v1/embeddings",
+    ]
+    found = {each["custom_id"]: each for each in map(json.loads, output.read_text().splitlines())}
+    assert found["a"]["response"]["body"]["choices"][0]["message"]["content"] == "re: good"
+    assert found["b"]["response"]["status_code"] == 400
+    assert [each["embedding"] for each in found["e"]["response"]["body"]["data"]] == [[1.0, 1.0], [1.0, 2.0]]
+    assert provider.uploads[1][0]["body"] == line("a", "good")["body"]
+
+
+def test_a_table_with_a_template(tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_text("word\nsun\nmoon\n")
+    provider = Provider()
+    with ReplayServer(provider) as server:
+        client(server).submit_file(
+            tmp_path / "in.csv", tmp_path / "out.csv", template="One colour for {word}:", max_tokens=4, cancel=Clock()
+        )
+        with pytest.raises(TypeError, match="max_tokens cannot be given beside"):
+            client(server).submit_file(tmp_path / "in.csv", tmp_path / "out.csv", max_tokens=4)
+    assert (tmp_path / "out.csv").read_text().splitlines() == [
+        *("word,answer,error", "sun,re: One colour for sun:,", "moon,re: One colour for moon:,"),
+    ]
+    assert [each["body"]["max_tokens"] for each in provider.uploads[0]] == [4, 4]
 
 
 def test_lines_that_nobody_can_read_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
