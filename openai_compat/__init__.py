@@ -19,6 +19,7 @@ _MODULES = {
         "APITimeoutError",
         "AuthenticationError",
         "BadRequestError",
+        "BudgetExceededError",
         "Cancelled",
         "ConfigurationError",
         "ConflictError",
@@ -61,6 +62,7 @@ _MODULES = {
     "batch.result": ("EmbeddingResult", "MapResult"),
     "batch.run": ("MapRun",),
     "batch.submit": ("BatchRun",),
+    "limits.budget": ("Budget", "Spent", "budget"),
     "limits.limits": ("Limits",),
     "batch.vectors": ("EmbeddingRun",),
     "tools.mcp": ("mcp_tools",),
@@ -77,6 +79,7 @@ _MODULES = {
     "wire.messages": ("Message", "ToolCall", "Usage"),
     "wire.models": ("Model",),
     "wire.parse": ("parse_response", "parse_stream", "parse_turn"),
+    "wire.prices": ("Price",),
     "wire.reasoning": ("ThinkOptions", "strip_reasoning"),
     "wire.request": ("ChatRequest", "ToolSpec", "build_body", "build_messages", "build_streaming_body", "tools_json"),
     "wire.retry": ("Attempt", "RetryPolicy"),
@@ -106,6 +109,7 @@ if TYPE_CHECKING:
     from .errors import APITimeoutError as APITimeoutError
     from .errors import AuthenticationError as AuthenticationError
     from .errors import BadRequestError as BadRequestError
+    from .errors import BudgetExceededError as BudgetExceededError
     from .errors import Cancelled as Cancelled
     from .errors import ConfigurationError as ConfigurationError
     from .errors import ConflictError as ConflictError
@@ -127,6 +131,9 @@ if TYPE_CHECKING:
     from .fallback import EndpointStatus as EndpointStatus
     from .fallback import FallbackClient as FallbackClient
     from .futures import CallFuture as CallFuture
+    from .limits.budget import Budget as Budget
+    from .limits.budget import Spent as Spent
+    from .limits.budget import budget as budget
     from .limits.limits import Limits as Limits
     from .local.server import LocalServer as LocalServer
     from .providers import PROVIDERS as PROVIDERS
@@ -168,6 +175,7 @@ if TYPE_CHECKING:
     from .wire.parse import parse_response as parse_response
     from .wire.parse import parse_stream as parse_stream
     from .wire.parse import parse_turn as parse_turn
+    from .wire.prices import Price as Price
     from .wire.reasoning import ThinkOptions as ThinkOptions
     from .wire.reasoning import strip_reasoning as strip_reasoning
     from .wire.request import ChatRequest as ChatRequest

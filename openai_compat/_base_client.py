@@ -33,6 +33,7 @@ from .credentials import (
     secrets_in_query,
 )
 from .errors import APIStatusError, ConfigurationError, NotFoundError
+from .limits.current import in_force
 from .providers import PROVIDERS, azure_base_url, find_provider, refuse_provider
 from .redaction import masked
 from .schema.text import text_of
@@ -42,6 +43,7 @@ from .transport.transport import MAX_RESPONSE_BYTES
 from .wire.dialect import GENERIC, Dialect
 from .wire.parse import decode_body
 from .wire.plain import label
+from .wire.prices import Prices, check_prices, price_of
 from .wire.reasoning import InlineThink, Tag, ThinkOptions, tag_pairs
 from .wire.request import NO_MODEL, ChatRequest, build_body
 from .wire.response import CallInfo
@@ -53,7 +55,8 @@ if TYPE_CHECKING:
 
     import requests
 
-    from .limits.limits import Limits
+    from .limits.budget import Budget, BudgetPermit
+    from .limits.limits import Limits, Permit
     from .wire.models import Model
 
     Build = Callable[..., dict[str, Any]]
@@ -69,6 +72,9 @@ _CALL_OPTIONS = frozenset({"response_type", "repair", "sink", "cancel", "timeout
 class BaseClient:
     """The server, the key, the settings, and what was learnt of the server's dialect; ``Client`` asks through it."""
 
+    _budget: Budget | None = None
+    _prices: Prices | None = None
+
     def __init__(
         self,
         base_url: str | URLObject,
@@ -81,6 +87,8 @@ class BaseClient:
         retry: RetryPolicy | None = None,
         on_retry: Callable[[Attempt], object] | None = None,
         limits: Limits | None = None,
+        budget: Budget | None = None,
+        prices: Prices | None = None,
         headers: Mapping[str, str] | None = None,
         session: requests.Session | None = None,
         auth: Any = None,
@@ -126,6 +134,12 @@ class BaseClient:
         if limits is not None and not hasattr(limits, "permit"):
             raise ConfigurationError(f"limits must be a Limits, not {type(limits).__name__}")
         self._limits = limits
+        if budget is not None and not hasattr(budget, "spent"):
+            raise ConfigurationError(f"budget must be a Budget, not {type(budget).__name__}")
+        self._budget = budget
+        if prices is not None:
+            check_prices(prices)
+        self._prices = prices
         self._strict = truncated == "raise"
         self._think = ThinkOptions(inline_think, None if think_tags is None else tag_pairs(think_tags))
         self._max_event_bytes = max_event_bytes
@@ -321,15 +335,31 @@ class BaseClient:
         return call.run(attempt)
 
     def _call_info(self, request: ChatRequest) -> CallInfo:
-        return CallInfo(call_id=new_id(), provider=self.provider, model=request.model or "", origin=self.base_url)
+        return self._info(request.model or "")
+
+    def _info(self, model: str) -> CallInfo:
+        return CallInfo(new_id(), self.provider, model, self.base_url, price_of(self._prices, model))
 
     def _deadline(self, timeout: Timeout | float | None, cancel: CancelToken | None) -> Deadline:
         return Deadline(self.timeout if timeout is None else Timeout.of(timeout), cancel)
 
     def _call(self, deadline: Deadline, body: Mapping[str, Any] | None = None) -> Call:
-        """A call; one with a body keeps to the client's limits."""
-        permit = None if self._limits is None or body is None else self._limits.permit(body, deadline)
-        return Call(deadline, self._retry, self._on_retry, permit, origin=self.base_url)
+        """A call; one with a body keeps to the client's limits, and to its budgets."""
+        call = Call(deadline, self._retry, self._on_retry, origin=self.base_url)
+        if body is not None:
+            call.permit = self._permit(body, call)
+        return call
+
+    def _permit(self, body: Mapping[str, Any], call: Call) -> Permit | BudgetPermit | None:
+        """What a call needs for each of its tries: room in the client's limits, and in all budgets."""
+        permit = None if self._limits is None else self._limits.permit(body, call.deadline)
+        budgets = in_force.get() if self._budget is None else (self._budget, *in_force.get())
+        if not budgets:
+            return permit
+        with importing:
+            from .limits.budget import BudgetPermit
+
+        return BudgetPermit(budgets, body, call, self._info(str(body.get("model") or "")), permit)
 
     def _with_retries(self, max_retries: int) -> Self:
         """This client, with its connections and all that it learns, and so many further tries."""

@@ -76,6 +76,9 @@ class Client(BaseClient):
         retry: a ``RetryPolicy``, in place of ``max_retries``.
         on_retry: called with each failed ``Attempt`` that is followed by another.
         limits: a ``Limits``, how much may be asked at once and in a minute; shared by all clients that it is given to.
+        budget: a ``Budget``, how much may be spent in all; shared likewise.
+        prices: a ``Price`` for all models, or a dict of them by model, for ``answer.cost`` and budgets in dollars; in
+            place of the table of the extra ``prices``.
         headers: sent with every request.
         session: a ``requests.Session`` of your own, whose adapters, proxies, auth and plugins apply.
         auth: a requests auth object, in place of ``api_key``.
@@ -805,7 +808,7 @@ class Client(BaseClient):
         with importing:
             from .batch.files import read_answer
 
-        info = CallInfo(new_id(), self.provider, str(line.body.get("model", "")), self.base_url)
+        info = self._info(str(line.body.get("model", "")))
         return read_answer(line, body, call=info, reply=reply, secrets=self._secrets())
 
     @staticmethod
@@ -892,7 +895,7 @@ class Client(BaseClient):
         build_embeddings_body(inputs, model="any" if picks else name, encoding_format=encoding_format)
         deadline = self._deadline(timeout, cancel)
         name = self._first_model(deadline, embeds=True) if picks else name
-        info = CallInfo(call_id=new_id(), provider=self.provider, model=name, origin=self.base_url)
+        info = self._info(name)
         parts: list[EmbeddingResponse] = []
         done = 0
         size = self._batch_size(batch_size, name)
@@ -1085,7 +1088,8 @@ def _after(earlier: ChatResponse | None, answer: R) -> R:
     if earlier is None:
         return answer
     usage = answer.usage if earlier.usage is None else earlier.usage + answer.usage
-    return attrs.evolve(answer, usage=usage, latency_ms=earlier.latency_ms + answer.latency_ms)
+    latency_ms, charges = earlier.latency_ms + answer.latency_ms, earlier.charges + answer.charges
+    return attrs.evolve(answer, usage=usage, latency_ms=latency_ms, charges=charges)
 
 
 def _joined(parts: list[EmbeddingResponse], latency_ms: float) -> EmbeddingResponse:
@@ -1096,4 +1100,7 @@ def _joined(parts: list[EmbeddingResponse], latency_ms: float) -> EmbeddingRespo
         usage = part.usage + usage if part.usage is not None else usage
     vectors = tuple(vector for part in parts for vector in part.vectors)
     attempts = tuple(attempt for part in parts for attempt in part.attempts)
-    return attrs.evolve(parts[-1], vectors=vectors, usage=usage, latency_ms=latency_ms, attempts=attempts)
+    charges = tuple(charge for part in parts for charge in part.charges)
+    return attrs.evolve(
+        parts[-1], vectors=vectors, usage=usage, latency_ms=latency_ms, attempts=attempts, charges=charges
+    )

@@ -4,6 +4,7 @@
 
     OpenAICompatError
     ├── ConfigurationError           bad input, found before anything was sent (also a ValueError)
+    ├── BudgetExceededError          a budget has no room for the call: it was not sent
     ├── LocalServerError             the embedded server could not be started; holds its log
     ├── APIError                     provider, request_id, retryable, retry_after
     │   ├── APIConnectionError       the request or its answer did not get through
@@ -41,6 +42,7 @@ __all__ = [
     "APITimeoutError",
     "AuthenticationError",
     "BadRequestError",
+    "BudgetExceededError",
     "Cancelled",
     "ConfigurationError",
     "ConflictError",
@@ -93,6 +95,31 @@ class ToolError(OpenAICompatError):
 
 class ConfigurationError(OpenAICompatError, ValueError):
     """What the caller gave cannot be used; nothing was sent."""
+
+
+class BudgetExceededError(OpenAICompatError):
+    """A budget has no room for the call, which was not sent.
+
+    ``unit`` is ``"usd"`` or ``"tokens"``, in which ``limit`` is the budget, ``spent`` what was spent of it,
+    ``reserved`` what calls under way may still cost, and ``asked`` what this one might have.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        unit: Literal["usd", "tokens"] = "usd",
+        limit: float = 0.0,
+        spent: float = 0.0,
+        reserved: float = 0.0,
+        asked: float = 0.0,
+    ) -> None:
+        super().__init__(message)
+        self.unit: Literal["usd", "tokens"] = unit
+        self.limit = limit
+        self.spent = spent
+        self.reserved = reserved
+        self.asked = asked
 
 
 class LocalServerError(OpenAICompatError):

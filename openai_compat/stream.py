@@ -268,6 +268,8 @@ class Reading:
                 reply.clock,
             )
         except BaseException:
+            if self.source.call.permit is not None:
+                self.source.call.permit.cut_off(self.so_far())
             reply.close()
             raise
         intact = reply.finish()

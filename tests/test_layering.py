@@ -85,6 +85,8 @@ MAY_POINT_BACK: set[Arrow] = {
     ("client", "fallback"),
     # What is done for each request calls the client's own methods.
     ("_mapped", "client"),
+    # A client looks which budgets are in force, and loads what they are only where there are any.
+    ("limits.current", "limits.budget"),
     # The body of an error may be an event stream, and an event may be an error.
     ("wire.error_body", "wire.sse"),
 }
@@ -307,7 +309,7 @@ HEAVY = {
 OPTIONAL = {
     *("click", "rich", "xllamacpp", "numpy", "hypothesis", "pytest", "PIL", "matplotlib", "pydantic"),
     *("docstring_parser", "jsonschema", "mcp", "anyio", "IPython", "flask", "django", "markdown_it", "celery", "redis"),
-    *("pandas", "polars", "pyarrow"),
+    *("pandas", "polars", "pyarrow", "genai_prices"),
 }
 
 

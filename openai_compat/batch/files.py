@@ -19,6 +19,7 @@ from ..errors import APIStatusError, ConfigurationError
 from ..wire.embeddings import EmbeddingResponse, parse_embeddings_response
 from ..wire.messages import Usage
 from ..wire.parse import decode_body, parse_response
+from ..wire.prices import Charge
 from ..wire.response import CallInfo, ChatResponse, ReplyInfo
 from ..wire.retry import Attempt
 from .tables import count_rows, parquet_schema, read_rows, replacing, writing_rows
@@ -54,6 +55,8 @@ class FileAnswer:
     finish_reason: str = ""
     usage: Usage | None = None
     request_id: str | None = None
+    headers: Mapping[str, str] = attrs.field(factory=dict, eq=False, repr=False)
+    charges: tuple[Charge, ...] = attrs.field(default=(), eq=False, repr=False)
     attempts: tuple[Attempt, ...] = attrs.field(default=(), eq=False)
 
     @property
@@ -127,6 +130,8 @@ def read_answer(
         finish_reason=answer.finish_reason if isinstance(answer, ChatResponse) else "",
         usage=answer.usage,
         request_id=reply.request_id,
+        headers=answer.headers,
+        charges=answer.charges,
     )
 
 

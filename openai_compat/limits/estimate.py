@@ -27,6 +27,20 @@ def output_tokens(body: Mapping[str, Any], usual: float) -> int:
     return round(each * several) if isinstance(several, int) else round(each)
 
 
+def most_output_tokens(body: Mapping[str, Any], usual: int) -> int:
+    """As many as the request allows, or ``usual`` where it sets no limit; none for embeddings."""
+    if "input" in body:
+        return 0
+    allowed = body.get("max_completion_tokens") or body.get("max_tokens")
+    several = body.get("n")
+    return (allowed if isinstance(allowed, int) else usual) * (several if isinstance(several, int) else 1)
+
+
+def text_tokens(text: str) -> int:
+    """One for four bytes."""
+    return _of_text(text)
+
+
 def _of_message(message: Any) -> int:
     content = message.get("content") if isinstance(message, Mapping) else str(message)
     calls = message.get("tool_calls") if isinstance(message, Mapping) else None

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from ..wire.messages import Usage
+    from ..wire.prices import Charge
 
 log: logging.Logger = logging.getLogger("openai_compat")
 
@@ -94,6 +95,8 @@ class Answer(Protocol):
     def usage(self) -> Usage | None: ...
     @property
     def headers(self) -> Mapping[str, str]: ...
+    @property
+    def charges(self) -> tuple[Charge, ...]: ...
 
 
 class Permit:
@@ -127,6 +130,9 @@ class Permit:
         told = (usage.input_tokens, usage.output_tokens) if usage is not None else (None, None)
         self._gate.answered(self, told, answer.headers, time.monotonic() - self._since)
         self._gate.leave(self)
+
+    def cut_off(self, answer: Answer) -> None:
+        """The answer will not be whole, and this much has come: its estimate stays."""
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None

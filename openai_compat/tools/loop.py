@@ -15,6 +15,7 @@ from ..errors import ConfigurationError, OpenAICompatError, ToolError, ToolLoopE
 from ..redaction import redact_error_body
 from ..schema.problems import ValidationError
 from ..wire.messages import CUSTOM, Message, ToolCall, Usage
+from ..wire.prices import Charge
 from ..wire.request import ChatRequest, ToolSpec, request_messages
 from ..wire.response import UNKNOWN, ChatResponse, ended_by_itself
 from ..wire.tool_results import ToolResult, next_request, result_messages
@@ -86,11 +87,13 @@ class ToolRound:
         *,
         usage: Usage | None,
         latency_ms: float,
+        charges: tuple[Charge, ...] = (),
     ) -> None:
         self.number = number
         self.answer = answer
         self.usage = usage
         self.latency_ms = latency_ms
+        self._charges = charges
         self._messages = messages
         self._run = run
         self._results: tuple[ToolResult, ...] | None = None
@@ -120,7 +123,7 @@ class ToolRound:
 
     def total(self) -> ChatResponse:
         """This round's reply, with the tokens and the time of all rounds so far."""
-        return attrs.evolve(self.answer, usage=self.usage, latency_ms=self.latency_ms)
+        return attrs.evolve(self.answer, usage=self.usage, latency_ms=self.latency_ms, charges=self._charges)
 
 
 def tool_rounds(
@@ -140,6 +143,7 @@ def tool_rounds(
     started = time.monotonic()
     messages: list[Any] = list(request_messages(request))
     usage: Usage | None = None
+    charges: tuple[Charge, ...] = ()
     left = options.max_tool_calls
     try:
         for number in range(1, options.max_iterations + 1):
@@ -149,6 +153,7 @@ def tool_rounds(
             )
             if answer.usage is not None:
                 usage = answer.usage + usage
+            charges += answer.charges
             turn: Message = answer.to_message()
             messages.append(turn)
             round_ = ToolRound(
@@ -158,6 +163,7 @@ def tool_rounds(
                 functools.partial(_run, toolbox, options, 0 if last and options.withhold_tools else left),
                 usage=usage,
                 latency_ms=(time.monotonic() - started) * 1000,
+                charges=charges,
             )
             left = max(left - len(answer.tool_calls), 0)
             yield round_

@@ -19,6 +19,7 @@ from ..wire.retry import Attempt, RetryPolicy
 from .failures import hide
 
 if TYPE_CHECKING:
+    from ..limits.budget import BudgetPermit
     from ..limits.limits import Answer, Permit
 
 log: logging.Logger = logging.getLogger("openai_compat")
@@ -38,7 +39,7 @@ class Call:
         deadline: when it has to be over, and what may end it before.
         policy: what is tried again, and when.
         on_retry: called with each attempt that failed and is followed by another.
-        permit: held during each try, of a client with limits.
+        permit: held during each try, of a client with limits or a budget.
         origin: the server, for the record.
         once: no replay either: what was sent may have been heard.
     """
@@ -48,13 +49,13 @@ class Call:
         deadline: Deadline,
         policy: RetryPolicy,
         on_retry: Callable[[Attempt], object] | None = None,
-        permit: Permit | None = None,
+        permit: Permit | BudgetPermit | None = None,
         *,
         origin: str = "",
         once: bool = False,
     ) -> None:
         self.deadline = deadline
-        self.permit = permit
+        self.permit: Permit | BudgetPermit | None = permit
         self._once = once
         self.attempts: tuple[Attempt, ...] = ()
         self.idempotency_key: str = os.urandom(16).hex() if policy.idempotency_key else ""

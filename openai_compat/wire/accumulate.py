@@ -176,11 +176,12 @@ class Accumulator:
         raw: Mapping[str, Any] | None = None,
     ) -> ChatResponse:
         """The answer, complete or so far."""
+        usage, model = Usage.from_wire(self._usage), self._model or self.call.model
         return ChatResponse(
             choices=tuple(self._choices[index].choice(lost=self.skipped > 0) for index in sorted(self._choices)),
-            model=self._model or self.call.model,
+            model=model,
             provider=self.call.provider,
-            usage=Usage.from_wire(self._usage),
+            usage=usage,
             latency_ms=reply.latency_ms,
             first_token_ms=reply.first_token_ms,
             truncated=truncated or self.skipped > 0,
@@ -189,6 +190,7 @@ class Accumulator:
             headers=reply.headers or {},
             raw=copied_fields(self._top) if raw is None else raw,
             origin=self.call.origin,
+            charges=(self.call.charge(usage, model, self._top.get("service_tier")),),
         )
 
     @property

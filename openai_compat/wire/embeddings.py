@@ -18,6 +18,7 @@ from ..errors import ConfigurationError, ResponseShapeError
 from .error_body import find_error, status_error
 from .messages import Usage
 from .parse import decode_body
+from .prices import Charge, cost_of
 from .response import CallInfo, ReplyInfo
 from .retry import Attempt
 
@@ -72,6 +73,7 @@ class EmbeddingResponse(RichDisplay):
     headers: Mapping[str, str] = attrs.field(factory=dict, eq=False, repr=False)
     raw: Mapping[str, Any] = attrs.field(factory=dict, eq=False, repr=False)
     attempts: tuple[Attempt, ...] = attrs.field(default=(), eq=False, repr=False)
+    charges: tuple[Charge, ...] = attrs.field(default=(), eq=False, repr=False)
 
     @property
     def embedding(self) -> Vector:
@@ -87,6 +89,11 @@ class EmbeddingResponse(RichDisplay):
     def input_tokens(self) -> int:
         """Tokens of the inputs; 0 where nothing was reported."""
         return (self.usage and self.usage.input_tokens) or 0
+
+    @property
+    def cost(self) -> float | None:
+        """US dollars; as ``ChatResponse.cost``."""
+        return cost_of(self.charges)
 
     def normalized(self) -> EmbeddingResponse:
         """The same with float32 vectors of length 1, so that a dot product is a cosine; a zero vector stays.
@@ -206,16 +213,18 @@ def parse_embeddings_response(
             provider=info.provider,
             request_id=reply.request_id,
         ) from None
+    counted = Usage.from_wire(usage)
     return EmbeddingResponse(
         vectors=vectors,
         model=as_text(model) or info.model,
         provider=info.provider,
         dtype=dtype,
-        usage=Usage.from_wire(usage),
+        usage=counted,
         latency_ms=reply.latency_ms,
         request_id=reply.request_id,
         headers=reply.headers or {},
         raw=raw,
+        charges=(info.charge(counted, as_text(model)),),
     )
 
 

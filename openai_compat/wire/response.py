@@ -10,6 +10,7 @@ import attrs
 from .._rich_display import RichDisplay
 from ..errors import OpenAICompatError
 from .messages import Message, ToolCall, Usage
+from .prices import Charge, Price, cost_of
 from .retry import Attempt, rate_limits
 
 if TYPE_CHECKING:
@@ -33,13 +34,20 @@ def ended_by_itself(finish_reason: str) -> bool:
 class CallInfo(NamedTuple):
     """Which call an event or an answer belongs to.
 
-    ``model`` is the one asked for; ``origin`` names the server, so that what it wants echoed goes to no other.
+    ``model`` is the one asked for; ``origin`` names the server, so that what it wants echoed goes to no other;
+    ``price`` is the user's own for the model.
     """
 
     call_id: str = ""
     provider: str = ""
     model: str = ""
     origin: str = ""
+    price: Price | None = None
+
+    def charge(self, usage: Usage | None, model: str = "", tier: Any = "") -> Charge:
+        """The tokens of its answer, which ``model`` gave, and how they are paid."""
+        tier = tier if isinstance(tier, str) else ""
+        return Charge(usage, model or self.model, self.model, self.provider, self.origin, self.price, tier)
 
 
 class ReplyInfo(NamedTuple):
@@ -114,7 +122,7 @@ class ChatResponse(RichDisplay):
     was not streamed). ``attempts`` is what was sent for it, the last one with success. ``truncated`` marks an answer
     that is not known to be whole: its stream ended cleanly but said neither ``finish_reason`` nor ``[DONE]``, or
     ``skipped_events`` of it could not be read. ``raw`` is the body as decoded; of a stream, the fields beside its
-    choices.
+    choices. ``charges`` are the tokens of each reply that the answer took, and how they are paid.
     """
 
     choices: tuple[Choice, ...] = ()
@@ -130,6 +138,7 @@ class ChatResponse(RichDisplay):
     raw: Mapping[str, Any] = attrs.field(factory=dict, eq=False, repr=False)
     origin: str = attrs.field(default="", eq=False, repr=False)
     attempts: tuple[Attempt, ...] = attrs.field(default=(), eq=False, repr=False)
+    charges: tuple[Charge, ...] = attrs.field(default=(), eq=False, repr=False)
 
     @property
     def _first(self) -> Choice:
@@ -190,6 +199,15 @@ class ChatResponse(RichDisplay):
         """Output tokens for each second after the first piece, else of the whole call; None without a count."""
         seconds = (self.latency_ms - (self.first_token_ms or 0.0)) / 1000
         return self.output_tokens / seconds if self.output_tokens and seconds > 0 else None
+
+    @property
+    def cost(self) -> float | None:
+        """US dollars for all replies that the answer took; None where a price or their usage is not known.
+
+        Raises:
+            ConfigurationError: it needs the price table, and the extra ``prices`` is not installed.
+        """
+        return cost_of(self.charges)
 
     @property
     def rate_limits(self) -> dict[str, float]:
