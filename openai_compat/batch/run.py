@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
 
 from .._threads import spawn
 from ..cancel import CancelToken
-from ..errors import Cancelled
+from ..errors import BudgetExceededError, Cancelled
 from ..wire.response import ChatResponse
 from .journal import JournalError
 from .result import MapResult
@@ -184,6 +184,7 @@ class MapRun(Generic[R]):
         self._finished = crew.arrivals.finished
         self._next = 0 if ordered else None
         self._ended = False
+        self._over_budget: BudgetExceededError | None = None
         if cancel is not None:
             cancel.subscribe(self._end)
         self._crew.begin()
@@ -236,6 +237,10 @@ class MapRun(Generic[R]):
             if self._cancel is not None:
                 self._cancel.unsubscribe(self._end)
                 self._cancel.raise_if_cancelled()
+            if self._over_budget is not None:
+                raise self._over_budget
+        elif isinstance(came, BudgetExceededError):
+            self._over_budget = came  # those under way are paid for: they are waited for
         elif isinstance(came, BaseException):
             raise came
         elif self._progress is not None:

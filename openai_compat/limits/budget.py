@@ -72,6 +72,16 @@ class _Claim(NamedTuple):
     process: int
 
 
+class _Sum(NamedTuple):
+    """Of one unit: the budget, what is spent, what calls under way may cost, and what this one may."""
+
+    unit: Literal["usd", "tokens"]
+    limit: float
+    spent: float
+    reserved: float
+    asked: float
+
+
 class Budget:
     """How much may be spent in all, by all clients that are given this object, and by all calls within its ``with``.
 
@@ -124,19 +134,18 @@ class Budget:
 
     # All of these with the lock.
 
-    def _limits(self, claim: _Claim) -> Iterable[tuple[Literal["usd", "tokens"], float, float, float, float]]:
-        """Each unit with its limit, what is spent, what is reserved, and what is asked for."""
+    def _sums(self, claim: _Claim) -> Iterable[_Sum]:
         here = [one for one in self._under_way() if one.process == claim.process]
         if self.usd is not None:
-            yield "usd", self.usd, self.spent.usd, math.fsum(one.usd for one in here), claim.usd
+            yield _Sum("usd", self.usd, self.spent.usd, math.fsum(one.usd for one in here), claim.usd)
         if self.tokens is not None:
-            yield "tokens", self.tokens, self.spent.tokens, sum(one.tokens for one in here), claim.tokens
+            yield _Sum("tokens", self.tokens, self.spent.tokens, sum(one.tokens for one in here), claim.tokens)
 
-    def _no_room(self, claim: _Claim, *, now: bool) -> BudgetExceededError | None:
-        """Why there is no room; with ``now`` none beside calls under way, else none at all."""
-        for unit, limit, spent, reserved, asked in self._limits(claim):
-            if spent + asked + (reserved if now else 0.0) > limit * (1 + ROUNDING):
-                return _exceeded(unit, limit, spent, reserved, asked)
+    def _no_room(self, claim: _Claim, *, now: bool) -> _Sum | None:
+        """Where there is no room; with ``now`` none beside calls under way, else none at all."""
+        for sums in self._sums(claim):
+            if sums.spent + sums.asked + (sums.reserved if now else 0.0) > sums.limit * (1 + ROUNDING):
+                return sums
         return None
 
     def _holders(self, claim: _Claim) -> set[int]:
@@ -279,14 +288,14 @@ class BudgetPermit:
             while True:
                 for budget in self._budgets:
                     if (never := budget._no_room(claim, now=False)) is not None:
-                        raise never
+                        raise _exceeded(never)
                 full = [(one, why) for one in self._budgets if (why := one._no_room(claim, now=True)) is not None]
                 if not full:
                     break
                 for one, why in full:
                     # A stream that this thread is reading, or a call that waits as this one does, leaves no room.
                     if not one._holders(claim) - {claim.thread}:
-                        raise why
+                        raise _exceeded(why)
                 self._wait(claim.thread)
             for budget in self._budgets:
                 budget._claims[id(self)] = claim
@@ -339,19 +348,13 @@ def _text(answer: Answer) -> str:
     return str(getattr(answer, "text", "")) + str(getattr(answer, "reasoning", ""))
 
 
-def _exceeded(
-    unit: Literal["usd", "tokens"], limit: float, spent: float, reserved: float, asked: float
-) -> BudgetExceededError:
+def _exceeded(sums: _Sum) -> BudgetExceededError:
     def told(amount: float) -> str:
-        return f"${amount:,.6g}" if unit == "usd" else f"{amount:,.0f} tokens"
+        return f"${amount:,.6g}" if sums.unit == "usd" else f"{amount:,.0f} tokens"
 
-    under_way = f", {told(reserved)} reserved for calls under way" if reserved else ""
+    under_way = f", {told(sums.reserved)} reserved for calls under way" if sums.reserved else ""
     return BudgetExceededError(
-        f"the budget of {told(limit)} has no room for this call, which was not sent: {told(spent)} spent{under_way}, "
-        f"and it may cost {told(asked)}, with as many tokens of output as max_tokens allows",
-        unit=unit,
-        limit=limit,
-        spent=spent,
-        reserved=reserved,
-        asked=asked,
+        f"the budget of {told(sums.limit)} has no room for this call, which was not sent: {told(sums.spent)} spent"
+        f"{under_way}, and it may cost {told(sums.asked)}, with as many tokens of output as max_tokens allows",
+        **sums._asdict(),
     )

@@ -11,6 +11,7 @@ from ..errors import (
     APIConnectionError,
     APIStatusError,
     APITimeoutError,
+    BudgetExceededError,
     Cancelled,
     ConfigurationError,
     OpenAICompatError,
@@ -61,6 +62,8 @@ def public_error(error: BaseException) -> PublicError:
         return _server_error(502, "The model cannot be reached.", "unreachable")
     if isinstance(error, Cancelled):
         return _server_error(503, "The answer was cancelled.", "cancelled")
+    if isinstance(error, BudgetExceededError):
+        return _server_error(503, "The model is not available.", "unavailable")
     if isinstance(error, OpenAICompatError) and not isinstance(error, ConfigurationError):
         return _server_error(502, "The model's answer cannot be used.", "bad_answer")
     return _server_error(500, "Something went wrong on this server.", "internal_error")
