@@ -37,6 +37,7 @@ _MODULES = {
         "StreamServerError",
         "ToolError",
         "ToolLoopError",
+        "UnknownPriceError",
         "UnprocessableEntityError",
     ),
     "redaction": ("redact_error_body",),
@@ -127,6 +128,7 @@ if TYPE_CHECKING:
     from .errors import StreamServerError as StreamServerError
     from .errors import ToolError as ToolError
     from .errors import ToolLoopError as ToolLoopError
+    from .errors import UnknownPriceError as UnknownPriceError
     from .errors import UnprocessableEntityError as UnprocessableEntityError
     from .fallback import EndpointStatus as EndpointStatus
     from .fallback import FallbackClient as FallbackClient

@@ -4,6 +4,7 @@
 
     OpenAICompatError
     ├── ConfigurationError           bad input, found before anything was sent (also a ValueError)
+    │   └── UnknownPriceError        a price is needed, and not known
     ├── BudgetExceededError          a budget has no room for the call: it was not sent
     ├── LocalServerError             the embedded server could not be started; holds its log
     ├── APIError                     provider, request_id, retryable, retry_after
@@ -60,6 +61,7 @@ __all__ = [
     "StreamServerError",
     "ToolError",
     "ToolLoopError",
+    "UnknownPriceError",
     "UnprocessableEntityError",
     "status_error_class",
 ]
@@ -95,6 +97,10 @@ class ToolError(OpenAICompatError):
 
 class ConfigurationError(OpenAICompatError, ValueError):
     """What the caller gave cannot be used; nothing was sent."""
+
+
+class UnknownPriceError(ConfigurationError):
+    """A price is needed, by a budget in dollars or by ``answer.cost``, and nobody tells it."""
 
 
 class BudgetExceededError(OpenAICompatError):

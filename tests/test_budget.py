@@ -29,6 +29,7 @@ from openai_compat import (
     ConfigurationError,
     Limits,
     Price,
+    UnknownPriceError,
     budget,
     tool,
 )
@@ -370,8 +371,10 @@ def test_a_stream_that_is_refused_at_once_is_free() -> None:
 
 def test_a_price_that_is_not_known_is_told_before_anything_is_sent() -> None:
     with ReplayServer(ASK) as server, client(server, prices={"other": DOLLAR}) as asking:
-        with budget(usd=1), pytest.raises(ConfigurationError, match="the price of 'm'.*prices="):
-            asking.chat("hi")
+        with budget(usd=1):
+            for call in (lambda: asking.chat("hi"), lambda: list(asking.map(["hi"] * 9))):
+                with pytest.raises(UnknownPriceError, match="the price of 'm'.*prices="):
+                    call()
         assert len(server.requests) == 0
         with budget(tokens=2000) as used:
             asking.chat("hi")

@@ -64,7 +64,7 @@ ALSO = {
     "transport": {"_imports", "cancel", "credentials", "limits", "timeouts"},
     "web": {"_json", "_misuse", "_threads", "cancel"},
     "server_options": {"providers", "credentials"},
-    "cli": {"", "_terminal", "providers", "local"},
+    "cli": {"", "_terminal", "providers", "limits", "local"},
     "conversation": {"_json", "_misuse", "_rich_display"},
     "wire": {"_json", "_log", "_rich_display"},
     "schema": {"_json"},

@@ -15,7 +15,16 @@ from hypothesis import strategies as st
 from support.replay import EVENT_STREAM, JSON, ReplayServer, Reply
 from support.wire_bodies import tool_call
 
-from openai_compat import ChatResponse, Client, ConfigurationError, EmbeddingResponse, Price, Usage, tool
+from openai_compat import (
+    ChatResponse,
+    Client,
+    ConfigurationError,
+    EmbeddingResponse,
+    Price,
+    UnknownPriceError,
+    Usage,
+    tool,
+)
 from openai_compat.wire.prices import Charge, cost_of, counted, known_cost
 
 OWN = Price(input=2.0, output=8.0, cached_input=0.5)
@@ -224,7 +233,7 @@ def test_without_the_table_it_says_how_it_is_installed(monkeypatch: pytest.Monke
     monkeypatch.setitem(sys.modules, "genai_prices", None)
     with ReplayServer([reply()]) as server, priced(server, prices=None, provider="openai") as client:
         answer = client.chat("hi")
-    with pytest.raises(ConfigurationError, match=r"pip install 'openai-compat\[prices\]'"):
+    with pytest.raises(UnknownPriceError, match=r"pip install 'openai-compat\[prices\]'"):
         _ = answer.cost
     assert known_cost(answer.charges) is None
 

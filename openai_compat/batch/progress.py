@@ -9,9 +9,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 from ..errors import ConfigurationError
+from ..wire.prices import known_cost
+from .result import MapResult
 
 if TYPE_CHECKING:
-    from .result import EmbeddingResult, MapResult
+    from .result import EmbeddingResult
 
 LINE_EVERY = 10.0
 """Seconds between the lines that stand for a bar where nothing can be drawn."""
@@ -40,6 +42,7 @@ class Progress:
     def __init__(self, bar: Bar) -> None:
         self._bar = bar
         self._tokens = 0
+        self._dollars: float | None = None
         self._failed = 0
         self._skipped = 0
 
@@ -47,14 +50,18 @@ class Progress:
         """One more result."""
         if not result.from_journal:
             self._tokens += result.tokens
+            cost = known_cost(result.charges) if isinstance(result, MapResult) else None
+            self._dollars = self._dollars if cost is None else cost + (self._dollars or 0.0)
         self._failed += result.error is not None
         self._skipped += result.from_journal
         self._bar.set_postfix_str(self.summary(), False)
         self._bar.update(1)
 
     def summary(self) -> str:
-        """Tokens, failures and what an earlier run had done, in a few words."""
+        """Tokens, dollars as far as they are known, failures and what an earlier run had done, in a few words."""
         parts = [f"{_short(self._tokens)} tokens"]
+        if self._dollars is not None:
+            parts.append(f"${self._dollars:.4f}" if self._dollars < 1 else f"${self._dollars:,.2f}")
         if self._failed:
             parts.append(f"{self._failed} failed")
         if self._skipped:

@@ -8,6 +8,7 @@ import attrs
 
 from ..wire.embeddings import Vector
 from ..wire.embeddings_request import Input
+from ..wire.prices import Charge
 from ..wire.request import ChatRequest
 from ..wire.response import ChatResponse
 from ..wire.retry import Attempt
@@ -51,6 +52,16 @@ class MapResult(Generic[R]):
     def tokens(self) -> int:
         """Tokens of the prompt and the answer; 0 where there is none."""
         return self.response.input_tokens + self.response.output_tokens if self.response is not None else 0
+
+    @property
+    def charges(self) -> tuple[Charge, ...]:
+        """The tokens of each reply that the answer took, and how they are paid."""
+        return self.response.charges if self.response is not None else ()
+
+    @property
+    def cost(self) -> float | None:
+        """US dollars; None where there is no answer, or where a price is not known."""
+        return self.response.cost if self.response is not None else None
 
     @property
     def attempts(self) -> tuple[Attempt, ...]:

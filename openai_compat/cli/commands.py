@@ -1,10 +1,10 @@
-"""The commands: chat, embed, batch, models, serve. What they need beside click is imported as they run."""
+"""The commands: chat, embed, models, serve, and ``batch``. What they need beside click is imported as they run."""
 
 from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -12,7 +12,9 @@ import click
 
 from .. import __version__
 from ..errors import APIError, ConfigurationError, LocalServerError, OpenAICompatError
-from .connect import EMBEDDED, Given, connected, ensure_installed
+from .batch import batch
+from .connect import Given, connected, ensure_installed
+from .options import as_json, server, unattended
 from .screen import PROG, Screen, print_json, say_error
 
 if TYPE_CHECKING:
@@ -21,8 +23,6 @@ if TYPE_CHECKING:
     from ..wire.response import ChatResponse, StreamEvent
 
 TERMINATED = 143
-
-Decorator = Callable[[Callable[..., None]], Callable[..., None]]
 
 
 def _show_version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
@@ -39,38 +39,7 @@ def program() -> None:
     """Chat with any server that speaks the OpenAI format, or with a small model on this machine."""
 
 
-def _together(*options: Decorator) -> Decorator:
-    """Several options as one decorator."""
-
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return decorate
-
-
-_as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout, for scripts.")
-_unattended = _together(
-    click.option("-q", "--quiet", is_flag=True, help="Only errors on stderr."),
-    click.option("--yes", is_flag=True, help="Install the embedded server's model, if missing, without asking."),
-)
-_server = _together(
-    click.option("-m", "--model", envvar="OPENAI_MODEL", show_envvar=True,
-                 help="The model's name, or the path of a .gguf file for the embedded server. "
-                 "For a server on this machine, the default is the first suitable one that it lists."),
-    click.option("--base-url", metavar="URL", help="The server's address, such as http://localhost:11434/v1."),
-    click.option("--provider", metavar="NAME",
-                 help=f"A known provider (openai, ollama, groq, ...), or '{EMBEDDED}' for the server in this package."),
-    click.option("--api-key", metavar="KEY",
-                 help="The key. Safer in the environment (OPENAI_API_KEY, or the provider's own variable): "
-                 "other users of this machine can see a command line."),
-    click.option("--timeout", type=float, metavar="SECONDS", help="Limit for the whole call."),
-    click.option("--max-retries", type=click.IntRange(min=0), default=2, show_default=True,
-                 help="Retries after temporary failures."),
-    _unattended,
-)  # fmt: skip
-
+program.add_command(batch)
 
 # chat
 
@@ -91,8 +60,8 @@ _server = _together(
 @click.option("--think-opened", is_flag=True, help="The model's template opens <think>: the answer begins inside it.")
 @click.option("--extra", metavar="PATH|JSON", help="A JSON object, or a file of one, merged into the request's body.")
 @click.option("--stream/--no-stream", default=True, help="Print the answer as it comes (the default), or in one piece.")
-@_as_json
-@_server
+@as_json
+@server
 def chat(prompt: str | None, **given: Any) -> None:
     """Ask a model, and print its answer as it arrives.
 
@@ -365,8 +334,8 @@ def _turn(
 )
 @click.option("--normalize", is_flag=True, help="Scale every vector to length 1.")
 @click.option("--batch-size", type=int, help="Most texts in one request.")
-@_as_json
-@_server
+@as_json
+@server
 def embed(texts: tuple[str, ...], **given: Any) -> None:
     """Turn texts into vectors, one JSON list a line.
 
@@ -399,60 +368,8 @@ def embed(texts: tuple[str, ...], **given: Any) -> None:
 
 
 @program.command()
-@click.argument("source", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option(
-    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), required=True, help="The file to write."
-)
-@click.option(
-    "-t",
-    "--template",
-    metavar="TEXT",
-    help='For a .csv or .jsonl file of rows: what to ask of each, such as "Summarise: {text}".',
-)
-@click.option("-s", "--system", metavar="TEXT", help="With --template: instructions for the model.")
-@click.option("--max-tokens", type=int, help="With --template: limit of an answer's tokens.")
-@click.option("--workers", type=click.IntRange(min=1), default=16, show_default=True, help="Requests at a time.")
-@click.option(
-    "--journal",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Where the answers are until all have come; by default beside the output.",
-)
-@click.option("--retry-failed", is_flag=True, help="Ask again what failed in an earlier run, whatever the reason.")
-@_as_json
-@_server
-def batch(source: Path, output: Path, **given: Any) -> None:
-    """Run a file of requests, and write a file of answers.
-
-    SOURCE is a file made for OpenAI's Batch API, or with --template a table. A run that was stopped or killed goes on
-    where it was when the same command is given again.
-    """
-    screen = Screen(quiet=given["quiet"])
-    asked = {name: given[name] for name in ("system", "max_tokens") if given[name] is not None}
-    if asked and given["template"] is None:
-        raise ConfigurationError("--system and --max-tokens are for --template: the lines of a file say what is asked")
-    options: dict[str, Any] = {
-        "template": given["template"],
-        "workers": given["workers"],
-        "progress": None if given["quiet"] else True,
-        "retry_failed": True if given["retry_failed"] else None,
-        **({"journal": given["journal"]} if given["journal"] else {}),
-        **asked,
-    }
-    with connected(given, screen, purpose="chat") as client:
-        done = client.map_file(source, output, **options)
-    if given["as_json"]:
-        import attrs
-
-        print_json(attrs.asdict(done))
-    else:
-        told = [f"{done.answered} answered", f"{done.failed} failed" * bool(done.failed)]
-        told.append(f"{done.from_journal} of these by an earlier run" * bool(done.from_journal))
-        screen.note(f"{', '.join(filter(None, told))}: {output}")
-
-
-@program.command()
-@_as_json
-@_server
+@as_json
+@server
 def models(**given: Any) -> None:
     """List a server's models, one name a line."""
     screen = Screen(quiet=given["quiet"])
@@ -486,7 +403,7 @@ def models(**given: Any) -> None:
 @click.option(
     "--context", type=click.IntRange(min=1), default=4096, show_default=True, help="Tokens in one conversation."
 )
-@_unattended
+@unattended
 def serve(**given: Any) -> None:
     """Run the embedded server in the foreground.
 

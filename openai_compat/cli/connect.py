@@ -64,9 +64,9 @@ def _means_embedded(given: Given) -> bool:
 
 def _client_options(given: Given) -> dict[str, Any]:
     """The options that are a client's."""
-    names = ("base_url", "provider", "api_key", "model", "timeout", "max_retries")
+    names = ("base_url", "provider", "api_key", "model", "timeout", "max_retries", "prices")
     # An empty one is as good as none, as in a script whose variable is not set.
-    return {name: given[name] for name in names if given[name] not in (None, "")}
+    return {name: given[name] for name in names if given.get(name) not in (None, "")}
 
 
 def _server(given: Given, purpose: Purpose | None) -> dict[str, Any] | None:

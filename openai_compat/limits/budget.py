@@ -17,6 +17,7 @@ from ..errors import (
     Cancelled,
     ConfigurationError,
     StreamServerError,
+    UnknownPriceError,
 )
 from ..timeouts import Deadline
 from ..wire.messages import Usage
@@ -226,7 +227,7 @@ class BudgetPermit:
 
         Raises:
             BudgetExceededError: there is no room.
-            ConfigurationError: a budget is in dollars, and the price is not known.
+            UnknownPriceError: a budget is in dollars, and the price is not known.
             APITimeoutError: the call's total time is over first.
             Cancelled: by the call's token.
         """
@@ -272,7 +273,7 @@ class BudgetPermit:
         if any(budget.usd is not None for budget in self._budgets):
             cost = self._priced(outputs)
             if cost is None:
-                raise ConfigurationError(
+                raise UnknownPriceError(
                     f"a budget in dollars needs the price of {self._info.model!r} at {self._info.provider}, which is "
                     "not known: give Client(prices={model: Price(input=..., output=...)}), or a budget in tokens"
                 )

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import attrs
 
 from .._json import as_int, as_mapping
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, UnknownPriceError
 from .messages import Usage
 
 INSTALL = (
@@ -97,7 +97,7 @@ def cost_of(charges: Iterable[Charge]) -> float | None:
     """US dollars; None where those of one of them are not known.
 
     Raises:
-        ConfigurationError: the table is needed, and not installed.
+        UnknownPriceError: the table is needed, and not installed.
     """
     total: float | None = None
     for charge in charges:
@@ -112,7 +112,7 @@ def known_cost(charges: Iterable[Charge]) -> float | None:
     """The same, but None where the table is needed and not installed."""
     try:
         return cost_of(charges)
-    except ConfigurationError:
+    except UnknownPriceError:
         return None
 
 
@@ -182,7 +182,7 @@ def _by_table(charge: Charge) -> float | None:
         from genai_prices import Usage as TableUsage
         from genai_prices import calc_price
     except ImportError as error:
-        raise ConfigurationError(INSTALL) from error
+        raise UnknownPriceError(INSTALL) from error
     assert charge.usage is not None
     count = counted(charge.usage)
     tokens = TableUsage(

@@ -205,7 +205,7 @@ class ChatResponse(RichDisplay):
         """US dollars for all replies that the answer took; None where a price or their usage is not known.
 
         Raises:
-            ConfigurationError: it needs the price table, and the extra ``prices`` is not installed.
+            UnknownPriceError: it needs the price table, and the extra ``prices`` is not installed.
         """
         return cost_of(self.charges)
 

@@ -11,7 +11,7 @@ import pytest
 from support.replay import JSON, ReplayServer, Reply, Request
 from support.wire_bodies import chat_reply, error_reply
 
-from openai_compat import AuthenticationError, Client, ConfigurationError, FileSummary
+from openai_compat import AuthenticationError, Client, ConfigurationError, FileSummary, Limits
 from openai_compat.cli.main import main
 
 VECTOR = {
@@ -222,3 +222,38 @@ def test_the_command_with_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert (body["messages"][0]["content"], body["max_tokens"]) == ("Be brief.", 5)
     assert (tmp_path / "out.csv").read_text().splitlines()[1] == "sun,re: sun,"
     assert "--system and --max-tokens are for --template" in capsys.readouterr().err
+
+
+def test_the_command_stops_before_its_budget_is_exceeded_and_goes_on_with_another(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = written(tmp_path / "in.csv", "word", *(f"word {number}" for number in range(10)))
+    output = tmp_path / "out.csv"
+    with ReplayServer(serve) as server:
+        command = ["batch", str(source), "-o", str(output), "--base-url", f"{server.url}/v1", "--model", "m"]
+        command += ["--template", "{word}", "--max-tokens", "3", "--workers", "1"]
+        assert main([*command, "--budget", "1"]) == 2
+        assert "a budget in dollars needs the price of 'm'" in capsys.readouterr().err
+        assert len(server.requests) == 0
+
+        command += ["--price", "100000", "100000"]  # ten requests of five tokens are five dollars
+        assert main([*command, "--budget", "3"]) == 1
+        asked = len(server.requests)
+        assert 2 <= asked <= 6
+        told = capsys.readouterr().err
+        assert f"stopped at ${asked / 2:.4f}, as the next request could cost more than the $3 given" in told
+        assert f"tokens, ${asked / 2:.2f}" in told
+        assert not output.exists()
+
+        assert main(command) == 0
+        assert len(server.requests) == 10
+        assert f"{asked} of these by an earlier run, ${5 - asked / 2:.4f} spent" in capsys.readouterr().err
+        assert main([*command, "--json", "--quiet"]) == 0
+        assert json.loads(capsys.readouterr().out)["usd"] == 0
+
+
+def test_a_file_keeps_to_limits(tmp_path: Path) -> None:
+    source = written(tmp_path / "in.jsonl", line("a", "x"), line("b", "y"))
+    with ReplayServer(serve) as server:
+        done = client(server, limits=Limits(requests_per_minute=6000)).map_file(source, tmp_path / "out.jsonl")
+    assert (done.answered, done.failed) == (2, 0)

@@ -11,7 +11,7 @@ import pytest
 from support.replay import ReplayServer
 from support.wire_bodies import chat_reply, error_reply
 
-from openai_compat import Client, ConfigurationError
+from openai_compat import Client, ConfigurationError, Price
 from openai_compat.batch.progress import Lines, progress_bar
 
 
@@ -51,6 +51,15 @@ def test_a_bar_may_be_made_for_the_run(wanted: Any) -> None:
     progress = progress_bar(wanted, 7)
     assert progress is not None
     assert progress._bar.total == 7  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(("million", "shown"), [(1_000, "$0.0100"), (1_000_000, "$10.00"), (None, "")])
+def test_dollars_are_shown_where_they_are_known(million: float | None, shown: str) -> None:
+    bar, prices = Bar(), None if million is None else Price(input=million, output=million)
+    with ReplayServer([chat_reply(), error_reply(400), chat_reply()]) as server:
+        client = Client(server.url, model="m", prices=prices)
+        list(client.map(["a", "b", "c"], workers=1, progress=bar))
+    assert bar.words[-1] == ", ".join(filter(None, ["10 tokens", shown, "1 failed"]))
 
 
 def test_what_the_journal_had_costs_no_tokens(tmp_path: Any) -> None:
