@@ -33,7 +33,7 @@ NEEDS = {
         *("hooks/test_foreign_exceptions", "test_celery", "test_cli", "test_fork", "test_mcp", "test_soak"),
         *("transport/test_fork_moments", "web/test_asgi", "web/test_openai_clients", "web/test_servers"),
         *("web/test_event_sources", "test_mcp_faults", "display/test_exports", "display/test_rewrite"),
-        *("test_gradio", "test_streamlit"),
+        *("test_gradio", "test_limits_redis", "test_streamlit"),
     ),
 }
 """By file, what its tests need beside Python; a single test is marked where it stands, or by the fixture it takes."""

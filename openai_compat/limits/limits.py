@@ -24,6 +24,7 @@ from ..timeouts import Deadline
 from .bucket import Bucket
 from .estimate import input_tokens, output_tokens
 from .pace import Pace
+from .redis_buckets import RedisBuckets, is_redis, without_password
 
 if TYPE_CHECKING:
     from typing import Self
@@ -58,8 +59,10 @@ class Limits:
         input_tokens_per_minute: estimated before a request is sent, and corrected by the answer's usage.
         output_tokens_per_minute: likewise.
         concurrency: most requests under way; a stream is until it has been read or closed.
-        shared: the path of an SQLite file. All processes of this machine that name it share what may be asked in a
-            minute; ``concurrency``, and what the server says, is each process's own.
+        shared: the path of an SQLite file, or a URL such as ``redis://localhost:6379/0`` (extra ``redis``). All
+            processes that name it share what may be asked in a minute: of this machine in a file, of any in Redis, and
+            there ``concurrency`` too. What the server says is each process's own.
+        name: in Redis, with whom: a name for each server and key whose limits these are.
 
     Raises:
         ConfigurationError: a limit that is no whole number from 1.
@@ -69,7 +72,8 @@ class Limits:
     input_tokens_per_minute: int | None = attrs.field(default=None, validator=_whole)
     output_tokens_per_minute: int | None = attrs.field(default=None, validator=_whole)
     concurrency: int | None = attrs.field(default=None, validator=_whole)
-    shared: str | os.PathLike[str] | None = None
+    shared: str | os.PathLike[str] | None = attrs.field(default=None, repr=without_password)
+    name: str = "default"
     # By process: a forked child has nothing under way, and no thread that would end it.
     _gates: dict[int, _Gate] = attrs.field(init=False, factory=dict, repr=False)
 
@@ -106,6 +110,7 @@ class Permit:
         self._gate, self._body, self._deadline = gate, body, deadline
         self.number = 0
         self.needs: tuple[float, float, float] = (1.0, 0.0, 0.0)
+        self.lease: str = os.urandom(8).hex()
         self._since = 0.0
 
     def __enter__(self) -> Self:
@@ -151,13 +156,17 @@ class _Gate:
         self._buckets = [Bucket(rate) if rate is not None else None for rate in rates]
         self._current: AbstractContextManager[None] = contextlib.nullcontext()
         self._clock = time.monotonic
+        self._redis: RedisBuckets | None = None
         if limits.shared is not None:
-            with importing:
-                from .shared import SharedBuckets
-
             named = {name: bucket for name, bucket in zip(_NAMES, self._buckets, strict=True) if bucket}
-            self._current = SharedBuckets(limits.shared, named)
-            self._clock = time.time  # the one that processes have in common
+            if is_redis(limits.shared):
+                self._redis = RedisBuckets(str(limits.shared), limits.name, named, limits.concurrency)
+            else:
+                with importing:
+                    from .shared import SharedBuckets
+
+                self._current = SharedBuckets(limits.shared, named)
+                self._clock = time.time  # the one that processes have in common
         self._pace = Pace(limits.concurrency)
         self._usual_output = USUAL_OUTPUT
         # Reentrant: a stream that the garbage collector finds in here leaves from here.
@@ -210,6 +219,11 @@ class _Gate:
         """Seconds to wait; 0 where it has begun."""
         if pause := self._pace.wait(time.monotonic()):
             return pause
+        if self._redis is not None:
+            if seconds := self._redis.take(self._named(permit.needs), permit.lease):
+                return seconds
+            permit.number = self._pace.begin(time.monotonic())
+            return 0.0
         wanted = [(bucket, need) for bucket, need in zip(self._buckets, permit.needs, strict=True) if bucket and need]
         with self._current:
             now = self._clock()
@@ -244,6 +258,9 @@ class _Gate:
         if not any(self._buckets[1:]):
             return
         try:
+            if self._redis is not None:
+                self._redis.correct(self._named((0.0, *tokens)))
+                return
             with self._current:
                 for bucket, more in zip(self._buckets[1:], tokens, strict=True):
                     if bucket is not None:
@@ -252,10 +269,17 @@ class _Gate:
             # An answer is worth more than the count of its tokens.
             log.warning("%s", error)
 
+    def _named(self, amounts: tuple[float, ...]) -> dict[str, float]:
+        """By the names of the buckets that there are."""
+        each = zip(_NAMES, self._buckets, amounts, strict=True)
+        return {name: amount for name, bucket, amount in each if bucket is not None and amount}
+
     def leave(self, permit: Permit) -> None:
         with self._lock:
             if permit.number:
                 permit.number = 0
+                if self._redis is not None:
+                    self._redis.release(permit.lease)
                 self._pace.end()
                 self._wake()
 
