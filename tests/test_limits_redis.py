@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import subprocess
 import sys
 import threading
@@ -228,3 +229,12 @@ def test_without_the_package_it_says_how_it_is_installed(monkeypatch: pytest.Mon
 def test_an_address_that_is_none_is_told(redis_server: RedisServer) -> None:
     with pytest.raises(ConfigurationError, match="cannot be used"):
         RedisBuckets("redis://localhost:port", "x", {}, None)
+
+
+def test_a_password_is_in_a_pickle_of_the_client_only_where_that_is_wanted() -> None:
+    limits = Limits(shared="redis://:p4ssw0rd@localhost:6379/0", concurrency=4)
+    with pytest.raises(ConfigurationError, match="limits would stand in the pickle in clear"):
+        pickle.dumps(Client("http://localhost:1", limits=limits))
+    restored = pickle.loads(pickle.dumps(Client("http://localhost:1", limits=limits, pickle_key=True)))
+    assert restored._limits.shared == limits.shared
+    pickle.dumps(Client("http://localhost:1", limits=Limits(shared="redis://localhost:6379/0")))
