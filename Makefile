@@ -21,7 +21,7 @@ LIGHT  := -m "not (real_model or browser or kernel or process)"
 
 SUDO   := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: chat quick test lint types unit nightly cover browser redis wheel test-lowest test-pythons
+.PHONY: chat docs quick test lint types unit nightly cover browser redis wheel test-lowest test-pythons
 .PHONY: $(PYTHONS:%=test-python-%) schema-suite fuzz soak bench screenshots clean
 .DELETE_ON_ERROR:
 
@@ -106,6 +106,13 @@ bench: $(VENV)/chat.stamp
 	@echo "==> benchmarks, each contestant in an environment of its own"
 	@$(BIN)/python -m benchmarks $(BENCH_ARGS)
 
+docs: $(VENV)/test.stamp browser
+	@echo "==> the docs as a site: without a warning, each link followed, each page on a phone"
+	@$(PIP) install --editable '.[docs]'
+	@$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --jobs 2 docs docs/_build/html
+	@PYTHONPATH=tests $(BIN)/python scripts/check_site.py docs/_build/html
+	@echo "==> docs/_build/html/index.html"
+
 screenshots: $(VENV)/test.stamp browser
 	@echo "==> taking the pictures of the docs"
 	@$(PIP) install 'nbconvert>=7'
@@ -153,4 +160,4 @@ $(PYTHONS:%=$(VENV)-%/test.stamp): $(VENV)-%/test.stamp: $(VENV)/test.stamp
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV)-lowest $(PYTHONS:%=$(VENV)-%) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage* benchmarks/.envs tests/node/node_modules
+	rm -rf docs/_build $(VENV) $(VENV)-lowest $(PYTHONS:%=$(VENV)-%) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage* benchmarks/.envs tests/node/node_modules

@@ -483,7 +483,7 @@ class Client(BaseClient):
         """Ask many things at once: an iterator of ``MapResult``, each as soon as it is there.
 
         Args:
-            requests: prompts, ``ChatRequest``s, lists of messages, or pairs of an id and one of these; from any
+            requests: prompts, ``ChatRequest`` values, lists of messages, or pairs of an id and one of these; from any
                 iterable, which is read only as far as results are.
             workers: threads, each with one call under way; with ``executor``, in each process that it has.
             executor: who asks in place of this process's threads: any ``concurrent.futures.Executor``, of processes or

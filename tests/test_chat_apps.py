@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -178,7 +180,9 @@ def test_script_in_an_answer_does_not_run(browser: Browser, app: str, tmp_path: 
                 page.reload()
 
 
-PAGE_OF_FLASK = Path(__file__).parent.parent / "docs" / "flask.md"
+DOCS = Path(__file__).parent.parent / "docs"
+PAGE_OF_FLASK = DOCS / "flask.md"
+TUTORIAL = DOCS / "tutorial.md"
 
 
 def test_the_script_in_the_docs_reads_the_events(browser: Browser) -> None:
@@ -207,6 +211,30 @@ def test_the_script_in_the_docs_reads_the_events(browser: Browser) -> None:
             server.shutdown()
             thread.join()
             server.server_close()
+
+
+def test_the_page_of_the_tutorial_shows_the_call_and_then_the_answer(
+    browser: Browser, local_server: LocalServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("BASE_URL", local_server.base_url), ("API_KEY", "none"), ("MODEL", local_server.model)):
+        monkeypatch.setenv(f"OPENAI_{name}", value)
+    [program] = re.findall(r"`app.py`:\n\n```python\n(.*?)^```", TUTORIAL.read_text(), re.MULTILINE | re.DOTALL)
+    [html] = re.findall(r"^```html\n(.*?)^```", TUTORIAL.read_text(), re.MULTILINE | re.DOTALL)
+    (tmp_path / "app.py").write_text(program)
+    (tmp_path / "page.html").write_text(html)
+    command = [sys.executable, "-m", "flask", "run", "--port", "0"]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as flask:
+        try:
+            assert flask.stderr is not None
+            told = iter(flask.stderr.readline, "")
+            address = next(found[1] for line in told if (found := re.search(r"Running on (http://\S+)", line)))
+            with watched_page(browser) as page:
+                page.goto(address)
+                page.get_by_role("button").click()
+                expect(page.locator("#calls")).to_have_text("Calls weather", timeout=30_000)
+                expect(page.locator("#answer")).to_contain_text("unny", timeout=30_000)
+        finally:
+            flask.terminate()
 
 
 @pytest.mark.parametrize("app", APPS)

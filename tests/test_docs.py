@@ -10,16 +10,18 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 from support.pages import BLOCK, PAGES, ROOT, program_of
 from support.redis_server import RedisServer, redis_server
 
-from openai_compat import LocalServer
+from openai_compat import PROVIDERS, LocalServer
 
 __all__ = ["redis_server"]
 
 ELSEWHERE = ("celery.md", "cluster.md", "django.md", "gradio.md", "streamlit.md")
 """What runs in a framework, in a test of its own."""
+SERVERS = [page for page in PAGES if "servers" in (page.stem, page.parent.name)]
 
 
 def test_every_page_is_seen() -> None:
@@ -30,6 +32,7 @@ def test_every_page_is_seen() -> None:
 def environment(local_server: LocalServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """The environment names the real model."""
     monkeypatch.setenv("OPENAI_BASE_URL", local_server.base_url)
+    monkeypatch.setenv("OPENAI_API_KEY", local_server.api_key or "none")
     monkeypatch.setenv("OPENAI_MODEL", local_server.model)
     monkeypatch.chdir(ROOT)
 
@@ -127,8 +130,29 @@ def test_examples_for_celery_run_with_a_worker(
     assert capsys.readouterr().out.count("event: done") == 2
 
 
+@pytest.fixture
+def everywhere(local_server: LocalServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each provider is the real model, which reads of a request what it knows."""
+    for name, provider in PROVIDERS.items():
+        monkeypatch.setitem(PROVIDERS, name, attrs.evolve(provider, base_url=local_server.base_url))
+        if provider.key_variable:
+            monkeypatch.setenv(provider.key_variable, local_server.api_key or "none")
+
+
+@pytest.mark.usefixtures("environment", "everywhere")
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if "servers" in (page.stem, page.parent.name)], ids=lambda page: page.name
+)
+def test_examples_for_a_server_run(page: Path) -> None:
+    run_examples(page)
+
+
 @pytest.mark.usefixtures("environment")
-@pytest.mark.parametrize("page", [page for page in PAGES if page.name not in ELSEWHERE], ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page",
+    [page for page in PAGES if page.name not in ELSEWHERE and page not in SERVERS],
+    ids=lambda page: page.name,
+)
 def test_examples_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Pages read from docs/, and what they write is not to stay.
     (tmp_path / "docs").symlink_to(ROOT / "docs")

@@ -58,7 +58,8 @@ def test_a_tree_is_read_as_it_is_drawn() -> None:
     assert drawn(tree) == ["one.py", "room/", "room/two.py", "room/three.py", "last.py"]
 
 
-PAGES = sorted(page for folder in ("", "docs/", "benchmarks/", ".github/**/") for page in ROOT.glob(f"{folder}*.md"))
+FOLDERS = ("", "docs/", "docs/servers/", "docs/reference/", "benchmarks/", ".github/**/")
+PAGES = sorted(page for folder in FOLDERS for page in ROOT.glob(f"{folder}*.md"))
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 
 
