@@ -21,7 +21,7 @@ LIGHT  := -m "not (real_model or browser or kernel or process)"
 
 SUDO   := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: chat docs quick test lint types unit nightly cover browser redis wheel test-lowest test-pythons
+.PHONY: chat docs release quick test lint types unit nightly cover browser redis wheel test-lowest test-pythons
 .PHONY: $(PYTHONS:%=test-python-%) schema-suite fuzz soak bench screenshots clean
 .DELETE_ON_ERROR:
 
@@ -112,6 +112,11 @@ docs: $(VENV)/test.stamp browser
 	@$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --jobs 2 docs docs/_build/html
 	@PYTHONPATH=tests $(BIN)/python scripts/check_site.py docs/_build/html
 	@echo "==> docs/_build/html/index.html"
+
+release: $(VENV)/test.stamp
+	@echo "==> building what is released, into dist"
+	@$(PIP) install 'build>=1.2' 'click-man>=0.5' 'cyclonedx-bom>=7' 'twine>=6'
+	@$(BIN)/python scripts/release.py
 
 screenshots: $(VENV)/test.stamp browser
 	@echo "==> taking the pictures of the docs"

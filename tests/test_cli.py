@@ -306,6 +306,22 @@ def test_to_say_what_there_is_loads_no_library(args: list[str]) -> None:
     assert "openai-compat" in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("words", "offered"), [("openai-compat ch", ["chat"]), ("openai-compat chat --tem", ["--temperature"])]
+)
+def test_a_shell_completes_commands_and_options(words: str, offered: list[str]) -> None:
+    done = program(_OPENAI_COMPAT_COMPLETE="bash_complete", COMP_WORDS=words, COMP_CWORD=str(len(words.split()) - 1))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.split() == [f"plain,{word}" for word in offered]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_shell_gets_its_script(shell: str) -> None:
+    done = program(_OPENAI_COMPAT_COMPLETE=f"{shell}_source")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "_OPENAI_COMPAT_COMPLETE" in done.stdout
+
+
 def test_the_installed_program_is_the_same() -> None:
     done = subprocess.run([str(Path(sys.executable).with_name("openai-compat")), "--version"], capture_output=True)
     assert done.stdout == program("--version").stdout.encode() == f"openai-compat {__version__}\n".encode()

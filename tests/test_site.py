@@ -14,11 +14,7 @@ from openai_compat import PROVIDERS, Provider
 
 DOCS = ROOT / "docs"
 DIRECTIVE = re.compile(r"^\.\. (?:auto|py:)\w+:: openai_compat\.([\w.]+)$", re.MULTILINE)
-DOCUMENTED = [
-    (page.stem, name)
-    for page in sorted((DOCS / "reference").glob("*.md"))
-    for name in DIRECTIVE.findall(page.read_text())
-]
+DOCUMENTED = [name for page in (DOCS / "reference").glob("*.md") for name in DIRECTIVE.findall(page.read_text())]
 MODULES = ("web", "integrations.flask", "integrations.django", "integrations.celery", "integrations.jupyter")
 NOT_SHOWN = {"__version__"}
 

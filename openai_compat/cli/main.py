@@ -17,6 +17,8 @@ from ..errors import ConfigurationError, OpenAICompatError
 from .screen import PROG, say_error
 
 FAILED, MISUSED, INTERRUPTED, PIPE_BROKEN = 1, 2, 130, 141
+COMPLETE = "_OPENAI_COMPAT_COMPLETE"
+"""The variable by which click's completion scripts ask for what may come next."""
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -58,6 +60,10 @@ def _run(args: Sequence[str]) -> int:
 
     from .commands import program
 
+    if asked := os.environ.get(COMPLETE):
+        from click.shell_completion import shell_complete
+
+        return shell_complete(program, {}, PROG, COMPLETE, asked)
     # Not program.main(), which answers exceptions, Ctrl-C and broken pipes itself.
     try:
         with program.make_context(PROG, list(args)) as context:
