@@ -15,7 +15,15 @@ from openai_compat import PROVIDERS, Provider
 DOCS = ROOT / "docs"
 DIRECTIVE = re.compile(r"^\.\. (?:auto|py:)\w+:: openai_compat\.([\w.]+)$", re.MULTILINE)
 DOCUMENTED = [name for page in (DOCS / "reference").glob("*.md") for name in DIRECTIVE.findall(page.read_text())]
-MODULES = ("web", "integrations.flask", "integrations.django", "integrations.celery", "integrations.jupyter")
+MODULES = (
+    "web",
+    "integrations.cache",
+    "integrations.flask",
+    "integrations.django",
+    "integrations.celery",
+    "integrations.jupyter",
+)
+PACKAGES = {"web": "requests", "integrations.cache": "requests_cache", "integrations.jupyter": "IPython"}
 NOT_SHOWN = {"__version__"}
 
 
@@ -26,9 +34,8 @@ def test_the_reference_has_every_public_name_once() -> None:
 
 @pytest.mark.parametrize("module", MODULES)
 def test_the_reference_has_the_names_of_each_framework(module: str) -> None:
-    pytest.importorskip(
-        module.removeprefix("integrations.").replace("jupyter", "IPython"), reason=f"{module} is an extra"
-    )
+    package = PACKAGES.get(module, module.removeprefix("integrations."))
+    pytest.importorskip(package, reason=f"{package} is an extra")
     exported = set(importlib.import_module(f"openai_compat.{module}").__all__)
     names = {name.removeprefix(f"{module}.") for name in DOCUMENTED if name.startswith(f"{module}.")}
     assert {name for name in exported if not name.endswith("ipython_extension")} == names

@@ -1,0 +1,226 @@
+"""Answers kept by requests-cache: what was asked before is answered from SQLite or Redis, streams as streams.
+
+::
+
+    client = Client.from_env(session=CachedSession("answers.sqlite"))
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import time
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Literal
+
+import msgspec
+import requests
+
+from ..errors import ConfigurationError
+
+try:
+    import requests_cache
+    from requests_cache.models.response import CachedResponse
+    from requests_cache.policy import get_expiration_datetime
+except ImportError as error:
+    raise ConfigurationError("the cache needs another package: pip install 'openai-compat[cache]'") from error
+
+__all__ = ["CachedSession"]
+
+HIT = "x-openai-compat-cache"
+"""The header of an answer that was kept; its value is ``hit``."""
+_PIECES = "x-openai-compat-pieces"
+TICK = 0.02
+"""Seconds after which a replayed pause is looked at again."""
+CREDENTIALS = ("authorization", "api-key", "x-api-key", "openai-organization", "openai-project")
+_log = logging.getLogger(__name__)
+
+
+class CachedSession(requests_cache.CachedSession):
+    """A session for ``Client(session=...)`` that answers what it was asked before.
+
+    Kept is what came whole and without an error: chat, embeddings, lists of models. A streamed answer is handed on
+    while it comes, kept once it has ended, and is a stream again when it is replayed. An answer that was kept has the
+    header ``x-openai-compat-cache: hit``. Neither the request nor its headers are kept, only a hash of both.
+
+    What the cache cannot do, because a disk is full or a server is down, is logged, and the model is asked.
+
+    Args:
+        cache_name: the path of an SQLite file, or a ``redis://`` URL.
+        backend: as for ``requests_cache.CachedSession``, such as ``"memory"``; by default what ``cache_name`` says.
+        expire_after: seconds, a ``timedelta`` or a date; by default answers are kept for ever.
+        replay: how a stream is replayed: ``"at_once"``, or ``"timed"``, with the pauses that it had.
+        match_headers: the headers that are part of the question, besides the URL and the body. By default those that
+            carry credentials, so that nobody is answered with what another's key has paid for; ``()`` shares all.
+        options: for ``requests_cache.CachedSession``.
+
+    Raises:
+        ConfigurationError: requests-cache, or for Redis redis, is not installed; or a value is of no use.
+    """
+
+    def __init__(
+        self,
+        cache_name: str = "openai_compat.sqlite",
+        backend: Any = None,
+        *,
+        expire_after: Any = -1,
+        replay: Literal["at_once", "timed"] = "at_once",
+        match_headers: Iterable[str] = CREDENTIALS,
+        **options: Any,
+    ) -> None:
+        if replay not in ("at_once", "timed"):
+            raise ConfigurationError(f"replay is 'at_once' or 'timed', not {replay!r}")
+        if backend is None and str(cache_name).startswith(("redis://", "rediss://", "unix://")):
+            cache_name, backend = requests_cache.DEFAULT_CACHE_NAME, _redis(str(cache_name))
+        self._timed = replay == "timed"
+        self._matched = tuple(sorted(name.lower() for name in match_headers))
+        super().__init__(str(cache_name), backend or "sqlite", expire_after=expire_after, **options)
+
+    def send(  # type: ignore[override]
+        self, request: requests.PreparedRequest, *args: Any, **options: Any
+    ) -> requests.Response:
+        """The answer that was kept, or the server's, which will be."""
+        key = self._key(request)
+        kept = self._kept(key)
+        if kept is not None:
+            return _replayed(kept, request, timed=self._timed)
+        response: requests.Response = requests.Session.send(self, request, *args, **options)
+        if response.status_code == 200:
+            reference = weakref.ref(response)
+            _record(response, lambda pieces: self._keep(key, reference(), pieces))
+        return response
+
+    def _key(self, request: requests.PreparedRequest) -> str:
+        """What is asked: the order of a JSON object's keys does not matter, nor how the request is told from others."""
+        digest = hashlib.sha256(f"{request.method} {request.url}\n".encode())
+        for name in self._matched:
+            digest.update(f"{name}: {request.headers.get(name, '')}\n".encode())
+        body = request.body.encode() if isinstance(request.body, str) else bytes(request.body or b"")
+        with contextlib.suppress(msgspec.DecodeError, RecursionError):
+            body = msgspec.json.encode(msgspec.json.decode(body), order="sorted")
+        digest.update(body)
+        return digest.hexdigest()
+
+    def _kept(self, key: str) -> CachedResponse | None:
+        try:
+            kept = self.cache.get_response(key)
+        except Exception:
+            _log.warning("the cache cannot be read: the server is asked", exc_info=True)
+            return None
+        return kept if kept is not None and not kept.is_expired else None
+
+    def _keep(self, key: str, response: requests.Response | None, pieces: list[tuple[float, bytes]]) -> None:
+        content = b"".join(piece for _, piece in pieces)
+        if response is None or not _whole(content):
+            return
+        headers = {name: response.headers[name] for name in ("Content-Type", "Date") if name in response.headers}
+        request_ids = {name: value for name, value in response.headers.items() if name.lower().endswith("request-id")}
+        times = ",".join(f"{len(piece)}@{seconds:.4f}" for seconds, piece in pieces)
+        try:
+            self.cache.responses[key] = CachedResponse(
+                status_code=200,
+                reason=response.reason,
+                url=str(response.url),
+                headers=requests.structures.CaseInsensitiveDict({**headers, **request_ids, _PIECES: times}),
+                content=content,
+                expires=get_expiration_datetime(self.settings.expire_after),
+            )
+        except Exception:
+            _log.warning("an answer could not be kept", exc_info=True)
+
+
+def _redis(url: str) -> Any:
+    try:
+        import redis
+        from requests_cache.backends.redis import RedisCache
+    except ImportError as error:
+        raise ConfigurationError("a cache in Redis needs another package: pip install redis") from error
+    return RedisCache("openai_compat", connection=redis.Redis.from_url(url))
+
+
+def _whole(content: bytes) -> bool:
+    """Whether this is a whole answer: JSON, or a stream that says its end, and no error in it."""
+    try:
+        said = msgspec.json.decode(content)
+    except (msgspec.DecodeError, RecursionError):
+        lines = [line[5:].strip() for line in content.splitlines() if line.startswith(b"data:")]
+        return b"[DONE]" in lines and not any(b'"error"' in line and _failed(line) for line in lines)
+    return isinstance(said, dict) and not said.get("error")
+
+
+def _failed(line: bytes) -> bool:
+    try:
+        said = msgspec.json.decode(line)
+    except (msgspec.DecodeError, RecursionError):
+        return True
+    return isinstance(said, dict) and bool(said.get("error"))
+
+
+def _record(response: requests.Response, keep: Callable[[list[tuple[float, bytes]]], None]) -> None:
+    """Have a response call ``keep`` with its pieces, and the seconds until each, when it is closed."""
+    # Only what the response itself holds may be held here, or both would wait for the collector.
+    body: Any = response.raw
+    kind, raw, closed = type(body), weakref.ref(body), weakref.WeakMethod(response.close)
+    begun = time.monotonic()
+    pieces: list[tuple[float, bytes]] = []
+
+    def read1(*args: Any, **kwargs: Any) -> bytes:
+        data: bytes = kind.read1(raw(), *args, **kwargs)
+        pieces.append((time.monotonic() - begun, data))
+        return data
+
+    def stream(*args: Any, **kwargs: Any) -> Iterator[bytes]:
+        for data in kind.stream(raw(), *args, **kwargs):
+            pieces.append((time.monotonic() - begun, data))
+            yield data
+
+    def close() -> None:
+        # Not at the end of the body, which some servers let wait for after the answer's own end.
+        if (close := closed()) is not None:
+            close()
+        read = [piece for piece in pieces if piece[1]]
+        pieces.clear()
+        if read:
+            keep(read)
+
+    body.read1, body.stream = read1, stream
+    vars(response)["close"] = close
+
+
+class _Replay:
+    """What stands where urllib3's response would: the pieces of a kept answer."""
+
+    def __init__(self, pieces: list[tuple[float, bytes]], *, timed: bool) -> None:
+        self._pieces = pieces
+        self._timed = timed
+
+    def stream(self, amt: int = 0, decode_content: bool | None = None) -> Iterator[bytes]:
+        begun = time.monotonic()
+        for seconds, piece in self._pieces:
+            while self._timed and (left := begun + seconds - time.monotonic()) > 0:
+                time.sleep(min(left, TICK))
+                yield b""  # so that limits and a token are heard
+            yield piece
+
+    def tell(self) -> int:
+        return sum(len(piece) for _, piece in self._pieces)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def _replayed(kept: CachedResponse, request: requests.PreparedRequest, *, timed: bool) -> requests.Response:
+    headers = requests.structures.CaseInsensitiveDict({**kept.headers, HIT: "hit"})
+    content, start, pieces = kept.content, 0, []
+    for item in headers.pop(_PIECES).split(","):
+        size, _, seconds = item.partition("@")
+        pieces.append((float(seconds), content[start : start + int(size)]))
+        start += int(size)
+    response = requests.Response()
+    response.status_code, response.reason, response.url = kept.status_code, kept.reason, kept.url
+    response.headers = headers
+    response.request = request
+    response.raw = _Replay(pieces, timed=timed)
+    return response
