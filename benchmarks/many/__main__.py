@@ -67,13 +67,14 @@ class Arena:
         arguments = (each.run.__name__, self.url, count or self.count, workers, kept, what)
         command = [str(self.pythons[each.entry.name]), "-I", "-c", WORKER, str(ROOT), *map(str, arguments)]
         pipe = subprocess.PIPE
-        with subprocess.Popen(
+        process = subprocess.Popen(
             command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True, env=ENVIRONMENT, cwd=kept.parent
-        ) as process:
-            try:
-                yield process
-            finally:
-                process.kill()
+        )
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.communicate()
 
     def result(self, process: Any, each: Many, what: str) -> dict[str, Any] | None:
         """The line that it prints; none, and remembered, where something was wrong."""
@@ -100,10 +101,11 @@ def run(arena: Arena, each: Many, kept: Path, workers: int, delay: float, *, ref
     """Ask everything once, and return what that cost."""
     with arena.started(each, "run", workers, kept) as process:
         arena.reset(0.0)
-        process.stdout.readline()
+        ready = process.stdout.readline()
         arena.reset(delay, arena.count // 2 if refuse else None)
-        process.stdin.write("\n")
-        process.stdin.flush()
+        if ready:
+            process.stdin.write("\n")
+            process.stdin.flush()
         return arena.result(process, each, f"{workers} workers")
 
 

@@ -4,6 +4,7 @@ They are written as the documentation of each shows it. Imports stand inside, be
 own. ``kept`` is a file for what must outlive the process.
 """
 
+import functools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,18 +103,23 @@ def langchain_batch(url: str, prompts: Iterable[str], workers: int, kept: Path) 
     yield from [str(answer.content) for answer in model.batch(list(prompts), {"max_concurrency": workers})]
 
 
-def dask_futures(url: str, prompts: Iterable[str], workers: int, kept: Path) -> Iterator[str]:
-    from dask.distributed import Client as Cluster
+@functools.cache
+def _openai(url: str) -> Any:
     from openai import OpenAI
 
-    client = OpenAI(base_url=url, api_key="k")
+    return OpenAI(base_url=url, api_key="k")
 
-    def ask(prompt: str) -> str:
-        answer = client.chat.completions.create(model="m", messages=[{"role": "user", "content": prompt}])
-        return answer.choices[0].message.content or ""
+
+def _asked_by_dask(prompt: str, url: str) -> str:
+    answer = _openai(url).chat.completions.create(model="m", messages=[{"role": "user", "content": prompt}])
+    return answer.choices[0].message.content or ""
+
+
+def dask_futures(url: str, prompts: Iterable[str], workers: int, kept: Path) -> Iterator[str]:
+    from dask.distributed import Client as Cluster
 
     with Cluster(processes=False, n_workers=1, threads_per_worker=workers, dashboard_address=None) as cluster:
-        yield from cluster.gather(cluster.map(ask, list(prompts)))
+        yield from cluster.gather(cluster.map(_asked_by_dask, list(prompts), url=url, pure=False))
 
 
 def floor(url: str, prompts: Iterable[str], workers: int, kept: Path) -> Iterator[str]:
