@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
+import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
@@ -45,6 +46,7 @@ class Progress:
         self._dollars: float | None = None
         self._failed = 0
         self._skipped = 0
+        self._closed = False
 
     def add(self, result: MapResult[Any] | EmbeddingResult) -> None:
         """One more result."""
@@ -55,6 +57,9 @@ class Progress:
         self._failed += result.error is not None
         self._skipped += result.from_journal
         self._bar.set_postfix_str(self.summary(), False)
+        if result.from_journal and isinstance(was_there := getattr(self._bar, "initial", None), int):
+            # As tqdm calls what is no part of the rate.
+            self._bar.initial = was_there + 1  # type: ignore[attr-defined]
         self._bar.update(1)
 
     def summary(self) -> str:
@@ -70,7 +75,9 @@ class Progress:
 
     def close(self) -> None:
         """The run has ended."""
-        self._bar.close()
+        if not self._closed:
+            self._closed = True
+            self._bar.close()
 
 
 def _short(number: float) -> str:
@@ -87,6 +94,8 @@ class Lines:
     Args:
         write: called with each line. None: the standard error stream.
         clock: seconds.
+
+    ``initial`` is how many of those that are done are no part of the rate.
     """
 
     def __init__(
@@ -97,6 +106,7 @@ class Lines:
         every: float = LINE_EVERY,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self.initial = 0
         self._total, self._write, self._every, self._clock = total, write or _to_stderr, every, clock
         self._started = self._told = clock()
         self._done = 0
@@ -106,30 +116,34 @@ class Lines:
         """So many more are done."""
         self._done += n
         if self._clock() - self._told >= self._every:
-            self._tell()
+            self._tell("")
 
     def set_postfix_str(self, s: str = "", refresh: bool = False, /) -> None:
         """What stands at the end of a line."""
         self._postfix = s
 
     def close(self) -> None:
-        """The last line."""
-        self._tell()
+        """The last line, which also says how long it took."""
+        self._tell(f" in {_time(self._clock() - self._started)}")
 
-    def _tell(self) -> None:
+    def _tell(self, took: str) -> None:
         self._told = self._clock()
         seconds = self._told - self._started
-        rate = self._done / seconds if seconds > 0 else 0.0
+        rate = (self._done - self.initial) / seconds if seconds > 0 else 0.0
         known = self._total is not None and self._total >= self._done
-        done = f"{self._done}/{self._total}" if known else f"{self._done}"
-        left = f", {_time((self._total or 0) - self._done, rate)} left" if known and self._done != self._total else ""
-        self._write(f"{done} requests, {rate:.1f} a second, {self._postfix}{left}")
+        parts = [f"{self._done}/{self._total}" if known else f"{self._done}"]
+        parts[0] += f" requests{took}"
+        parts.append(f"{rate:.1f} a second" if rate >= 1 else f"{60 * rate:.1f} a minute")
+        if self._postfix:
+            parts.append(self._postfix)
+        if known and self._done != self._total and not took:
+            left = ((self._total or 0) - self._done) / rate if rate > 0 else None
+            parts.append(f"{'unknown time' if left is None else _time(left)} left")
+        self._write(", ".join(parts))
 
 
-def _time(count: int, rate: float) -> str:
-    if rate <= 0:
-        return "unknown time"
-    minutes, seconds = divmod(round(count / rate), 60)
+def _time(of: float) -> str:
+    minutes, seconds = divmod(round(of), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
@@ -152,19 +166,34 @@ class _Rich:
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[postfix]}"),
+            TextColumn("{task.fields[words]}"),
         )
-        self._task = self._progress.add_task("requests", total=total, postfix="")
+        self._task = self._progress.add_task("requests", total=total, words=_Words(self._progress))
         self._progress.start()
+        # It hides the cursor: whoever ends before the run does would leave the terminal so.
+        self._stop = weakref.finalize(self, self._progress.stop)
 
     def update(self, n: int = 1, /) -> None:
         self._progress.advance(self._task, n)
 
     def set_postfix_str(self, s: str = "", refresh: bool = False, /) -> None:
-        self._progress.update(self._task, postfix=s)
+        self._progress.tasks[0].fields["words"].postfix = s
 
     def close(self) -> None:
-        self._progress.stop()
+        self._stop()
+
+
+class _Words:
+    """Rate and postfix of a bar of rich's, put together when that is drawn and not for each request."""
+
+    def __init__(self, progress: Any) -> None:
+        self._progress = weakref.ref(progress)
+        self.postfix = ""
+
+    def __str__(self) -> str:
+        progress = self._progress()
+        speed = (progress.tasks[0].finished_speed or progress.tasks[0].speed) if progress is not None else None
+        return ", ".join(filter(None, [f"{speed:.1f}/s" if speed else "", self.postfix]))
 
 
 def progress_bar(wanted: Any, total: int | None, stream: TextIO | None = None) -> Progress | None:
@@ -182,18 +211,16 @@ def progress_bar(wanted: Any, total: int | None, stream: TextIO | None = None) -
     if wanted is None or wanted is False:
         return None
     if wanted is True:
-        wanted = "tqdm" if _draws(stream or sys.stderr) and _has_tqdm() else "lines"
+        wanted = "tqdm" if _draws(stream or sys.stderr) and _installed("tqdm") else "lines"
     if wanted == "lines":
         return Progress(Lines(total))
     if isinstance(wanted, logging.Logger):
         return Progress(Lines(total, wanted.info))
     try:
         if wanted == "tqdm":
-            from tqdm.auto import tqdm
-
-            return Progress(tqdm(total=total, unit="request"))
+            return Progress(_tqdm()(total=total, unit="req", dynamic_ncols=True))
         if wanted == "rich":
-            return Progress(_Rich(total))
+            return Progress(_rich_or_lines(total))
     except ImportError as error:
         raise ConfigurationError(f"progress={wanted!r} needs {wanted}: pip install {wanted}") from error
     if all(callable(getattr(wanted, name, None)) for name in ("update", "set_postfix_str", "close")):
@@ -201,6 +228,25 @@ def progress_bar(wanted: Any, total: int | None, stream: TextIO | None = None) -
     if callable(wanted):
         return Progress(wanted(total=total))
     raise ConfigurationError(f"progress must be True, 'tqdm', 'rich', 'lines', a logger or a bar, not {wanted!r}")
+
+
+def _tqdm() -> Any:
+    """The bar that fits to where this runs; as text in a notebook without widgets, where tqdm would warn first."""
+    if _installed("ipywidgets"):
+        from tqdm.auto import tqdm
+    else:
+        from tqdm import tqdm
+    return tqdm
+
+
+def _rich_or_lines(total: int | None) -> Bar:
+    """A bar of rich's; lines where its earlier versions draw something else, beside which they draw nothing."""
+    from rich.errors import LiveError
+
+    try:
+        return _Rich(total)
+    except LiveError:
+        return Lines(total)
 
 
 def _draws(stream: TextIO | None) -> bool:
@@ -214,7 +260,7 @@ def _draws(stream: TextIO | None) -> bool:
         return False
 
 
-def _has_tqdm() -> bool:
+def _installed(name: str) -> bool:
     from importlib.util import find_spec
 
-    return find_spec("tqdm") is not None
+    return name in sys.modules or find_spec(name) is not None

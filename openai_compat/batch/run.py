@@ -262,13 +262,13 @@ class MapRun(Generic[R]):
             except Exception as error:
                 log.debug("after the end of a run: %s", error)
         self._ended = True
+        if self._progress is not None:
+            self._progress.close()
         return tuple(unsaved)
 
     def close(self) -> None:
         """End the run, and close its progress bar and the journal that it opened."""
         self.stop()
-        if self._progress is not None:
-            self._progress.close()
         if self._close is not None:
             self._close()
             self._close = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import logging
 import sys
@@ -11,8 +12,11 @@ import pytest
 from support.replay import ReplayServer
 from support.wire_bodies import chat_reply, error_reply
 
-from openai_compat import Client, ConfigurationError, Price
+from openai_compat import AuthenticationError, Client, ConfigurationError, Price
 from openai_compat.batch.progress import Lines, progress_bar
+
+ENDS = (", 6.0 a minute, 5 tokens, 20:00:00 left", " in 0:10, 6.0 a minute, 5 tokens")
+NEVER = (", 0.0 a minute, 5 tokens, unknown time left", " in 0:10, 0.0 a minute, 5 tokens")
 
 
 class Bar:
@@ -70,11 +74,32 @@ def test_what_the_journal_had_costs_no_tokens(tmp_path: Any) -> None:
     assert bar.words[-1] == "5 tokens, 2 from the journal"
 
 
-def lines_of(total: int | None, *moments: float) -> list[str]:
+def test_what_the_journal_had_is_no_part_of_the_rate(tmp_path: Any) -> None:
+    bar = Bar()
+    bar.initial = 0  # type: ignore[attr-defined]
+    with ReplayServer([chat_reply()]) as server, Client(server.url, model="m") as client:
+        list(client.map(["a", "b"], journal=tmp_path / "j.db"))
+        list(client.map(["a", "b", "c"], journal=tmp_path / "j.db", progress=bar))
+    assert (bar.done, bar.initial) == (3, 2)  # type: ignore[attr-defined]
+
+
+def test_a_bar_is_closed_once_where_the_run_fails() -> None:
+    bar = Bar()
+    with ReplayServer([error_reply(401)]) as server, Client(server.url, model="m") as client:
+        run = client.map(["a", "b"], workers=1, progress=bar)
+        with pytest.raises(AuthenticationError):
+            next(run)
+        closed = bar.closed
+        run.close()
+    assert (closed, bar.closed) == (1, 1)
+
+
+def lines_of(total: int | None, *moments: float, skipped: int = 0) -> list[str]:
     """What is written where a request is done at each of these seconds."""
     written: list[str] = []
     now = 0.0
     lines = Lines(total, written.append, every=10.0, clock=lambda: now)
+    lines.initial = skipped
     for moment in moments:
         now = moment
         lines.set_postfix_str("5 tokens", False)
@@ -84,24 +109,33 @@ def lines_of(total: int | None, *moments: float) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("total", "moments", "lines"),
+    ("total", "moments", "skipped", "lines"),
     [
-        (3, (1.0, 2.0, 4.0), ["3/3 requests, 0.8 a second, 5 tokens"]),
-        (4, (5.0, 10.0), ["2/4 requests, 0.2 a second, 5 tokens, 0:10 left"] * 2),
-        (None, (20.0,), ["1 requests, 0.1 a second, 5 tokens"] * 2),
-        (7201, (10.0,), ["1/7201 requests, 0.1 a second, 5 tokens, 20:00:00 left"] * 2),
-        (1, (5.0, 6.0), ["2 requests, 0.3 a second, 5 tokens"]),
+        (3, (1.0, 1.5, 2.0), 0, ["3/3 requests in 0:02, 1.5 a second, 5 tokens"]),
+        (
+            4,
+            (5.0, 10.0),
+            0,
+            ["2/4 requests, 12.0 a minute, 5 tokens, 0:10 left", "2/4 requests in 0:10, 12.0 a minute, 5 tokens"],
+        ),
+        (None, (20.0,), 0, [f"1 requests{took}, 3.0 a minute, 5 tokens" for took in ("", " in 0:20")]),
+        (7201, (10.0,), 0, [f"1/7201 requests{end}" for end in ENDS]),
+        (1, (1.0, 2.0), 0, ["2 requests in 0:02, 1.0 a second, 5 tokens"]),
+        (4, (0.0, 0.0, 10.0), 2, [f"3/4 requests{end}".replace("20:00:00", "0:10") for end in ENDS]),
+        (2, (10.0,), 1, [f"1/2 requests{end}" for end in NEVER]),
     ],
 )
-def test_lines(total: int | None, moments: tuple[float, ...], lines: list[str]) -> None:
-    assert lines_of(total, *moments) == lines
+def test_lines(total: int | None, moments: tuple[float, ...], skipped: int, lines: list[str]) -> None:
+    assert lines_of(total, *moments, skipped=skipped) == lines
 
 
 def test_lines_go_to_a_logger(caplog: pytest.LogCaptureFixture) -> None:
     log = logging.getLogger("mine")
     with caplog.at_level(logging.INFO, "mine"), ReplayServer([chat_reply()]) as server:
         list(Client(server.url, model="m").map(["a"], progress=log))
-    assert [record.getMessage().split(",")[0] for record in caplog.records if record.name == "mine"] == ["1/1 requests"]
+    assert [record.getMessage().split(" in ")[0] for record in caplog.records if record.name == "mine"] == [
+        "1/1 requests"
+    ]
 
 
 def test_true_is_lines_where_nothing_can_be_drawn(capsys: pytest.CaptureFixture[str]) -> None:
@@ -109,7 +143,7 @@ def test_true_is_lines_where_nothing_can_be_drawn(capsys: pytest.CaptureFixture[
         list(Client(server.url, model="m").map(["a"], progress=True))
     told = capsys.readouterr()
     assert told.out == ""
-    assert told.err.startswith("1/1 requests, ")
+    assert told.err.startswith("1/1 requests in ")
 
 
 def test_lines_without_a_standard_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,8 +162,38 @@ def test_the_well_known_bars(name: str, capsys: pytest.CaptureFixture[str]) -> N
     assert "10 tokens" in told.out + told.err
 
 
+def test_a_bar_of_rich_gives_the_cursor_back_where_its_run_was_dropped(capsys: pytest.CaptureFixture[str]) -> None:
+    console = pytest.importorskip("rich").get_console()
+    shown: list[bool] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(console, "show_cursor", lambda show=True: shown.append(show))
+        progress = progress_bar("rich", 2)
+        del progress
+        gc.collect()
+    assert shown == [False, True]
+
+
+def test_a_bar_of_rich_beside_something_else_that_rich_draws(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("rich")
+    first, second = progress_bar("rich", 2), progress_bar("rich", 2)
+    for progress in (second, first):
+        assert progress is not None
+        progress.close()
+
+
+def test_a_notebook_without_widgets_has_a_bar_of_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    tqdm = pytest.importorskip("tqdm")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.delitem(sys.modules, "ipywidgets", raising=False)
+    progress = progress_bar("tqdm", 1)
+    assert progress is not None
+    assert type(progress._bar) is tqdm.tqdm
+    progress.close()
+
+
 def test_a_bar_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "tqdm.auto", None)
+    for module in ("tqdm", "tqdm.auto"):
+        monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(ConfigurationError, match="pip install tqdm"):
         progress_bar("tqdm", 1)
 
