@@ -7,6 +7,7 @@ been answered ``SETTLED`` seconds before and is asked again was lost.
 """
 
 import asyncio
+import contextlib
 import json
 import math
 import sys
@@ -109,4 +110,5 @@ async def serve() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(serve())
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(serve())

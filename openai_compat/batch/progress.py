@@ -218,7 +218,9 @@ def progress_bar(wanted: Any, total: int | None, stream: TextIO | None = None) -
         return Progress(Lines(total, wanted.info))
     try:
         if wanted == "tqdm":
-            return Progress(_tqdm()(total=total, unit="req", dynamic_ncols=True))
+            # The rate is that of the whole run, and each moment is looked at: what a journal has comes so fast that a
+            # bar would wait for as much again before it is drawn anew.
+            return Progress(_tqdm()(total=total, unit="req", dynamic_ncols=True, smoothing=0, miniters=1))
         if wanted == "rich":
             return Progress(_rich_or_lines(total))
     except ImportError as error:

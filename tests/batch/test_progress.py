@@ -191,6 +191,18 @@ def test_a_notebook_without_widgets_has_a_bar_of_text(monkeypatch: pytest.Monkey
     progress.close()
 
 
+def test_a_bar_of_tqdm_is_drawn_as_soon_as_a_run_goes_on(tmp_path: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("tqdm")
+    prompts = [str(number) for number in range(300)]
+    with ReplayServer([chat_reply()]) as server, Client(server.url, model="m") as client:
+        list(client.map(prompts[:-1], journal=tmp_path / "j.db"))
+        with client.map(prompts, journal=tmp_path / "j.db", progress="tqdm") as run:
+            assert len(list(run)) == 300
+            bar = run._progress._bar  # type: ignore[union-attr]
+    assert (bar.n, bar.initial, bar.miniters) == (300, 299, 1)  # type: ignore[attr-defined]
+    assert bar.format_dict["rate"] is None, "no rate but that of what was asked"  # type: ignore[attr-defined]
+
+
 def test_a_bar_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("tqdm", "tqdm.auto"):
         monkeypatch.setitem(sys.modules, module, None)
