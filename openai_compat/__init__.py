@@ -69,6 +69,7 @@ _MODULES = {
     "tools.mcp": ("mcp_tools",),
     "stream": ("ChatStream", "ParsedStream"),
     "futures": ("CallFuture",),
+    "hooks": ("ErrorEvent", "Hooks", "RequestEvent", "ResponseEvent", "RetryEvent"),
     "tools.loop": ("ToolOptions", "ToolRound", "run_tools_loop", "tool_rounds"),
     "tools.tool": ("Tool", "ToolDispatcher", "tool"),
     "wire.accumulate": ("Accumulator",),
@@ -84,6 +85,7 @@ _MODULES = {
     "wire.reasoning": ("ThinkOptions", "strip_reasoning"),
     "wire.request": ("ChatRequest", "ToolSpec", "build_body", "build_messages", "build_streaming_body", "tools_json"),
     "wire.retry": ("Attempt", "RetryPolicy"),
+    "wire.sent_request": ("SentRequest",),
     "wire.response": ("ChatResponse", "Choice", "ParsedResponse", "ReplyInfo", "StreamEvent", "ToolCallDelta"),
     "wire.tool_results": ("ToolResult",),
 }
@@ -133,6 +135,11 @@ if TYPE_CHECKING:
     from .fallback import EndpointStatus as EndpointStatus
     from .fallback import FallbackClient as FallbackClient
     from .futures import CallFuture as CallFuture
+    from .hooks import ErrorEvent as ErrorEvent
+    from .hooks import Hooks as Hooks
+    from .hooks import RequestEvent as RequestEvent
+    from .hooks import ResponseEvent as ResponseEvent
+    from .hooks import RetryEvent as RetryEvent
     from .limits.budget import Budget as Budget
     from .limits.budget import Spent as Spent
     from .limits.budget import budget as budget
@@ -194,6 +201,7 @@ if TYPE_CHECKING:
     from .wire.response import ToolCallDelta as ToolCallDelta
     from .wire.retry import Attempt as Attempt
     from .wire.retry import RetryPolicy as RetryPolicy
+    from .wire.sent_request import SentRequest as SentRequest
     from .wire.tool_results import ToolResult as ToolResult
 
 

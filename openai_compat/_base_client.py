@@ -13,6 +13,7 @@ import attrs
 from . import __version__
 from ._imports import importing
 from ._json import encode_json
+from ._log import log_as_environment_says
 from ._misuse import unknown_fields
 from .cancel import CancelToken
 from .credentials import (
@@ -33,6 +34,7 @@ from .credentials import (
     secrets_in_query,
 )
 from .errors import APIStatusError, ConfigurationError, NotFoundError
+from .hooks import Hooks, OnError, OnEvent, OnRequest, OnResponse, OnRetry, Operation
 from .limits.current import in_force
 from .providers import PROVIDERS, azure_base_url, find_provider, refuse_provider
 from .redaction import masked
@@ -47,7 +49,7 @@ from .wire.prices import Prices, check_prices, price_of
 from .wire.reasoning import InlineThink, Tag, ThinkOptions, tag_pairs
 from .wire.request import NO_MODEL, ChatRequest, build_body
 from .wire.response import CallInfo
-from .wire.retry import Attempt, RetryPolicy
+from .wire.retry import RetryPolicy
 from .wire.sse import MAX_EVENT_BYTES
 
 if TYPE_CHECKING:
@@ -85,7 +87,11 @@ class BaseClient:
         timeout: Timeout | float | None = Timeout(),  # noqa: B008 - a frozen value
         max_retries: int = 2,
         retry: RetryPolicy | None = None,
-        on_retry: Callable[[Attempt], object] | None = None,
+        on_request: OnRequest | Iterable[OnRequest] | None = None,
+        on_response: OnResponse | Iterable[OnResponse] | None = None,
+        on_retry: OnRetry | Iterable[OnRetry] | None = None,
+        on_event: OnEvent | Iterable[OnEvent] | None = None,
+        on_error: OnError | Iterable[OnError] | None = None,
         limits: Limits | None = None,
         budget: Budget | None = None,
         prices: Prices | None = None,
@@ -106,6 +112,7 @@ class BaseClient:
         think_tags: Sequence[Tag] | None = None,
         max_event_bytes: int = MAX_EVENT_BYTES,
     ) -> None:
+        log_as_environment_says()
         # What may be secret is out of sight from here on: the frames of an error may be shown with it.
         api_key, headers, proxies, auth = masked(api_key), masked(headers), masked(proxies), masked(auth)
         base_url = masked_url(base_url)
@@ -130,7 +137,9 @@ class BaseClient:
         self._told: set[str] = set()
         self._first_models: dict[bool, str] = {}
         self._retry = RetryPolicy(max_retries=max_retries) if retry is None else retry
-        self._on_retry = on_retry
+        self.hooks: Hooks = Hooks(
+            on_request=on_request, on_response=on_response, on_retry=on_retry, on_event=on_event, on_error=on_error
+        )
         if limits is not None and not hasattr(limits, "permit"):
             raise ConfigurationError(f"limits must be a Limits, not {type(limits).__name__}")
         self._limits = limits
@@ -228,13 +237,17 @@ class BaseClient:
         return self._transport.endpoint.base
 
     def __copy__(self) -> Self:
-        return type(self)(**self._options)
+        twin = type(self)(**self._options)
+        twin.hooks = self.hooks.copy()
+        return twin
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        return type(self)(**self._options)
+        return self.__copy__()
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A pickle has the settings, and no connection; the key only where it may be shown.
+
+        Of the hooks it has those that the client was made with, and none that were added later.
 
         Raises:
             ConfigurationError: a secret would stand in the pickle in clear, without ``pickle_key``.
@@ -322,7 +335,7 @@ class BaseClient:
         with importing:
             from .wire.models import parse_models
 
-        call = self._call(deadline)
+        call = self._call(deadline, info=CallInfo(new_id(), self.provider, "", self.base_url), operation="models")
 
         def attempt() -> tuple[Model, ...]:
             reply = self._transport.send("GET", "/models", None, call)
@@ -343,9 +356,16 @@ class BaseClient:
     def _deadline(self, timeout: Timeout | float | None, cancel: CancelToken | None) -> Deadline:
         return Deadline(self.timeout if timeout is None else Timeout.of(timeout), cancel)
 
-    def _call(self, deadline: Deadline, body: Mapping[str, Any] | None = None) -> Call:
+    def _call(
+        self,
+        deadline: Deadline,
+        body: Mapping[str, Any] | None = None,
+        *,
+        info: CallInfo,
+        operation: Operation = "chat",
+    ) -> Call:
         """A call; one with a body keeps to the client's limits, and to its budgets."""
-        call = Call(deadline, self._retry, self._on_retry, origin=self.base_url)
+        call = Call(deadline, self._retry, self.hooks, info=info, operation=operation, secrets=self._secrets)
         if body is not None:
             call.permit = self._permit(body, call)
         return call
@@ -414,6 +434,7 @@ class BaseClient:
         while True:
             adapted, left_out = dialect.adapt(body)
             self._tell(left_out)
+            call.body = adapted
             try:
                 reply = self._transport.send("POST", path, _encoded(adapted), call, headers=headers, query=query)
             except APIStatusError as error:
@@ -425,6 +446,7 @@ class BaseClient:
                     body = rebuild(learnt)
                 if learnt.adapt(body)[0] == adapted:
                     raise  # what was learnt changes nothing here
+                call.again(error, "adapted")
                 dialect = learnt
             else:
                 if dialect is not known:

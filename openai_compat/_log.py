@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 
 from ._terminal import harmless, one_line
 from .redaction import redact_error_body
@@ -43,3 +44,36 @@ def _in_one_line(value: object) -> object:
 
 
 log.addFilter(_keep_lines)
+
+
+def logger(room: str) -> logging.Logger:
+    """The logger of a part of the library, ``openai_compat.<room>``, whose lines are kept as well."""
+    child = log.getChild(room)
+    child.addFilter(_keep_lines)  # that of the parent sees only what is logged there
+    return child
+
+
+def log_as_environment_says() -> None:
+    """Log to standard error where ``OPENAI_COMPAT_LOG`` says ``debug``, ``info``, ``warning`` or ``error``.
+
+    It is read once in a process. Where the program has handlers of its own, the lines go there, and only the level is
+    set.
+    """
+    global _read_environment
+    if _read_environment:
+        return
+    _read_environment = True
+    said = os.environ.get("OPENAI_COMPAT_LOG", "").strip().upper()
+    if not said:
+        return
+    if said not in ("DEBUG", "INFO", "WARNING", "ERROR"):
+        log.warning("OPENAI_COMPAT_LOG is debug, info, warning or error, not %r", said.lower())
+        return
+    log.setLevel(said)
+    if not log.hasHandlers():
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        log.addHandler(handler)
+
+
+_read_environment = False

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from .conversation import Conversation
     from .fallback import FallbackClient, Member
     from .futures import CallFuture
+    from .hooks import Operation
     from .params import BatchOptions, ChatOptions, LoopFields, LoopOptions, MapOptions, MapPrompt, StreamOptions
     from .sinks import Sink
     from .stream import ChatStream, ParsedStream, Source
@@ -74,7 +75,8 @@ class Client(BaseClient):
         timeout: a ``Timeout``, a number of seconds for the whole call, or None for no limit.
         max_retries: further tries after connection errors and HTTP 408, 409, 429 and 5xx.
         retry: a ``RetryPolicy``, in place of ``max_retries``.
-        on_retry: called with each failed ``Attempt`` that is followed by another.
+        on_request, on_response, on_retry, on_event, on_error: functions that hear of every call, one or several: see
+            ``Hooks``; ``client.hooks`` adds and removes more.
         limits: a ``Limits``, how much may be asked at once and in a minute; shared by all clients that it is given to.
         budget: a ``Budget``, how much may be spent in all; shared likewise.
         prices: a ``Price`` for all models, or a dict of them by model, for ``answer.cost`` and budgets in dollars; in
@@ -210,7 +212,7 @@ class Client(BaseClient):
         request = self._with_model(request, deadline)
         info = self._call_info(request)
         body = self._body(build_body, request)
-        call = self._call(deadline, body)
+        call = self._call(deadline, body, info=info)
 
         def attempt() -> ChatResponse:
             reply, as_text = self._ask(build_body, body, call, request)
@@ -226,9 +228,7 @@ class Client(BaseClient):
                 as_text=as_text,
             )
 
-        answer = call.run(attempt)
-        object.__setattr__(answer, "attempts", call.so_far())  # nobody has seen the value yet
-        return answer if output is None else output.read(answer)
+        return call.run(attempt, None if output is None else output.read)
 
     @overload
     def stream(
@@ -298,7 +298,7 @@ class Client(BaseClient):
         request = self._with_model(request, self._deadline(timeout, cancel))
         info = self._call_info(request)
         body = self._body(build_streaming_body, request)
-        call = self._call(deadline, body)
+        call = self._call(deadline, body, info=info)
         return Source(
             lambda: self._ask(build_streaming_body, body, call, request),
             lambda: Accumulator(
@@ -406,10 +406,13 @@ class Client(BaseClient):
             OpenAICompatError: whatever ``chat`` raises; ``messages`` holds the conversation so far.
         """
         mask_fields(options)
-        for round_ in self.tool_rounds(prompt, tools=tools, **options):
-            if on_round is not None:
-                on_round(round_)
-        return round_.total()
+        with self.hooks.watch_loop() as tell:
+            for round_ in self.tool_rounds(prompt, tools=tools, **options):
+                if on_round is not None:
+                    on_round(round_)
+            answer = round_.total()
+            tell(answer)
+        return answer
 
     def tool_rounds(
         self,
@@ -436,7 +439,10 @@ class Client(BaseClient):
 
         names = [field.name for field in attrs.fields(ToolOptions) if field.name in fields]
         given: dict[str, Any] = dict(fields)
-        options = ToolOptions(cancel=cancel, secrets=self._secrets, **{name: given.pop(name) for name in names})
+        watch = self.hooks.watch_tool
+        options = ToolOptions(
+            cancel=cancel, secrets=self._secrets, watch=watch, **{name: given.pop(name) for name in names}
+        )
         toolbox = Toolbox(tools, dispatcher)
         request = attrs.evolve(self._request(prompt, given), tools=toolbox.specs)
         asking: dict[str, Any] = {"sink": sink, "cancel": cancel, "timeout": timeout, "think_opened": think_opened}
@@ -676,7 +682,15 @@ class Client(BaseClient):
         ) -> T:
             policy = attrs.evolve(self._retry, max_retries=0) if once else self._retry
             deadline = self._deadline(timeout, cancel)
-            call = Call(deadline, policy, self._on_retry, origin=self.base_url, once=once)
+            call = Call(
+                deadline,
+                policy,
+                self.hooks,
+                info=CallInfo(new_id(), self.provider, "", self.base_url),
+                operation="batch",
+                secrets=self._secrets,
+                once=once,
+            )
             headers = {"Content-Type": content_type}
             return call.run(lambda: read(self._transport.send(method, path, body, call, headers=headers, query=query)))
 
@@ -794,15 +808,16 @@ class Client(BaseClient):
     def _ask_line(self, line: FileRequest, token: CancelToken, *, timeout: Timeout | float | None) -> FileAnswer:
         """Send a line's body, in the dialect of the server."""
         body = dict(self._line_body(line))
-        call = self._call(self._deadline(timeout, token), body)
+        info = CallInfo(new_id(), self.provider, str(body.get("model", "")), self.base_url)
+        operation: Operation = "embeddings" if line.url.endswith("/embeddings") else "chat"
+        call = self._call(self._deadline(timeout, token), body, info=info, operation=operation)
 
         def attempt() -> FileAnswer:
             reply, _, _ = self._post(line.url.removeprefix("/v1"), body, call, body.get("model"))
             told = ReplyInfo(reply.request_id, reply.headers, reply.url, call.deadline.elapsed_ms)
             return self._line_answer(line, reply.read(), told)
 
-        answer = call.run(attempt)
-        return attrs.evolve(answer, attempts=call.so_far())
+        return call.run(attempt)
 
     def _line_answer(self, line: FileRequest, body: bytes | bytearray, reply: ReplyInfo) -> FileAnswer:
         with importing:
@@ -1019,7 +1034,7 @@ class Client(BaseClient):
             from .wire.embeddings import parse_embeddings_response
             from .wire.embeddings_request import vector_dtype
 
-        call = self._call(deadline, body)
+        call = self._call(deadline, body, info=info, operation="embeddings")
 
         def attempt() -> EmbeddingResponse:
             reply, dialect, asked = self._post("/embeddings", body, call, info.model)
@@ -1032,9 +1047,7 @@ class Client(BaseClient):
                 secrets=self._secrets(),
             )
 
-        answer = call.run(attempt)
-        object.__setattr__(answer, "attempts", call.so_far())
-        return answer
+        return call.run(attempt)
 
     def models(self, *, cancel: CancelToken | None = None, timeout: Timeout | float | None = None) -> tuple[Model, ...]:
         """The models that the server lists, in its order."""

@@ -21,6 +21,7 @@ from ._json import NotJSONError, as_mapping, as_text, decode_json
 from ._misuse import unknown_fields
 from ._rich_display import RichDisplay
 from .errors import ConfigurationError
+from .hooks import NO_HOOKS, Hooks
 from .schema.text import text_of
 from .tools.loop import ToolOptions, ToolRound, tool_rounds
 from .tools.tool import Toolbox, ToolDispatcher
@@ -48,7 +49,7 @@ _ASKED_IN_A_TURN = frozenset({"prompt", "images", "audio"})
 _OF_A_TURN = _ASKED_IN_A_TURN | {"sink", "cancel", "timeout", "response_type", "repair", "think_opened", "on_round"}
 _OF_THE_WHOLE = frozenset({"messages", "tools", "dispatcher"})
 _REQUEST_FIELDS = frozenset(field.name for field in attrs.fields(ChatRequest)) - _ASKED_IN_A_TURN
-_LOOP_FIELDS = frozenset(field.name for field in attrs.fields(ToolOptions)) - {"cancel"}
+_LOOP_FIELDS = frozenset(field.name for field in attrs.fields(ToolOptions)) - {"cancel", "watch"}
 
 
 class Conversation(RichDisplay):
@@ -64,6 +65,7 @@ class Conversation(RichDisplay):
         tools: run as ``Client.run_tools`` does; their calls and results become part of the history.
         dispatcher: runs the tools that are given as ``ToolSpec``.
         messages: a history to go on with.
+        id: by which traces know it, saved with the conversation; by default a random one, which is not.
         fields: any other field of ``ChatRequest`` and ``ToolOptions``, for every turn.
 
     Raises:
@@ -79,8 +81,11 @@ class Conversation(RichDisplay):
         tools: Iterable[Any] = (),
         dispatcher: ToolDispatcher | None = None,
         messages: Iterable[Mapping[str, Any]] = (),
+        id: str | None = None,
         **fields: Any,
     ) -> None:
+        self.id: str = id or _new_id()
+        self._given_id = id
         given: Any = client
         self._ask: Ask = getattr(given, "chat", given)
         if not callable(self._ask):
@@ -150,10 +155,11 @@ class Conversation(RichDisplay):
         """
         if text_of(prompt) is None:
             raise ConfigurationError(f"what is said is a string, not {type(prompt).__name__}")
-        with self._alone():
+        with self._alone(), self._hooks.watch_loop(self.id) as tell:
             if whole := options.keys() & _OF_THE_WHOLE:
                 raise TypeError(f"{', '.join(sorted(whole))}: of the conversation as a whole, not of one turn")
-            loop = attrs.evolve(self._loop, cancel=options.get("cancel"), **_taken(options, _LOOP_FIELDS))
+            watch = self._hooks.watch_tool
+            loop = attrs.evolve(self._loop, cancel=options.get("cancel"), watch=watch, **_taken(options, _LOOP_FIELDS))
             fields = _taken(options, _REQUEST_FIELDS)
             said = map(Message.from_wire, request_messages(ChatRequest(prompt, images=images, audio=audio)))
             request = attrs.evolve(self.request, messages=(*self._messages, *said), **fields)
@@ -165,7 +171,14 @@ class Conversation(RichDisplay):
             messages = round_.messages[1:] if request.system else round_.messages
             usage = answer.usage + self._usage if answer.usage is not None else self._usage
             self._messages, self._usage = messages, usage
+            tell(answer)
             return answer
+
+    @property
+    def _hooks(self) -> Hooks:
+        """Those of the client that answers."""
+        hooks = getattr(getattr(self._ask, "__self__", None), "hooks", None)
+        return hooks if isinstance(hooks, Hooks) else NO_HOOKS
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
@@ -181,6 +194,7 @@ class Conversation(RichDisplay):
         """Another conversation with the same past; from here on each has its own history and count of tokens."""
         other = copy.copy(self)
         other._usage = None
+        other.id, other._given_id = _new_id(), None
         return other
 
     def undo(self) -> tuple[Message, ...]:
@@ -239,6 +253,7 @@ class Conversation(RichDisplay):
         document = {
             "format": FORMAT,
             "version": VERSION,
+            **({"id": self._given_id} if self._given_id else {}),
             "model": self.request.model,
             "system": self.request.system,
             "usage": self._usage and attrs.asdict(self._usage, filter=attrs.filters.exclude("raw")),
@@ -263,7 +278,8 @@ class Conversation(RichDisplay):
             ConfigurationError: not a saved conversation, or one of a later version.
         """
         document, messages = _document(text)
-        made = cls(client, messages=messages, **{"model": document.model, "system": document.system, **options})
+        saved = {"id": document.id, "model": document.model, "system": document.system}
+        made = cls(client, messages=messages, **{**saved, **options})
         made._usage = document.usage
         return made
 
@@ -305,6 +321,10 @@ class Conversation(RichDisplay):
         except OSError as error:
             raise ConfigurationError(f"cannot read the conversation {str(path)!r}: {error.strerror}") from error
         return cls.from_json(text, client, **options)
+
+
+def _new_id() -> str:
+    return f"conv_{os.urandom(12).hex()}"
 
 
 def _taken(fields: dict[str, Any], names: frozenset[str]) -> dict[str, Any]:
@@ -368,6 +388,7 @@ class _Head(msgspec.Struct):
 
 class _Document(_Head):
     messages: list[_Saved]
+    id: str | None = None
     model: str | None = None
     system: str | None = None
     usage: Usage | None = None

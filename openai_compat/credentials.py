@@ -80,6 +80,23 @@ def secrets_in_headers(headers: Mapping[str, str]) -> Iterator[str]:
             yield login.partition(":")[2]
 
 
+def shell_headers(headers: Mapping[str, str]) -> tuple[dict[str, str], frozenset[str]]:
+    """Headers with a shell's variable in place of each secret, such as ``$OPENAI_API_KEY``; and the names of those."""
+    shown: dict[str, str] = {}
+    hidden: set[str] = set()
+    for name, value in headers.items():
+        if not _SECRET_NAME(name):
+            shown[name] = str(value)
+            continue
+        scheme, _, rest = str(value).strip().partition(" ")
+        named = "OPENAI_API_KEY" if name.lower() in _KEY_HEADERS else re.sub(r"\W", "_", name).upper()
+        if scheme.lower() == "basic":
+            named = "BASIC_LOGIN"
+        shown[name] = f"{scheme} ${named}" if rest and scheme.isalpha() and scheme.isascii() else f"${named}"
+        hidden.add(name)
+    return shown, frozenset(hidden)
+
+
 def secrets_in_query(query: Mapping[str, str] | str) -> Iterator[str]:
     """The values of a query that are secret by their names."""
     for name, value in parse_qsl(query) if isinstance(query, str) else query.items():
@@ -246,6 +263,7 @@ def checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
     return {name: value if _SECRET_NAME(name) else str(value) for name, value in headers.items()}
 
 
+_KEY_HEADERS = {"authorization", "api-key", "x-api-key", "x-goog-api-key"}
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch
 _HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*").fullmatch
 _FRAMING = {"content-length", "transfer-encoding", "connection", "expect", "upgrade", "trailer", "te"}

@@ -35,6 +35,7 @@ from ._terminal import one_line
 if TYPE_CHECKING:
     from .wire.response import ChatResponse
     from .wire.retry import Attempt
+    from .wire.sent_request import SentRequest
 
 __all__ = [
     "APIConnectionError",
@@ -78,14 +79,20 @@ class OpenAICompatError(Exception):
     """The root of every exception that this library raises on its own account.
 
     ``messages`` is the conversation so far where a tool loop was under way, as values that can be sent again;
-    ``attempts`` is what was sent, and failed, as ``Attempt`` values.
+    ``attempts`` is what was sent, and failed, as ``Attempt`` values; ``request`` the last of it, without secrets, or
+    None.
     """
 
     messages: tuple[Any, ...] = ()
     attempts: tuple[Attempt, ...] = ()
+    request: SentRequest | None = None
 
     def __init__(self, message: str = "") -> None:
         super().__init__(message)
+
+    def curl(self) -> str:
+        """The request that failed as a command for a shell, its key as ``$OPENAI_API_KEY``; "" if none was sent."""
+        return "" if self.request is None else self.request.curl()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _restore, (type(self), self.args, self.__dict__)

@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import attrs
 
+from ._log import logger
 from .breaker import Breaker, Fault, State, fault_of
 from .cancel import CancelToken
 from .client import Client
 from .credentials import Secrets
 from .errors import APIConnectionError, APIError, Cancelled, ConfigurationError, OpenAICompatError
+from .hooks import ErrorEvent, Hooks, RetryEvent
 from .stream import ChatStream, Reading, Source
 from .timeouts import Deadline, Timeout
 from .wire.embeddings import EmbeddingResponse
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
     from .sinks import Sink
     from .wire.output import Output
 
-log: logging.Logger = logging.getLogger("openai_compat")
+log: logging.Logger = logger("fallback")
 
 T = TypeVar("T")
 S = TypeVar("S", bound=ChatStream)
@@ -99,6 +101,7 @@ class FallbackClient(Client):
         self.model: str | None = None
         self._picks_model = True
         self._think = first._think
+        self.hooks: Hooks = Hooks()
         self._secrets = _AllSecrets([member.client for member in self._members])
 
     def __repr__(self) -> str:
@@ -123,14 +126,18 @@ class FallbackClient(Client):
         )
 
     def __copy__(self) -> Self:
-        return _restored(type(self), self._members, self._settings)
+        return self._twin(self._members)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        copies = [member._replace(client=member.client.__deepcopy__(memo)) for member in self._members]
-        return _restored(type(self), copies, self._settings)
+        return self._twin([member._replace(client=member.client.__deepcopy__(memo)) for member in self._members])
+
+    def _twin(self, members: Sequence[_Place]) -> Self:
+        twin = _restored(type(self), members, self._settings)
+        twin.hooks = self.hooks.copy()
+        return twin
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """A pickle has the clients, under the same conditions as theirs."""
+        """A pickle has the clients, under the same conditions as theirs, and no hooks of its own."""
         return _restored, (type(self), self._members, self._settings)
 
     def close(self) -> None:
@@ -188,7 +195,7 @@ class FallbackClient(Client):
         origin: str = "",
     ) -> T:
         """Ask one endpoint after the other, until one answers."""
-        with _Turns(self._endpoints, timeout, cancel, origin) as turns:
+        with _Turns(self._endpoints, self.hooks, timeout, cancel, origin) as turns:
             while True:
                 try:
                     answer = ask(turns)
@@ -216,7 +223,7 @@ class FallbackClient(Client):
         def source(client: Client, asked: ChatRequest, limit: Timeout | float | None) -> Source:
             return client._source(asked, cancel, stop, limit, think_opened)
 
-        turns = _Turns(self._endpoints, timeout, stop, _who_answered(request))
+        turns = _Turns(self._endpoints, self.hooks, timeout, stop, _who_answered(request))
         # What is known of a stream before it is read, and what no endpoint could be asked, is found with the first.
         begun = source(self._members[0].client, self._with_model(request, turns.deadline), timeout)
         return kind(_FallbackReading(begun, turns, request, source, stop=stop, cancel=cancel, output=output))
@@ -328,7 +335,7 @@ class _Endpoints:
     def __init__(
         self, members: Sequence[_Place], *, failures: int, cool_down: float, clock: Callable[[], float]
     ) -> None:
-        self._all = [
+        self.all = [
             _Endpoint(member, Breaker(failures=failures, cool_down=cool_down, clock=clock)) for member in members
         ]
         self._locks: dict[int, threading.Condition] = {}
@@ -354,7 +361,7 @@ class _Endpoints:
         awaited: dict[_Endpoint, int] = {}
         with self._lock:
             while True:
-                left = [one for one in self._all if one not in asked]
+                left = [one for one in self.all if one not in asked]
                 # One whose probe failed meanwhile is as good as asked.
                 left = [one for one in left if awaited.get(one, one.breaker.opened) == one.breaker.opened]
                 ready = [one for one in left if one.breaker.ready] or [one for one in left if not one.breaker.probed]
@@ -385,7 +392,7 @@ class _Endpoints:
 
     def take_again(self, endpoint: _Endpoint, deadline: Deadline) -> _Turn | None:
         """A second turn for one that has failed in this call."""
-        turn = self.take([one for one in self._all if one is not endpoint], "", deadline)
+        turn = self.take([one for one in self.all if one is not endpoint], "", deadline)
         return turn and turn._replace(retries=endpoint.client._retry.max_retries - 1)
 
     def answered(self, turn: _Turn) -> None:
@@ -417,11 +424,11 @@ class _Endpoints:
     def none_ready(self) -> APIConnectionError:
         """What to raise where others have found that no endpoint answers."""
         with self._lock:
-            told = "; ".join(f"{one.client.base_url}: {one.last_error}" for one in self._all)
-            soonest = min(one.breaker.left for one in self._all)
+            told = "; ".join(f"{one.client.base_url}: {one.last_error}" for one in self.all)
+            soonest = min(one.breaker.left for one in self.all)
         return APIConnectionError(
             f"no endpoint answers ({told})",
-            provider=self._all[0].client.provider,
+            provider=self.all[0].client.provider,
             retryable=True,
             retry_after=soonest or None,
         )
@@ -436,7 +443,7 @@ class _Endpoints:
                     failures=one.breaker.failures,
                     outstanding=one.outstanding,
                 )
-                for one in self._all
+                for one in self.all
             )
 
 
@@ -447,8 +454,15 @@ class _Turns:
     """
 
     def __init__(
-        self, endpoints: _Endpoints, timeout: Timeout | float | None, cancel: CancelToken | None, origin: str
+        self,
+        endpoints: _Endpoints,
+        hooks: Hooks,
+        timeout: Timeout | float | None,
+        cancel: CancelToken | None,
+        origin: str,
     ) -> None:
+        self.hooks = hooks
+        self._failure: ErrorEvent | None = None
         self._given = None if timeout is None else Timeout.of(timeout)
         self.deadline = Deadline(self._given or Timeout(), cancel)
         self._endpoints = endpoints
@@ -465,13 +479,20 @@ class _Turns:
 
     def __enter__(self) -> Self:
         if not self._begin():
-            raise self._endpoints.none_ready()
+            error = self._endpoints.none_ready()
+            seconds = self.deadline.elapsed_ms / 1000
+            event = ErrorEvent(call=CallInfo(), operation="chat", number=1, seconds=seconds, error=error, attempts=())
+            self.hooks.tell(self.hooks.on_error, event)
+            raise error
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._end()
+        if self._failure is not None:
+            self.hooks.tell(self.hooks.on_error, self._failure)
+            self._failure = None
 
     def _begin(self) -> bool:
         try:
@@ -515,9 +536,20 @@ class _Turns:
         return self._turn
 
     @property
+    def watched(self) -> bool:
+        """Whether an endpoint's client has a hook that hears of a stream's events."""
+        return any(one.client.hooks.on_event for one in self._endpoints.all)
+
+    @property
     def client(self) -> Client:
         """Who is asked: once, as long as there are others, for then there is nothing to wait for."""
-        return self._now.endpoint.client._with_retries(self._now.retries)
+        client = self._now.endpoint.client._with_retries(self._now.retries)
+        client.hooks = client.hooks.joined(self.hooks, on_error=self._note_failure)
+        return client
+
+    def _note_failure(self, event: ErrorEvent) -> None:
+        """A call of an endpoint's has failed: whether the whole has is not known yet."""
+        self._failure = event
 
     @property
     def timeout(self) -> Timeout | None:
@@ -560,8 +592,23 @@ class _Turns:
                 error.args = (f"{error.args[0]} (before that, {'; '.join(self._told)})", *error.args[1:])
             return False
         self._told.append(f"{turn.endpoint.client.base_url}: {error}")
+        self._tell_retry()
         log.info("%s is asked, after: %s", self._now.endpoint.client.base_url, error)
         return True
+
+    def _tell_retry(self) -> None:
+        failed, self._failure = self._failure, None
+        if failed is not None and self.hooks.on_retry:
+            event = RetryEvent(
+                call=failed.call,
+                operation=failed.operation,
+                number=failed.number,
+                seconds=failed.seconds,
+                attempt=self._attempts[-1],
+                error=failed.error,
+                reason="fallback",
+            )
+            self.hooks.tell(self.hooks.on_retry, event)
 
     def attempts(self, own: tuple[Attempt, ...]) -> tuple[Attempt, ...]:
         """The record of the call, with what was sent in this turn, where that is not over."""
@@ -572,7 +619,8 @@ class _Turns:
         before = self._attempts[-1].number if self._attempts else 0
         since = self._began - self.deadline.started
         return self._attempts + tuple(
-            attrs.evolve(one, number=before + one.number, started=since + one.started) for one in own
+            attrs.evolve(one, number=before + one.number, started=since + one.started, reason=one.reason or "fallback")
+            for one in own
         )
 
     def whole(self, answer: T) -> T:
@@ -608,6 +656,10 @@ class _FallbackReading(Reading):
         self._request = request
         self._make_source = make_source
 
+    @property
+    def watched(self) -> bool:
+        return bool(self._turns.hooks.on_event) or self._turns.watched
+
     def so_far(self, *, truncated: bool = True) -> ChatResponse:
         return self._turns.whole(super().so_far(truncated=truncated))
 
@@ -630,5 +682,12 @@ class _FallbackReading(Reading):
                         yield from events
                     return
                 except APIError as error:
+                    self.source.call.failed(error)
                     if not turns.next_after(error):
                         raise
+                except GeneratorExit:
+                    raise
+                except BaseException as error:
+                    if not (isinstance(error, Cancelled) and self.left):
+                        self.source.call.failed(error)
+                    raise

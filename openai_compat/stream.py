@@ -9,6 +9,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
+from ._log import logger
 from .cancel import CancelToken
 from .errors import APIError, Cancelled, ConfigurationError, OpenAICompatError
 from .transport import Call, Clock, Reply
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from .wire.output import Output
     from .wire.partial_json import PartialJSON
 
-log: logging.Logger = logging.getLogger("openai_compat")
+log: logging.Logger = logger("stream")
 
 T = TypeVar("T")
 
@@ -43,7 +44,7 @@ class ChatStream(Iterator[StreamEvent]):
         self._parsed_pieces = 0
         # The generator knows the reading, and the reading knows nobody: who drops the stream drops all of it.
         self._reading = reading
-        self._events = reading.run()
+        self._events = reading.events()
 
     @property
     def call(self) -> CallInfo:
@@ -193,6 +194,27 @@ class Reading:
         object.__setattr__(response, "attempts", self.source.call.so_far())  # nobody has seen the value yet
         return response
 
+    @property
+    def watched(self) -> bool:
+        """Whether a hook hears of the events."""
+        return bool(self.source.call.hooks.on_event)
+
+    def events(self) -> Generator[StreamEvent, None, None]:
+        """The events, the last one ``done`` or ``error``; the hooks hear of each before it is yielded."""
+        return self._told_events() if self.watched else self.run()
+
+    def _told_events(self) -> Generator[StreamEvent, None, None]:
+        events = self.run()
+        try:
+            for event in events:
+                hooks = self.source.call.hooks
+                if event is not TICK_EVENT:
+                    hooks.tell(hooks.on_event, event)
+                yield event
+                del event  # as in read_on
+        finally:
+            events.close()
+
     def run(self) -> Generator[StreamEvent, None, None]:
         """The events, the last one ``done`` or ``error``."""
         self.begun = True
@@ -206,13 +228,20 @@ class Reading:
                 yield self._failed(error)
                 raise
             self.response = self.so_far()
+            self.source.call.left(self.so_far)
             yield StreamEvent("done", self.response, 0, self.info)
         except OpenAICompatError as error:
             hide((), error)
             yield from self.accumulator.flush()
             yield self._failed(error)
             raise
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            self.source.call.failed(error)
+            raise
         finally:
+            self.source.call.left(self.so_far)  # where it is not over
             if self._cancel is not None:
                 self._cancel.unsubscribe(self.stop.cancel)
 
@@ -224,26 +253,28 @@ class Reading:
             error.provider = error.provider or self.info.provider
         if isinstance(error, (APIError, Cancelled)) and error.partial is None and self.reply is not None:
             error.partial = self.so_far()
+        self.source.call.failed(error)
         return StreamEvent("error", error, 0, self.info)
 
     def _tries(self) -> Iterator[StreamEvent]:
         """The events of the first try that delivers any: after that nothing is sent again."""
-        permit = self.source.call.permit
+        call = self.source.call
+        permit = call.permit
         while True:
             try:
                 if permit is None:
-                    self.source.call.begin()
+                    call.begin()
                     yield from self._attempt()
                 else:
                     with permit:
-                        self.source.call.begin()
+                        call.begin()
                         yield from self._attempt()
                 return
             except APIError as error:
                 if self._first_token_ms is not None:
-                    self.source.call.give_up(error)
+                    call.give_up(error)
                     raise
-                if not self.source.call.wait_to_retry(error):
+                if not call.wait_to_retry(error):
                     raise
 
     def _attempt(self) -> Iterator[StreamEvent]:
@@ -290,6 +321,7 @@ class Reading:
         if self.output is not None:
             response = self.output.read(response)
         self.response = response
+        self.source.call.answered(response)
         yield StreamEvent("done", response, 0, self.info)
 
     def _timed(self, events: Generator[StreamEvent, None, bool], clock: Clock) -> Generator[StreamEvent, None, bool]:

@@ -41,6 +41,8 @@ OWN_RULES = {
     "_imports": set[str](),
     "_rich_display": {"display"},
     "_misuse": {"errors"},
+    "_interrupts": set[str](),
+    "hooks": {"wire", "errors", "_interrupts", "_log", "_misuse"},
     "cancel": {"_log", "errors"},
     "timeouts": {"cancel", "errors"},
     "futures": {"_threads", "cancel"},
@@ -52,20 +54,23 @@ OWN_RULES = {
     "params": {"wire", "errors", "cancel", "timeouts", "sinks", "tools", "batch"},
 }
 ALSO = {
-    "client": {"fallback", "params", "credentials", "cancel", "timeouts", "futures", "_imports"},
-    "_base_client": {"", "providers", "credentials", "cancel", "timeouts", "limits", "_imports", "_json", "_misuse"},
+    "client": {"fallback", "params", "credentials", "cancel", "timeouts", "futures", "hooks", "_imports"},
+    "_base_client": {
+        *("", "providers", "credentials", "cancel", "timeouts", "limits", "hooks"),
+        *("_imports", "_json", "_log", "_misuse"),
+    },
     "_mapped": {"cancel", "timeouts"},
-    "stream": {"cancel"},
-    "fallback": {"cancel", "credentials", "params", "timeouts"},
+    "stream": {"_log", "cancel"},
+    "fallback": {"_log", "cancel", "credentials", "hooks", "params", "timeouts"},
     "batch": {"_json", "_threads", "cancel"},
-    "tools": {"_json", "_misuse", "_threads", "cancel"},
+    "tools": {"_interrupts", "_json", "_misuse", "_threads", "cancel"},
     "sinks": {"_log", "_misuse", "_terminal", "_threads"},
     # A proxy's login and netrc's are found there, and have to be told to the client's secrets.
-    "transport": {"_imports", "cancel", "credentials", "limits", "timeouts"},
+    "transport": {"_imports", "_log", "cancel", "credentials", "hooks", "limits", "timeouts"},
     "web": {"_json", "_misuse", "_threads", "cancel"},
     "server_options": {"providers", "credentials"},
     "cli": {"", "_terminal", "providers", "limits", "local"},
-    "conversation": {"_json", "_misuse", "_rich_display"},
+    "conversation": {"_json", "_misuse", "_rich_display", "hooks"},
     "wire": {"_json", "_log", "_rich_display"},
     "schema": {"_json"},
     "integrations": {"local", "providers", "credentials", "display", "_threads", "_json", "cancel", "timeouts"},
@@ -230,6 +235,7 @@ def test_errors_know_the_wire_only_as_types() -> None:
         "_terminal",
         "wire.response",
         "wire.retry",
+        "wire.sent_request",
     }
 
 

@@ -19,7 +19,7 @@ from ..wire.prices import Charge
 from ..wire.request import ChatRequest, ToolSpec, request_messages
 from ..wire.response import UNKNOWN, ChatResponse, ended_by_itself
 from ..wire.tool_results import ToolResult, next_request, result_messages
-from .pool import invalid_result, run_calls
+from .pool import WatchTool, invalid_result, run_calls
 from .tool import Toolbox, ToolDispatcher
 
 BeforeTool = Callable[[ToolCall], "ToolCall | bool | None"]
@@ -46,6 +46,8 @@ class ToolOptions:
         tool_errors: what the model is told of an exception of a tool's: ``"message"`` its type and text, without what
             looks like a credential; ``"type"`` its type alone. A ``ToolError`` is told in your words in either case.
         secrets: returns what the model is not to see in an exception.
+        watch: called with each call that is about to run, on the thread that runs it; returns a context manager, which
+            is entered meanwhile, and whose value is called with the ``ToolResult``.
         cancel: ends the loop also while tools run; those that take a ``CancelToken`` are told, the others go on
             unheard on their threads.
     """
@@ -59,6 +61,7 @@ class ToolOptions:
     withhold_tools: bool = False
     tool_errors: Literal["message", "type"] = "message"
     secrets: Callable[[], Iterable[str]] = attrs.field(default=tuple, repr=False)
+    watch: WatchTool | None = attrs.field(default=None, repr=False, eq=False)
     cancel: CancelToken | None = None
 
     def __attrs_post_init__(self) -> None:
@@ -229,6 +232,7 @@ def _run(toolbox: Toolbox, options: ToolOptions, most: int, answer: ChatResponse
             max_parallel=options.max_parallel_tool_calls,
             timeout=options.tool_timeout,
             cancel=options.cancel,
+            watch=options.watch,
         )
     )
     results = [_told(next(ran), options) if isinstance(call, ToolCall) else call for call in decided]

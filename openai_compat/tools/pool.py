@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from functools import partial
 from queue import Empty, SimpleQueue
@@ -15,6 +15,7 @@ from typing import Any
 
 import attrs
 
+from .._interrupts import interrupts
 from .._threads import spawn
 from ..cancel import CancelToken
 from ..errors import Cancelled, ToolError
@@ -29,6 +30,8 @@ HELD_UP_SECONDS = 5.0
 """How long a call that may take any time waits for those that timed out."""
 
 
+WatchTool = Callable[[ToolCall], AbstractContextManager[Callable[[ToolResult], object]]]
+
 tool_caller: ContextVar[Callable[[Callable[[], Any]], Any]] = ContextVar("tool_caller")
 """Calls the tools of this context, for instance on another thread, and returns what they return."""
 
@@ -40,6 +43,7 @@ def run_calls(
     max_parallel: int = 8,
     timeout: float | None = None,
     cancel: CancelToken | None = None,
+    watch: WatchTool | None = None,
 ) -> list[ToolResult]:
     """Run calls, and give their results in the same order.
 
@@ -51,6 +55,7 @@ def run_calls(
         timeout: seconds for a call whose tool says nothing of it. A call that waits as long for those that timed out
             does not run.
         cancel: ends the waiting; tools that take a ``CancelToken`` are told, those that do not go on unheard.
+        watch: makes what is entered, on its thread, while a call runs, and then told the result.
 
     Raises:
         Cancelled: by ``cancel``.
@@ -61,9 +66,9 @@ def run_calls(
         limits = [toolbox.timeout(call.name) or timeout for call in batch]
         most = max_parallel if toolbox.parallel(batch[0].name) else 1
         if len(batch) == 1 and cancel is None and limits[0] is None and toolbox.left_behind() < most:
-            results.append(run_call(toolbox, batch[0]))
+            results.append(run_call(toolbox, batch[0], watch=watch))
         else:
-            results.extend(_Round(toolbox, batch, limits, most, cancel).run())
+            results.extend(_Round(toolbox, batch, limits, most, cancel, watch).run())
     return results
 
 
@@ -82,7 +87,9 @@ def _batches(toolbox: Toolbox, calls: Sequence[ToolCall], max_parallel: int) -> 
         yield batch
 
 
-def run_call(toolbox: Toolbox, call: ToolCall, cancel: CancelToken | None = None) -> ToolResult:
+def run_call(
+    toolbox: Toolbox, call: ToolCall, cancel: CancelToken | None = None, *, watch: WatchTool | None = None
+) -> ToolResult:
     """Run one call; whatever goes wrong is told to the model, which may recover from it.
 
     Raises:
@@ -93,6 +100,15 @@ def run_call(toolbox: Toolbox, call: ToolCall, cancel: CancelToken | None = None
     arguments = {"input": call.input} if call.type == CUSTOM else call.arguments
     if arguments is None or (call.invalid and call.type != CUSTOM):
         return invalid_result(call)
+    if watch is None:
+        return _run(toolbox, call, arguments, cancel)
+    with watch(call) as tell:
+        result = _run(toolbox, call, arguments, cancel)
+        tell(result)
+        return result
+
+
+def _run(toolbox: Toolbox, call: ToolCall, arguments: Mapping[str, Any], cancel: CancelToken | None) -> ToolResult:
     started = time.monotonic()
     try:
         text = "" if call.type == CUSTOM else call.arguments_json
@@ -104,30 +120,12 @@ def run_call(toolbox: Toolbox, call: ToolCall, cancel: CancelToken | None = None
         failure: Exception = error
         problem = str(error)
     except Exception as error:
-        if (isinstance(error, Cancelled) and cancel is not None and cancel.cancelled) or _interrupts(error):
+        if (isinstance(error, Cancelled) and cancel is not None and cancel.cancelled) or interrupts(error):
             raise
         log.warning("tool %s failed", call.name, exc_info=True)
         failure = error
         problem = f"{type(error).__name__}: {error}"
     return ToolResult.failure(call, problem, error=failure, seconds=time.monotonic() - started)
-
-
-def _interrupts(error: BaseException) -> bool:
-    """Whether a signal's handler raised it: it is not the tool that failed, but its task that has to end."""
-    codes = [getattr(signal.getsignal(number), "__code__", None) for number in _SIGNALS]
-    step = error.__traceback__
-    while step is not None:
-        if any(step.tb_frame.f_code is code for code in codes):
-            return True
-        step = step.tb_next
-    return False
-
-
-_SIGNALS = [
-    getattr(signal, name)
-    for name in ("SIGALRM", "SIGINT", "SIGPROF", "SIGTERM", "SIGUSR1", "SIGUSR2", "SIGVTALRM")
-    if hasattr(signal, name)
-]
 
 
 def invalid_result(call: ToolCall) -> ToolResult:
@@ -157,7 +155,9 @@ class _Round:
         limits: Sequence[float | None],
         max_parallel: int,
         cancel: CancelToken | None,
+        watch: WatchTool | None,
     ) -> None:
+        self._watch = watch
         self._toolbox = toolbox
         self._calls = calls
         self._limits = limits
@@ -215,7 +215,7 @@ class _Round:
 
     def _work(self, number: int, token: CancelToken) -> None:
         try:
-            outcome: ToolResult | BaseException = run_call(self._toolbox, self._calls[number], token)
+            outcome: ToolResult | BaseException = run_call(self._toolbox, self._calls[number], token, watch=self._watch)
         except BaseException as error:
             outcome = error
         self._news.put((number, outcome))

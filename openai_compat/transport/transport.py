@@ -15,7 +15,7 @@ from ..errors import APIConnectionError, APIError, APIStatusError, NotFoundError
 from ..redaction import redact_error_body
 from ..wire.error_body import status_error
 from . import failures
-from .call import Call
+from .call import Call, Sending
 from .clock import Clock
 from .endpoint import Endpoint
 from .exchange import Exchange
@@ -121,6 +121,7 @@ class Transport:
         except NotFoundError as error:
             if not endpoint.guessed:
                 raise
+            call.again(error, "root")
             found = self._at_the_root(error, endpoint, request, call)
             if found is None:
                 raise error from None
@@ -154,16 +155,18 @@ class Transport:
     def _send(self, endpoint: Endpoint, request: _Request, call: Call) -> Reply:
         own_way = self._given is None and self._requests_auth is None and unpatched()
         send = self._send_over_lease if own_way else self._send_by_requests
-        reply = send(endpoint, request, call)
+        url = endpoint.url(request.path, request.query)
+        with call.sending(Sending(request.method, url, request.path, request.headers, request.body)):
+            reply = send(endpoint, request, call, url)
+        call.status = reply.status
         if reply.status >= 300:
             raise self._status_error(reply)
         return reply
 
-    def _send_over_lease(self, endpoint: Endpoint, request: _Request, call: Call) -> Reply:
+    def _send_over_lease(self, endpoint: Endpoint, request: _Request, call: Call, url: str) -> Reply:
         """Over a lease of our own."""
         pool = self._pool_of(endpoint)
         route = pool.route
-        url = endpoint.url(request.path, request.query)
         target = url if route.absolute else type(url)(url[url.index("/", 8) :])
         headers = dict(request.headers)
         if route.absolute:
@@ -200,7 +203,7 @@ class Transport:
                     del explained  # or this frame, the callers' and the exception hold each other
         return self._reply(answer.status, answer.headers, exchange, endpoint, request.path, route.proxied)
 
-    def _send_by_requests(self, endpoint: Endpoint, request: _Request, call: Call) -> Reply:
+    def _send_by_requests(self, endpoint: Endpoint, request: _Request, call: Call, url: str) -> Reply:
         """Through ``requests.Session.send``, where others look on."""
         with importing:
             from . import by_requests
@@ -235,7 +238,7 @@ class Transport:
             response, content = by_requests.send(
                 session,
                 request.method,
-                endpoint.url(request.path, request.query),
+                url,
                 request.body,
                 headers,
                 clock,

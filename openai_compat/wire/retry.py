@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import attrs
 
@@ -20,27 +20,42 @@ _DURATION = r"(?P<number>\d+(?:\.\d+)?)(?P<unit>ms|us|µs|ns|h|m|s|d)"
 _SECONDS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
 
 
+Reason = Literal["", "retry", "replay", "adapted", "root", "fallback"]
+"""Why a request was sent again, "" for the first time: after an error that may pass; over a new connection, as the kept
+one turned out to be closed; in another form, as the server had refused that one; at the root, as ``/v1`` was not found;
+to another endpoint."""
+
+
 @attrs.frozen(kw_only=True)
 class Attempt:
     """One time that the request of a call was sent.
 
     Args:
-        number: of the try, from 1.
-        replay: a repetition within a try, over a new connection: the kept one turned out to be closed.
+        number: of the try, from 1. A replay, and what a refusal has taught, is of the same try.
+        reason: why it was sent (again): see ``Reason``.
         started: seconds since the call began.
         seconds: that it took.
         error: why it failed; None where it did not.
+        status: HTTP status of the reply; None where there was none.
         waited: seconds that were waited before it.
         origin: the base URL of the server that it was sent to.
+        path: what was asked there, such as ``/chat/completions``.
     """
 
     number: int
-    replay: bool = False
+    reason: Reason = ""
     started: float = 0.0
     seconds: float = 0.0
     error: str | None = None
+    status: int | None = None
     waited: float = 0.0
     origin: str = ""
+    path: str = ""
+
+    @property
+    def replay(self) -> bool:
+        """A repetition within a try, over a new connection: the kept one turned out to be closed."""
+        return self.reason == "replay"
 
 
 @attrs.frozen(kw_only=True)

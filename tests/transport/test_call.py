@@ -13,11 +13,11 @@ from support.wire_bodies import chat_reply, error_reply, stream_reply
 from openai_compat import (
     APIConnectionError,
     APITimeoutError,
-    Attempt,
     Cancelled,
     CancelToken,
     Client,
     InternalServerError,
+    RetryEvent,
     RetryPolicy,
     Timeout,
 )
@@ -62,13 +62,14 @@ class TestTries:
     def test_of_a_call_that_succeeds_stand_in_its_answer(
         self, call: Any, pauses: list[float], caplog: pytest.LogCaptureFixture
     ) -> None:
-        heard: list[Attempt] = []
+        heard: list[RetryEvent] = []
         with caplog.at_level(logging.INFO, "openai_compat"), ReplayServer(after(error_reply(500, "one"))) as server:
             with Client(f"{server.url}/v1", model="m", on_retry=heard.append) as client:
                 answer = call(client)
         first, second = answer.attempts
         assert (first.number, first.waited, second.number, second.error) == (1, 0.0, 2, None)
-        assert ("one" in first.error, second.waited, heard) == (True, pauses[0], [first])
+        assert ("one" in first.error, second.waited) == (True, pauses[0])
+        assert [(event.attempt, event.reason, event.delay) for event in heard] == [(first, "retry", pauses[0])]
         assert 0 <= first.started <= first.started + first.seconds <= second.started
         (line,) = [record.message for record in caplog.records if record.levelno == logging.INFO]
         assert line == f"try 2 of 3 in {pauses[0]:.1f} s, after: {first.error}"
@@ -80,11 +81,11 @@ class TestTries:
                 assert len(client.chat("hi").attempts) == 4
 
     @each_call
-    def test_end_where_the_hook_raises(self, call: Any, pauses: list[float]) -> None:
-        class StopError(Exception):
+    def test_end_where_the_hook_is_interrupted(self, call: Any, pauses: list[float]) -> None:
+        class StopError(BaseException):
             pass
 
-        def stop(attempt: Attempt) -> None:
+        def stop(event: RetryEvent) -> None:
             raise StopError
 
         with ReplayServer([error_reply(503)]) as server:
@@ -151,7 +152,7 @@ class TestReplays:
     def test_a_kept_connection_is_replaced_once_a_try(
         self, call: Any, abort: Any, pauses: list[float], caplog: pytest.LogCaptureFixture
     ) -> None:
-        heard: list[Attempt] = []
+        heard: list[RetryEvent] = []
         stale = Reply(head=b"", abort=abort)
         with caplog.at_level(logging.INFO, "openai_compat"), ReplayServer([ok, stale, ok]) as server:
             with Client(f"{server.url}/v1", model="m", max_retries=0, on_retry=heard.append) as client:
@@ -161,7 +162,8 @@ class TestReplays:
         assert (len(server.requests), server.connections, pauses) == (3, 2, [])
         first, second = answer.attempts
         assert [(a.number, a.replay, a.waited) for a in (first, second)] == [(1, False, 0.0), (1, True, 0.0)]
-        assert ("the kept connection was closed" in first.error, second.error, heard) == (True, None, [first])
+        assert ("the kept connection was closed" in first.error, second.error) == (True, None)
+        assert [(event.attempt, event.reason, event.delay) for event in heard] == [(first, "replay", 0.0)]
         assert [r.message for r in caplog.records if "sent again over a new connection" in r.message]
 
     @each_call
@@ -194,11 +196,11 @@ class TestReplays:
         assert (len(server.requests), len(caught.value.attempts)) == (2, 1)
 
     @each_call
-    def test_end_where_the_hook_raises(self, call: Any, pauses: list[float]) -> None:
-        class StopError(Exception):
+    def test_end_where_the_hook_is_interrupted(self, call: Any, pauses: list[float]) -> None:
+        class StopError(BaseException):
             pass
 
-        def stop(attempt: Attempt) -> None:
+        def stop(event: RetryEvent) -> None:
             raise StopError
 
         with ReplayServer([ok, STALE, ok]) as server:

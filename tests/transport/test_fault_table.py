@@ -333,8 +333,8 @@ def test_what_was_tried_is_told(
         assert all(attempt.seconds >= 0 for attempt in attempts), attempts
         starts = [attempt.started for attempt in attempts]
         assert starts == sorted(starts), attempts
-        assert heard == attempts[:-1], attempts
-        told = [record.getMessage() for record in caplog.records if record.name == "openai_compat"]
+        assert [event.attempt for event in heard] == attempts[:-1], attempts
+        told = [record.getMessage() for record in caplog.records if record.name == "openai_compat.transport"]
         assert len(told) == made - 1, told
         for turn in range(2, 2 + len(pauses)):
             assert any(f"try {turn} of {1 + RETRIES}" in words for words in told), told

@@ -90,8 +90,8 @@ def test_a_hook_hears_of_each_failed_try_before_the_next(pauses: list[float]) ->
     heard: list[tuple[int, int, str]] = []
     with ReplayServer(after(error_reply(503, "busy"), DROPPED)) as server:
 
-        def hear(attempt: Any) -> None:
-            heard.append((attempt.number, len(server.requests), attempt.error))
+        def hear(event: Any) -> None:
+            heard.append((event.number, len(server.requests), event.attempt.error))
 
         with Client(server.url, model="m", on_retry=hear) as client:
             answer = client.chat("hi")
