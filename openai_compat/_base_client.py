@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import attrs
 
@@ -14,7 +14,7 @@ from . import __version__
 from ._imports import importing
 from ._json import encode_json
 from ._log import log_as_environment_says
-from ._misuse import unknown_fields
+from ._misuse import NamedOptions, unknown_fields
 from .cancel import CancelToken
 from .credentials import (
     ApiKey,
@@ -71,11 +71,19 @@ _REQUEST_FIELDS = frozenset(field.name for field in attrs.fields(ChatRequest))
 _CALL_OPTIONS = frozenset({"response_type", "repair", "sink", "cancel", "timeout", "think_opened"})
 
 
-class BaseClient:
+class BaseClient(NamedOptions):
     """The server, the key, the settings, and what was learnt of the server's dialect; ``Client`` asks through it."""
 
     _budget: Budget | None = None
     _prices: Prices | None = None
+    _meant: ClassVar[Mapping[str, str]] = {
+        **dict.fromkeys(_REQUEST_FIELDS | _CALL_OPTIONS, "chat() takes it"),
+        **dict.fromkeys(("default_headers", "organization", "project"), "did you mean headers?"),
+        **dict.fromkeys(("api_version", "default_query"), "the query of base_url is sent with every request"),
+        **dict.fromkeys(("url", "api_base", "endpoint", "azure_endpoint"), "did you mean base_url?"),
+        **dict.fromkeys(("key", "token"), "did you mean api_key?"),
+        "http_client": "did you mean session?",
+    }
 
     def __init__(
         self,

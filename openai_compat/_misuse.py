@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Collection, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from .errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from typing import Self
 
 _SAMPLED = "max_tokens limits the answer, under the name that the server takes"
 OF_THE_LOOP = (
@@ -42,15 +46,36 @@ def unknown_fields(
         known: the names that are taken.
         meant: what to say of some names, in place of what is said of them anywhere.
     """
+    return f"unknown field of {whose}: {_told(unknown, {*known, *OF_THE_LOOP}, {**_MEANT, **(meant or {})})}"
+
+
+def _told(unknown: Iterable[str], known: Collection[str], meant: Mapping[str, str]) -> str:
     from difflib import get_close_matches
 
-    hints = {**_MEANT, **(meant or {})}
     told = []
     for name in sorted(unknown):
-        near = get_close_matches(name, sorted({*known, *OF_THE_LOOP}), 1)
-        hint = hints.get(name) or (near and f"did you mean {near[0]}?")
+        near = get_close_matches(name, sorted(known), 1)
+        hint = meant.get(name) or (near and f"did you mean {near[0]}?")
         told.append(f"{name} ({hint})" if hint else name)
-    return f"unknown field of {whose}: {', '.join(told)}"
+    return ", ".join(told)
+
+
+class NamedOptions:
+    """A class whose constructor refuses an unknown keyword argument with a TypeError that names the right one."""
+
+    _meant: ClassVar[Mapping[str, str]] = {}
+    """What to say of some names."""
+
+    # Not in the constructor: its frame, or that of a wrapper, would show what is secret among the arguments.
+    def __new__(cls, *args: Any, **options: Any) -> Self:
+        code = getattr(cls.__init__, "__code__", None)  # that of a subclass may take others
+        if options and code is not None and not code.co_flags & inspect.CO_VARKEYWORDS:
+            known = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+            unknown = options.keys() - set(known)
+            if unknown:
+                del args, options
+                raise TypeError(f"unknown option of {cls.__name__}: {_told(unknown, known, cls._meant)}")
+        return super().__new__(cls)
 
 
 def refuse_coroutines(**callbacks: object) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import pickle
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +167,39 @@ def test_bad_input_is_told_before_anything_is_sent(call: Any, message: str) -> N
 def test_an_unknown_field_is_refused_with_the_right_name(call: Any, told: str) -> None:
     with pytest.raises(TypeError, match=re.escape(told)):
         call(Client("http://127.0.0.1:9", model="m"))
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"api_ky": "sk-secret"}, "unknown option of Client: api_ky (did you mean api_key?)"),
+        ({"temperature": 0}, "temperature (chat() takes it)"),
+        ({"http_client": None, "zzz": 1}, "http_client (did you mean session?), zzz"),
+    ],
+)
+@pytest.mark.parametrize("make", [partial(Client, "http://127.0.0.1:9"), partial(Client.for_provider, "ollama")])
+def test_an_unknown_option_is_refused_with_the_right_name(make: Any, options: dict[str, Any], told: str) -> None:
+    with pytest.raises(TypeError, match=re.escape(told)) as caught:
+        make(**options)
+    assert "secret" not in repr(caught.traceback[-1].locals)
+
+
+def test_a_subclass_takes_options_of_its_own() -> None:
+    class Tenants(Client):
+        def __init__(self, tenant: str, **options: Any) -> None:
+            super().__init__(f"http://127.0.0.1:9/{tenant}", **options)
+
+    class Fixed(Client):
+        def __init__(self, tenant: str) -> None:
+            super().__init__(f"http://127.0.0.1:9/{tenant}")
+
+    assert Tenants(tenant="a", model="m").base_url == Fixed(tenant="a").base_url == "http://127.0.0.1:9/a"
+    with pytest.raises(TypeError, match=re.escape("unknown option of Fixed: tenat (did you mean tenant?)")):
+        Fixed(tenat="a")
+
+
+def test_the_signature_shows_the_options() -> None:
+    assert "api_key" in inspect.signature(Client).parameters
 
 
 @pytest.mark.parametrize(
