@@ -257,9 +257,11 @@ class EventStream(Iterator[bytes]):
             writing = self._writing
             arguments = (writing.stream, writing.queue, self.begun, writing.tick, writing.released)
             self._reader = spawn(_read_ahead, *arguments, name="openai_compat web")
-            if first_wait != 0:
-                seconds = heartbeat if first_wait is None else first_wait
-                wait([self.begun, self._writing.asked_to_write], seconds, FIRST_COMPLETED)
+            if first_wait == 0:
+                self._body = self._writing.run(waiting=True)
+                return
+            seconds = heartbeat if first_wait is None else first_wait
+            wait([self.begun, self._writing.asked_to_write], seconds, FIRST_COMPLETED)
             self.settle()
         except BaseException:
             self._writing.release()

@@ -117,6 +117,23 @@ def test_an_end_of_the_reading_thread_is_an_error_too() -> None:
     assert events(EventStream(stream))[-1][1]["code"] == "internal_error"
 
 
+def test_who_does_not_wait_gets_an_event_however_soon_it_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    spawn = web_stream.spawn
+
+    def spawn_and_wait(*arguments: Any, name: str) -> threading.Thread:
+        thread = spawn(*arguments, name=name)
+        thread.join(20)
+        return thread
+
+    monkeypatch.setattr(web_stream, "spawn", spawn_and_wait)
+    with model([error_reply(429, "slow down")] * 2) as (_, client):
+        body = EventStream(client.stream("hi"), first_wait=0)
+        assert (body.status_code, [name for name, _ in events(body)]) == (200, ["error"])
+        settled = EventStream(client.stream("hi"), first_wait=0)
+        settled.settle()
+        assert (settled.status_code, b"rate_limited" in b"".join(settled)) == (429, True)
+
+
 @pytest.mark.parametrize(
     "options",
     [{"format": "xml"}, {"heartbeat": 0}, {"heartbeat": -1.0}, {"first_wait": -1}, {"heartbeat": float("inf")}],
