@@ -16,11 +16,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from support.replay import EVENT_STREAM, ReplayServer, Reply, Request
 from support.wire_bodies import chat_reply, stream_pieces
 
-MOMENTS = 50
-"""For each of first and later calls, over TCP and TLS."""
+MOMENTS = max(20, settings.default.max_examples // 5)
+"""For each of first and later calls, over TCP and TLS; at night many more."""
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 each_wire = pytest.mark.parametrize("wire", ["tcp", "tls"])
