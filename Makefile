@@ -29,7 +29,9 @@ chat: $(VENV)/chat.stamp
 	@echo "==> asking the model on this machine: $(QUESTION)"
 	@$(BIN)/openai-compat chat "$(QUESTION)" < /dev/null
 
-test: lint types unit wheel
+# Side by side, for tests that wait for browsers and other programs leave processors idle.
+test: lint
+	@$(MAKE) --no-print-directory --jobs=3 types unit wheel
 
 lint: $(VENV)/test.stamp
 	@echo "==> ruff"
