@@ -71,7 +71,7 @@ ALSO = {
     "server_options": {"providers", "credentials"},
     "cli": {"", "_terminal", "providers", "limits", "local"},
     "conversation": {"_json", "_misuse", "_rich_display", "hooks"},
-    "wire": {"_json", "_log", "_rich_display"},
+    "wire": {"_imports", "_json", "_log", "_rich_display"},
     "schema": {"_json"},
     "integrations": {"local", "providers", "credentials", "display", "_threads", "_json", "cancel", "timeouts"},
 }

@@ -22,12 +22,14 @@ def _together(*options: Decorator) -> Decorator:
     return decorate
 
 
-as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout, for scripts.")
-unattended = _together(
+as_json: Decorator = click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON object on stdout, for scripts."
+)
+unattended: Decorator = _together(
     click.option("-q", "--quiet", is_flag=True, help="Only errors on stderr."),
     click.option("--yes", is_flag=True, help="Install the embedded server's model, if missing, without asking."),
 )
-server = _together(
+server: Decorator = _together(
     click.option("-m", "--model", envvar="OPENAI_MODEL", show_envvar=True,
                  help="The model's name, or the path of a .gguf file for the embedded server. "
                  "For a server on this machine, the default is the first suitable one that it lists."),

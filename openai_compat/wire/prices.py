@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import attrs
 
+from .._imports import importing
 from .._json import as_int, as_mapping
 from ..errors import ConfigurationError, UnknownPriceError
 from .messages import Usage
@@ -179,8 +180,9 @@ def _by_table(charge: Charge) -> float | None:
     if provider is None and not charge.origin.startswith("https://"):
         return None  # The table has no servers without TLS: those of this machine, above all.
     try:
-        from genai_prices import Usage as TableUsage
-        from genai_prices import calc_price
+        with importing:
+            from genai_prices import Usage as TableUsage
+            from genai_prices import calc_price
     except ImportError as error:
         raise UnknownPriceError(INSTALL) from error
     assert charge.usage is not None

@@ -20,6 +20,7 @@ from openai_compat import (
     APIConnectionError,
     APIStatusError,
     APITimeoutError,
+    BudgetExceededError,
     CallFuture,
     CancelToken,
     ChatRequest,
@@ -31,6 +32,7 @@ from openai_compat import (
     Message,
     OpenAICompatError,
     ParsedResponse,
+    Price,
     PrintSink,
     QueueSink,
     RateLimitError,
@@ -41,6 +43,7 @@ from openai_compat import (
     TeeSink,
     Timeout,
     ToolRound,
+    budget,
     mcp_tools,
     tool,
     tool_rounds,
@@ -174,6 +177,16 @@ def in_the_background(questions: list[str]) -> dict[str, str]:
     city: CallFuture[ParsedResponse[City]] = client.submit("A city?", response_type=City)
     city.add_done_callback(lambda future: print(future.result().parsed.name))
     return {} if city.cancel() else answers
+
+
+def spending() -> float:
+    client = Client("https://api.openai.com/v1", prices={"m": Price(input=1, output=2.5)})
+    try:
+        with budget(usd=1, tokens=1e6) as spent:
+            print(client.chat("hi").cost, spent)
+    except BudgetExceededError as error:
+        return error.limit
+    return spent.usd
 
 
 def carefully() -> str:
