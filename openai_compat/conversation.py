@@ -26,6 +26,7 @@ from .schema.text import text_of
 from .tools.loop import ToolOptions, ToolRound, tool_rounds
 from .tools.tool import Toolbox, ToolDispatcher
 from .wire.messages import CUSTOM, Message, Usage, parse_arguments
+from .wire.prices import Charge, cost_of
 from .wire.request import ChatRequest, request_messages
 from .wire.response import ChatResponse, ParsedResponse
 
@@ -102,6 +103,7 @@ class Conversation(RichDisplay):
             raise TypeError(unknown_fields("a conversation", fields, _REQUEST_FIELDS | _LOOP_FIELDS, of_a_turn))
         self._messages = tuple(Message.from_wire(message) for message in messages)
         self._usage: Usage | None = None
+        self._charges: tuple[Charge, ...] = ()
         self._turn = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -124,6 +126,11 @@ class Conversation(RichDisplay):
     def usage(self) -> Usage | None:
         """The tokens of all turns so far, those taken back included; None where no server reported any."""
         return self._usage
+
+    @property
+    def cost(self) -> float | None:
+        """US dollars for all turns since it was made, forked or loaded; as ``ChatResponse.cost``."""
+        return cost_of(self._charges)
 
     @overload
     def say(self, prompt: str, *, response_type: type[T], **options: Any) -> ParsedResponse[T]: ...
@@ -170,7 +177,7 @@ class Conversation(RichDisplay):
             answer = round_.total()
             messages = round_.messages[1:] if request.system else round_.messages
             usage = answer.usage + self._usage if answer.usage is not None else self._usage
-            self._messages, self._usage = messages, usage
+            self._messages, self._usage, self._charges = messages, usage, self._charges + answer.charges
             tell(answer)
             return answer
 
@@ -193,7 +200,7 @@ class Conversation(RichDisplay):
     def fork(self) -> Conversation:
         """Another conversation with the same past; from here on each has its own history and count of tokens."""
         other = copy.copy(self)
-        other._usage = None
+        other._usage, other._charges = None, ()
         other.id, other._given_id = _new_id(), None
         return other
 

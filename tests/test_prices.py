@@ -212,6 +212,18 @@ def test_every_kind_of_answer_has_its_cost(name: str, tmp_path: Path) -> None:
     assert pickle.loads(pickle.dumps(answer)).cost == answer.cost
 
 
+def test_a_conversation_costs_what_its_turns_did() -> None:
+    with ReplayServer([reply(), reply(counted={**PLAIN, "cost": 0.5}), reply()]) as server, priced(server) as client:
+        talk = client.conversation()
+        assert talk.cost is None
+        talk.say("hi")
+        talk.say("and?")
+        assert talk.cost == pytest.approx(ONCE + 0.5)
+        beside = talk.fork()
+        beside.say("so?")
+    assert (talk.cost, beside.cost) == (pytest.approx(ONCE + 0.5), pytest.approx(ONCE))
+
+
 def test_one_price_may_be_for_all_models_and_a_copy_of_the_client_keeps_it() -> None:
     with ReplayServer([reply(), reply()]) as server:
         client = priced(server, prices=OWN)
