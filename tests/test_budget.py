@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import gc
 import json
 import os
 import pickle
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -513,3 +515,33 @@ def test_a_limit_that_is_none_is_refused(bad: dict[str, Any]) -> None:
         Budget(**bad)
     with pytest.raises(ConfigurationError, match="must be a Budget"):
         Client("http://localhost:1", budget=1)  # type: ignore[arg-type]
+
+
+def test_what_was_refused_is_let_go_at_once() -> None:
+    class Marker:
+        pass
+
+    def refused(asking: Client) -> weakref.ref[Marker]:
+        marker = Marker()  # in a frame that the exception goes through
+        with contextlib.suppress(BudgetExceededError):
+            asking.chat("hi")
+        return weakref.ref(marker)
+
+    with ReplayServer(ASK) as server, client(server, Budget(tokens=1)) as asking:
+        gc.disable()
+        try:
+            assert refused(asking)() is None
+        finally:
+            gc.enable()
+
+
+def test_a_call_that_was_let_slip_holds_nothing() -> None:
+    given = Budget(tokens=2000)
+    with ReplayServer(ASK) as server, client(server, given) as asking:
+        call = asking._call(asking._deadline(None, None), {"messages": [], "max_tokens": 1500})
+        assert call.permit is not None
+        call.permit.__enter__()  # and a Ctrl-C before its block has begun
+        assert reserved(given) == 1
+        del call
+        assert reserved(given) == 0
+        asking.chat("hi", max_tokens=1500)

@@ -110,7 +110,8 @@ class Budget:
         self.usd: float | None = usd
         self.tokens: float | None = tokens
         self.spent: Spent = Spent()
-        self._claims: dict[int, _Claim] = {}
+        # Weak: a call that a Ctrl-C let slip in the instant after it reserved is as good as over.
+        self._claims: weakref.WeakKeyDictionary[BudgetPermit, _Claim] = weakref.WeakKeyDictionary()
         self._longest = USUAL_OUTPUT
 
     def __repr__(self) -> str:
@@ -232,13 +233,13 @@ class BudgetPermit:
             Cancelled: by the call's token.
         """
         self._partial = None
-        self._reserve(self._needs())
-        if self._inner is not None:
-            try:
+        try:
+            self._reserve(self._needs())
+            if self._inner is not None:
                 self._inner.__enter__()
-            except BaseException:
-                self._release()
-                raise
+        except BaseException:
+            self._release()
+            raise
         return self
 
     def settle(self, answer: Answer) -> None:
@@ -298,9 +299,9 @@ class BudgetPermit:
                     if not one._holders(claim) - {claim.thread}:
                         raise _exceeded(why)
                 self._wait(claim.thread)
-            for budget in self._budgets:
-                budget._claims[id(self)] = claim
             self._claim = claim
+            for budget in self._budgets:
+                budget._claims[self] = claim
 
     def _wait(self, thread: int) -> None:
         if self._deadline.cancelled:
@@ -341,7 +342,7 @@ class BudgetPermit:
         with _changed:
             self._claim = None
             for budget in self._budgets:
-                budget._claims.pop(id(self), None)
+                budget._claims.pop(self, None)
             _changed.notify_all()
 
 
