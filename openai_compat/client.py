@@ -588,8 +588,8 @@ class Client(BaseClient):
         Takes what ``map`` takes, and yields the same results. When it returns, all has been uploaded; iterating waits.
 
         Args:
-            requests: as for ``map``; all are taken at once, and wait on disk. A file has one model, and as much as the
-                provider takes: 50,000 requests and 200 MB; more become several batches.
+            requests: as for ``map``; all are taken at once, and wait on disk. A file has one model, and no more than
+                providers take: 50,000 requests and 100 MB; what is more becomes several batches.
             journal: as for ``map``, and shared with it. The batches are in it as soon as there are any: the same line,
                 run again, submits nothing twice but waits for them. Without one, no later run finds them.
             ordered: yield results in the order of the requests, not as batches end.

@@ -19,7 +19,7 @@ from openai_compat import PROVIDERS, LocalServer
 
 __all__ = ["redis_server"]
 
-ELSEWHERE = ("celery.md", "cluster.md", "django.md", "gradio.md", "streamlit.md")
+ELSEWHERE = ("celery.md", "cluster.md", "django.md", "gradio.md", "provider-batch.md", "streamlit.md")
 """What runs in a framework, in a test of its own."""
 SERVERS = [page for page in PAGES if "servers" in (page.stem, page.parent.name)]
 

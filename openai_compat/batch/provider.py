@@ -11,8 +11,8 @@ from typing import Any, Protocol, TypeVar, cast
 
 from .._json import encode_json
 from ..cancel import CancelToken
-from ..errors import APIError, APIStatusError, ResponseParseError, ResponseShapeError
-from ..wire.batches import BatchStatus, parse_batch, parse_batches, parse_file_id, upload_edges
+from ..errors import APIError, APIStatusError, APITimeoutError, ResponseParseError, ResponseShapeError
+from ..wire.batches import BatchStatus, UploadedFile, parse_batch, parse_batches, parse_file, upload_edges
 from ..wire.parse import decode_body
 from ..wire.retry import retry_after
 from ..wire.sse import TICK
@@ -24,6 +24,9 @@ MAX_LINE = 256 * 1024 * 1024
 
 TRIES = 4
 """Times that a batch is asked to be made, and looked for in between."""
+
+READY_IN = 600.0
+"""Seconds in which a server is to have looked at a file."""
 
 _PAGE, _PAGES = 100, 50
 _SKEW = 86400.0
@@ -130,11 +133,25 @@ class BatchAPI:
         self._send, self._provider, self._secrets, self._token = send, provider, secrets, token
 
     def upload(self, upload: Upload) -> str:
-        """The id of the uploaded file."""
+        """The id of the uploaded file, once the server has looked at it.
+
+        Raises:
+            APITimeoutError: it has not after ten minutes.
+        """
         try:
-            return upload.send(self._send, lambda reply: parse_file_id(self._json(reply), **self._told()))
+            file = upload.send(self._send, self._file)
         except (APIStatusError, ResponseShapeError) as error:
             raise self._without_routes(error) from None
+        pause, waited = 1.0, 0.0
+        while not file.ready:
+            if waited >= READY_IN:
+                raise APITimeoutError(
+                    f"{self._provider} has not looked at file {file.id} in {waited:.0f} s", provider=self._provider
+                )
+            self._pause(pause)
+            waited, pause = waited + pause, min(2 * pause, 15.0)
+            file = self._send("GET", f"/files/{file.id}", self._file)
+        return file.id
 
     def create(self, input_file_id: str, endpoint: str, window: str, since: float, look: bool) -> BatchStatus:
         """Make a batch of an uploaded file; one that a reply did not come through for is found, and not made again.
@@ -154,8 +171,7 @@ class BatchAPI:
                 if not error.retryable or number == TRIES:
                     raise self._without_routes(error) from None
                 pause = error.retry_after or 0.5 * 2**number
-            if self._token.wait(pause):
-                self._token.raise_if_cancelled()
+            self._pause(pause)
         raise AssertionError
 
     def find(self, input_file_id: str, since: float) -> BatchStatus | None:
@@ -207,6 +223,13 @@ class BatchAPI:
             reply.finish()
 
         self._send("GET", f"/files/{file_id}/content", read)
+
+    def _pause(self, seconds: float) -> None:
+        self._token.wait(seconds)
+        self._token.raise_if_cancelled()
+
+    def _file(self, reply: Reply) -> UploadedFile:
+        return parse_file(self._json(reply), **self._told())
 
     def _batch(self, reply: Reply) -> BatchStatus:
         return parse_batch(self._json(reply), **self._told())

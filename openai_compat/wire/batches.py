@@ -1,8 +1,8 @@
 """OpenAI's Batch API: the file of requests that is uploaded, the batch's state, and the file of answers.
 
 https://platform.openai.com/docs/api-reference/batch; others that speak it differ in little: Groq takes longer windows,
-Together writes states in capitals and wraps a new batch in ``job``, Azure has it below ``/openai/v1``. Mistral's jobs
-are another format.
+Azure has it below ``/openai/v1`` and looks at a file for a while before it takes it, Novita and Together write states
+in capitals. Together wants its files elsewhere (``/files/upload``); Mistral's jobs are another format.
 """
 
 from __future__ import annotations
@@ -20,13 +20,15 @@ from .error_body import find_error, status_error
 MAX_REQUESTS = 50_000
 """Requests in one batch: OpenAI's limit."""
 
-MAX_BYTES = 200_000_000
-"""Of one file: OpenAI's limit."""
+MAX_BYTES = 100_000_000
+"""Of one file: Groq's limit; OpenAI's and Azure's are twice that."""
 
 ENDED = frozenset({"completed", "failed", "expired", "cancelled"})
 """States that a batch stays in."""
 
 _STATES = {"canceled": "cancelled", "canceling": "cancelling", "cancel_requested": "cancelling", "error": "failed"}
+
+_UNREADY = frozenset({"pending", "running", "processing", "uploading"})
 
 _PASSING = frozenset(
     {"batch_expired", "batch_cancelled", "request_timeout", "token_limit_exceeded", "rate_limit_exceeded"}
@@ -117,16 +119,24 @@ def parse_batches(payload: Any, *, provider: str = "", secrets: Iterable[str] = 
     )
 
 
-def parse_file_id(payload: Any, *, provider: str = "", secrets: Iterable[str] = ()) -> str:
-    """The id of a file that was uploaded.
+class UploadedFile(NamedTuple):
+    """A file that was uploaded; ``ready`` says whether a batch can be made of it."""
+
+    id: str
+    ready: bool
+
+
+def parse_file(payload: Any, *, provider: str = "", secrets: Iterable[str] = ()) -> UploadedFile:
+    """A file that was uploaded.
 
     Raises:
         APIStatusError, ResponseShapeError: as for ``parse_batch``.
     """
-    file_id = as_text(as_mapping(payload).get("id"))
+    found = as_mapping(payload)
+    file_id = as_text(found.get("id"))
     if not file_id:
         raise _no("file", payload, provider, secrets)
-    return file_id
+    return UploadedFile(file_id, as_text(found.get("status")).lower() not in _UNREADY)
 
 
 def _no(what: str, payload: Any, provider: str, secrets: Iterable[str]) -> APIError:

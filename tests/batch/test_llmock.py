@@ -34,7 +34,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batches, "_read_upload", read_and_close)
 
 
-@pytest.mark.parametrize("provider", ["openai", "groq", "together"])
+@pytest.mark.parametrize("provider", ["openai", "groq"])
 def test_each_provider_s_routes(llmock: Any, provider: str, tmp_path: Path) -> None:
     client = Client(llmock.base_url(provider), "key", provider=provider, model="m")
     asked = [("one", "What is 1?"), ("two", "What is 2?")]

@@ -17,12 +17,14 @@ import attrs
 import pytest
 import requests
 from support.batch_provider import Provider, answered, json_reply
+from support.pages import program_of
 from support.replay import ReplayServer, Reply, Request
 from support.wire_bodies import error_reply
 
 from openai_compat import (
     APIError,
     APIStatusError,
+    APITimeoutError,
     BadRequestError,
     BatchRun,
     Cancelled,
@@ -36,6 +38,7 @@ from openai_compat import (
     ResponseTypeError,
     RetryPolicy,
 )
+from openai_compat.batch import provider as api
 from openai_compat.batch import submit
 from openai_compat.batch.journal import Entry
 
@@ -496,6 +499,26 @@ def test_on_error_raise_and_ordered() -> None:
             next(run)
 
 
+def test_a_file_that_is_still_looked_at_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    provider, clock, looks = Provider(polls=1), Clock(), [3]
+
+    def pending(request: Request, reply: Reply) -> Reply:
+        if request.path.endswith(("/files", "/files/file-1")) and looks[0]:
+            looks[0] -= 1
+            return json_reply({"id": "file-1", "status": "pending"})
+        return json_reply({"id": "file-1", "status": "processed"}) if request.path.endswith("/files/file-1") else reply
+
+    provider.after = pending
+    with ReplayServer(provider) as server:
+        assert told(submitted(server, ["a"], clock=clock)) == ["re: a"]
+        assert clock.waits == [1, 2, 4]
+        looks[0], provider.polls = 1000, 2
+        monkeypatch.setattr(api, "READY_IN", 20.0)
+        with pytest.raises(APITimeoutError, match="has not looked at file file-1 in 30 s"):
+            submitted(server, ["b"])
+    assert len(provider.created) == 1
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [({"poll_every": 0}, "poll_every must be"), ({"on_error": "stop"}, "on_error must be")],
@@ -677,3 +700,20 @@ def test_the_journal_has_what_a_provider_answered(tmp_path: Path) -> None:
         f"{server.url}/v1",
     )
     assert json.loads(entry.request or "")["messages"] == [{"role": "user", "content": "a"}]
+
+
+def test_the_page_in_the_docs_runs_as_it_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    provider = Provider(polls=1)
+    with ReplayServer(provider) as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", f"{server.url}/v1")
+        monkeypatch.setenv("OPENAI_MODEL", "m")
+        monkeypatch.chdir(tmp_path)
+        exec(compile(program_of("provider-batch.md"), "provider-batch.md", "exec"), {})
+    told = capsys.readouterr().out
+    assert "batch_1\nsky re: Why is the sky blue?\n" in told
+    assert "sky True\ngrass True\n" in told
+    assert "batch_2 completed 0 of 0\nTrue True\n" in told
+    assert "water,re: One colour for water:,\n" in told
+    assert len(provider.created) == 3

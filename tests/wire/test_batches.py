@@ -17,7 +17,7 @@ from openai_compat.wire.batches import (
     parse_answer_line,
     parse_batch,
     parse_batches,
-    parse_file_id,
+    parse_file,
     request_line,
     upload_edges,
     why_unanswered,
@@ -106,10 +106,18 @@ def test_no_batch(payload: Any) -> None:
 
 
 def test_an_error_under_http_200_masks_keys() -> None:
-    for parse in (parse_batch, parse_batches, parse_file_id):
+    for parse in (parse_batch, parse_batches, parse_file):
         with pytest.raises(APIStatusError, match="no such thing") as caught:
             parse({"error": {"message": "no such thing for key-123456789"}}, secrets=["key-123456789"])
         assert "key-123456789" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("status", "ready"),
+    [({}, True), ({"status": "processed"}, True), ({"status": "pending"}, False), ({"status": "Running"}, False)],
+)
+def test_a_file(status: dict[str, str], ready: bool) -> None:
+    assert parse_file({"id": "file-1", "object": "file", **status}) == ("file-1", ready)
 
 
 def test_a_page_of_a_list() -> None:
