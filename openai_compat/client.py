@@ -691,7 +691,7 @@ class Client(BaseClient):
                 secrets=self._secrets,
                 once=once,
             )
-            headers = {"Content-Type": content_type}
+            headers = {"Content-Type": content_type, "Accept": "application/json, */*"}
             return call.run(lambda: read(self._transport.send(method, path, body, call, headers=headers, query=query)))
 
         return send

@@ -68,6 +68,9 @@ class Reply(Protocol):
     def finish(self) -> bool:
         """The body has been read to its end."""
 
+    def close(self) -> None:
+        """The rest of it is not wanted."""
+
 
 class Send(Protocol):
     """Sends a request, and again where that may help; ``read`` is called with each reply."""
@@ -153,25 +156,23 @@ class BatchAPI:
             file = self._send("GET", f"/files/{file.id}", self._file)
         return file.id
 
-    def create(self, input_file_id: str, endpoint: str, window: str, since: float, look: bool) -> BatchStatus:
+    def create(self, input_file_id: str, endpoint: str, window: str, since: float) -> BatchStatus:
         """Make a batch of an uploaded file; one that a reply did not come through for is found, and not made again.
 
         Args:
             since: when the file was uploaded, POSIX time.
-            look: whether it may have been made before.
         """
-        body = {"input_file_id": input_file_id, "endpoint": endpoint, "completion_window": window}
+        body = encode_json({"input_file_id": input_file_id, "endpoint": endpoint, "completion_window": window})
         for number in range(1, TRIES + 1):
-            if look and (found := self.find(input_file_id, since)) is not None:
-                return found
-            look = True
             try:
-                return self._send("POST", "/batches", self._batch, body=encode_json(body), once=True)
+                return self._send("POST", "/batches", self._batch, body=body, once=True)
             except APIError as error:
                 if not error.retryable or number == TRIES:
                     raise self._without_routes(error) from None
                 pause = error.retry_after or 0.5 * 2**number
             self._pause(pause)
+            if (found := self.find(input_file_id, since)) is not None:
+                return found
         raise AssertionError
 
     def find(self, input_file_id: str, since: float) -> BatchStatus | None:
@@ -218,8 +219,12 @@ class BatchAPI:
         """Call ``take`` with each line of a file, as it comes; from the beginning again where the connection breaks."""
 
         def read(reply: Reply) -> None:
-            for line in _lines(reply):
-                take(line)
+            try:
+                for line in _lines(reply):
+                    take(line)
+            except BaseException:
+                reply.close()
+                raise
             reply.finish()
 
         self._send("GET", f"/files/{file_id}/content", read)

@@ -78,6 +78,10 @@ class Submissions:
                 "UPDATE batches SET finished = 1, status = ? WHERE number = ?", (status, submission.number)
             )
 
+    def has(self, submission: Submission, key: bytes) -> bool:
+        """Whether a request is in a batch."""
+        return bool(self._journal.read("SELECT 1 FROM submitted WHERE key = ? AND batch = ?", key, submission.number))
+
     def keys(self, submission: Submission) -> Iterator[bytes]:
         """The requests that are in a batch."""
         last = b""

@@ -205,6 +205,13 @@ class BatchRun(Generic[R]):
             self._progress.close()
             self._progress = None
 
+    def __del__(self) -> None:
+        # Of a run that was dropped; the journal sees to itself.
+        if "_spool" in self.__dict__:
+            self._spool.close()
+        if self.__dict__.get("_folder") is not None:
+            self._folder.cleanup()  # type: ignore[union-attr]
+
     def __enter__(self) -> Self:
         return self
 
@@ -219,7 +226,7 @@ class BatchRun(Generic[R]):
         """Take all requests; upload those that are neither answered nor at the provider."""
         with submitting(self._journal.path, self._token):
             for unmade in self._submissions.unmade(self._submitter.server):
-                self._make(unmade, look=True)
+                self._find(unmade)
             for item in items:
                 self._token.raise_if_cancelled()
                 self._take(item)
@@ -292,30 +299,23 @@ class BatchRun(Generic[R]):
         submission = self._submissions.add(self._submitter.server, kind[0], file_id, upload.keys)
         upload.close()
         del self._uploads[kind]
-        made = self._make(submission, look=False)
-        assert made is not None
-        self._waiting[part], status = made
+        try:
+            status = self._api.create(file_id, kind[0], self._window, submission.submitted_at)
+        except APIStatusError as error:
+            if not error.retryable:
+                self._submissions.refused(submission)
+            raise
+        self._waiting[part] = self._submissions.made(submission, status.id, status.status)
         self._statuses[status.id] = status
         log.info("%s: batch %s of %d requests", self._submitter.provider, status.id, len(upload.keys))
 
-    def _make(self, submission: Submission, *, look: bool) -> tuple[Submission, BatchStatus] | None:
-        """Have a batch made of an uploaded file; None where an earlier one's file is not taken any more."""
-        try:
-            status = self._api.create(
-                submission.input_file_id,
-                submission.endpoint,
-                self._window,
-                submission.submitted_at,
-                look,
-            )
-        except APIStatusError as error:
-            if error.retryable:
-                raise
-            self._submissions.refused(submission)
-            if not look:
-                raise
-            return None
-        return self._submissions.made(submission, status.id, status.status), status
+    def _find(self, unmade: Submission) -> None:
+        """Find the batch of a file that an earlier run had uploaded; without one, its requests are not submitted."""
+        found = self._api.find(unmade.input_file_id, unmade.submitted_at)
+        if found is None:
+            self._submissions.refused(unmade)
+        else:
+            self._submissions.made(unmade, found.id, found.status)
 
     # Waiting
 
@@ -434,7 +434,7 @@ class BatchRun(Generic[R]):
         def take(line: bytes) -> None:
             told = parse_answer_line(line, provider=provider, secrets=secrets) if line.strip() else None
             key = None if told is None else _key_of(told.custom_id)
-            if told is None or key is None:
+            if told is None or key is None or not self._submissions.has(submission, key):
                 if line.strip():
                     log.warning("batch %s: a line of its file is no answer, and left out", status.id)
                 return

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import json
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -33,6 +35,7 @@ from openai_compat import (
     Client,
     ConfigurationError,
     Journal,
+    JournalError,
     MapResult,
     NotFoundError,
     ResponseTypeError,
@@ -649,19 +652,45 @@ def test_a_table_with_a_template(tmp_path: Path) -> None:
 
 def test_lines_that_nobody_can_read_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     provider = Provider()
+    nobody_s = json.dumps(answered({**line("00" * 16, "x")})).encode()
+    odd_lines = b'\n{"custom_id": "other"}\nno json\n' + nobody_s + b"\n"
 
     def odd(request: Request, reply: Reply) -> Reply:
         if request.path.endswith("/content"):
             assert isinstance(reply.body, bytes)
-            return Reply(headers=reply.headers, body=b'\n{"custom_id": "other"}\nno json\n' + reply.body.rstrip())
+            return Reply(headers=reply.headers, body=odd_lines + reply.body.rstrip())
         return reply
 
     provider.after = odd
     with ReplayServer(provider) as server:
         assert told(submitted(server, ["a"], tmp_path / "j.db")) == ["re: a"]
-    assert caplog.text.count("a line of its file is no answer") == 2
+    assert caplog.text.count("a line of its file is no answer") == 3
     with Journal(tmp_path / "j.db") as journal:
         assert [entry.status for entry in journal] == ["answered"]
+
+
+def test_a_full_disk_loses_nothing(tmp_path: Path) -> None:
+    provider, path = Provider(polls=1), tmp_path / "j.db"
+    asked = [f"{number} " + "x" * 1000 for number in range(900)]
+    with ReplayServer(provider) as server:
+        submitted(server, asked, path).close()
+        with Journal(path) as journal:
+            (pages,) = journal._writer.execute("PRAGMA page_count").fetchone()
+            journal._writer.execute(f"PRAGMA max_page_count = {pages + 300}")  # a disk that is full after these
+            with pytest.raises(JournalError, match=r"full; what was written before stays"):
+                next(client(server).submit_batch(asked, journal=journal, cancel=Clock()))
+            assert 0 < len(journal) < 900
+        server.wait_open(most=1)  # the download was ended
+        assert told(submitted(server, asked, path)) == [f"re: {each}" for each in asked]
+    assert len(provider.uploads) == 1
+
+
+def test_a_run_that_is_dropped_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with ReplayServer(Provider()) as server:
+        assert next(submitted(server, ["a", "b"])).ok
+        gc.collect()
+    assert list(tmp_path.iterdir()) == []
 
 
 PROGRAM = """
