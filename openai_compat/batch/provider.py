@@ -14,7 +14,7 @@ from ..cancel import CancelToken
 from ..errors import APIError, APIStatusError, APITimeoutError, ResponseParseError, ResponseShapeError
 from ..wire.batches import BatchStatus, UploadedFile, parse_batch, parse_batches, parse_file, upload_edges
 from ..wire.parse import decode_body
-from ..wire.retry import retry_after
+from ..wire.retry import MAX_WAIT, retry_after
 from ..wire.sse import TICK
 
 T = TypeVar("T")
@@ -169,7 +169,7 @@ class BatchAPI:
             except APIError as error:
                 if not error.retryable or number == TRIES:
                     raise self._without_routes(error) from None
-                pause = error.retry_after or 0.5 * 2**number
+                pause = min(error.retry_after or 0.5 * 2**number, MAX_WAIT)
             self._pause(pause)
             if (found := self.find(input_file_id, since)) is not None:
                 return found

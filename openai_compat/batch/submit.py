@@ -49,6 +49,9 @@ R = TypeVar("R", bound=ChatResponse)
 FIRST_PAUSE = 1.0
 """Seconds before the second look at a batch; doubled with each, up to ``poll_every``."""
 
+MAX_HINT = 900.0
+"""Seconds that a server may have a look wait."""
+
 MAX_FAILED_LOOKS = 60
 """In a row, after which a server that cannot be reached is given up."""
 
@@ -383,7 +386,7 @@ class BatchRun(Generic[R]):
     def _wait(self) -> None:
         """Look at each batch that is waited for, after a while; what has ended goes into the journal."""
         if self._looks:
-            pause = max(min(FIRST_PAUSE * 2 ** (self._looks - 1), self._poll_every), self._hint)
+            pause = max(min(FIRST_PAUSE * 2 ** (self._looks - 1), self._poll_every), min(self._hint, MAX_HINT))
             self._token.wait(pause)
         self._token.raise_if_cancelled()
         self._looks = min(self._looks + 1, 64)

@@ -80,7 +80,7 @@ def parse_batch(payload: Any, *, provider: str = "", secrets: Iterable[str] = ()
         APIStatusError: the reply is an error.
         ResponseShapeError: it is no batch.
     """
-    found = as_mapping(payload)
+    found, secrets = as_mapping(payload), tuple(secrets)
     if isinstance(found.get("job"), dict):
         found = found["job"]
     batch_id, status = as_text(found.get("id")), as_text(found.get("status")).lower()
@@ -98,7 +98,10 @@ def parse_batch(payload: Any, *, provider: str = "", secrets: Iterable[str] = ()
         output_file_id=as_text(found.get("output_file_id")) or None,
         error_file_id=as_text(found.get("error_file_id")) or None,
         created_at=as_int(found.get("created_at")),
-        errors=tuple(_told(each) for each in (listed if isinstance(listed, list) else ()) if isinstance(each, dict)),
+        errors=tuple(
+            (code, redact_error_body(message, secrets=secrets))
+            for code, message in map(_told, listed if isinstance(listed, list) else ())
+        ),
         raw=found,
     )
 
@@ -145,7 +148,8 @@ def _no(what: str, payload: Any, provider: str, secrets: Iterable[str]) -> APIEr
     return ResponseShapeError(f"the reply of {provider or 'the server'} is no {what}", provider=provider)
 
 
-def _told(error: Mapping[str, Any]) -> tuple[str, str]:
+def _told(error: Any) -> tuple[str, str]:
+    error = as_mapping(error)
     line = as_int(error.get("line"))
     message = as_text(error.get("message")) or as_text(error.get("code"))
     return as_text(error.get("code")), message + (f" (line {line})" if line is not None else "")

@@ -281,7 +281,7 @@ def test_looks_are_rare_and_keep_to_what_the_server_asks_for() -> None:
 
     def busy(request: Request, reply: Reply) -> Reply:
         if request.path.endswith("/batches/batch_1") and len(clock.waits) == 3:
-            return attrs_with(reply, {"Retry-After": "45"})
+            return with_headers(reply, {"Retry-After": "45"})
         return reply
 
     provider.after = busy
@@ -290,7 +290,16 @@ def test_looks_are_rare_and_keep_to_what_the_server_asks_for() -> None:
     assert clock.waits == [1, 2, 4, 45, 16, 20, 20, 20]
 
 
-def attrs_with(reply: Reply, headers: dict[str, str]) -> Reply:
+def test_a_server_cannot_have_it_wait_for_ever() -> None:
+    provider, clock = Provider(polls=3), Clock()
+    provider.after = lambda request, reply: with_headers(reply, {"Retry-After": "99999999"})
+    with ReplayServer(provider) as server:
+        assert told(submitted(server, ["a"], clock=clock)) == ["re: a"]
+    assert len(clock.waits) == 2
+    assert max(clock.waits) <= 900
+
+
+def with_headers(reply: Reply, headers: dict[str, str]) -> Reply:
     return Reply(headers={**reply.headers, **headers}, body=reply.body)
 
 

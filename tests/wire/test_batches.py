@@ -105,6 +105,13 @@ def test_no_batch(payload: Any) -> None:
         parse_batch(payload, provider="p")
 
 
+def test_the_reasons_of_a_batch_mask_keys() -> None:
+    payload = {"id": "b", "status": "failed", "errors": {"data": [{"message": "bad key-123456789"}, "text"]}}
+    batch = parse_batch(payload, secrets=["key-123456789"])
+    assert "key-123456789" not in repr(batch)
+    assert len(batch.errors) == 2
+
+
 def test_an_error_under_http_200_masks_keys() -> None:
     for parse in (parse_batch, parse_batches, parse_file):
         with pytest.raises(APIStatusError, match="no such thing") as caught:
