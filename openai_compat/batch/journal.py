@@ -271,10 +271,10 @@ class Journal:
 
     def get(self, key: bytes) -> Entry | None:
         """What is known of a request."""
-        rows = self.read(f"SELECT {', '.join(_COLUMNS)} FROM answers WHERE key = ?", key)
+        rows = self._read(f"SELECT {', '.join(_COLUMNS)} FROM answers WHERE key = ?", key)
         return Entry(**dict(zip(_COLUMNS, rows[0], strict=True))) if rows else None
 
-    def read(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
+    def _read(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
         """All rows of a query."""
         with self._reading:
             try:
@@ -327,7 +327,7 @@ class Journal:
             raise
 
     @contextlib.contextmanager
-    def changing(self) -> Iterator[sqlite3.Connection]:
+    def _changing(self) -> Iterator[sqlite3.Connection]:
         """A transaction, for other tables than ``answers``.
 
         Raises:
@@ -345,14 +345,14 @@ class Journal:
 
     def counts(self) -> dict[str, int]:
         """How many requests are ``"answered"`` and ``"failed"``."""
-        found = dict(self.read("SELECT status, count(*) FROM answers GROUP BY status"))
+        found = dict(self._read("SELECT status, count(*) FROM answers GROUP BY status"))
         return {"answered": found.get("answered", 0), "failed": found.get("failed", 0)}
 
     def __iter__(self) -> Iterator[Entry]:
         """All entries, in the order in which they were written; the file may grow meanwhile."""
         last = 0
         while True:
-            rows = self.read(
+            rows = self._read(
                 f"SELECT number, {', '.join(_COLUMNS)} FROM answers WHERE number > ? ORDER BY number LIMIT 500", last
             )
             if not rows:

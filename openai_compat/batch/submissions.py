@@ -37,17 +37,17 @@ class Submissions:
     def of(self, key: bytes) -> Submission | None:
         """Where a request was submitted last."""
         query = f"{_SELECT} WHERE number = (SELECT batch FROM submitted WHERE key = ?)"
-        return next((Submission(*row) for row in self._journal.read(query, key)), None)
+        return next((Submission(*row) for row in self._journal._read(query, key)), None)
 
     def unmade(self, server: str) -> list[Submission]:
         """Those of a server whose file was uploaded, and whose batch may have been made or not."""
         query = f"{_SELECT} WHERE server = ? AND batch_id IS NULL ORDER BY number"
-        return [Submission(*row) for row in self._journal.read(query, server)]
+        return [Submission(*row) for row in self._journal._read(query, server)]
 
     def add(self, server: str, endpoint: str, input_file_id: str, keys: Iterable[bytes]) -> Submission:
         """A file with these requests has been uploaded."""
         row = (server, endpoint, time.time(), input_file_id)
-        with self._journal.changing() as connection:
+        with self._journal._changing() as connection:
             number = connection.execute(
                 "INSERT INTO batches (server, endpoint, submitted_at, input_file_id, status) "
                 "VALUES (?, ?, ?, ?, 'uploaded')",
@@ -59,7 +59,7 @@ class Submissions:
 
     def made(self, submission: Submission, batch_id: str, status: str) -> Submission:
         """The batch of a file has been made."""
-        with self._journal.changing() as connection:
+        with self._journal._changing() as connection:
             connection.execute(
                 "UPDATE batches SET batch_id = ?, status = ? WHERE number = ?", (batch_id, status, submission.number)
             )
@@ -67,27 +67,27 @@ class Submissions:
 
     def refused(self, submission: Submission) -> None:
         """There is no batch of this file, nor will there be."""
-        with self._journal.changing() as connection:
+        with self._journal._changing() as connection:
             connection.execute("DELETE FROM submitted WHERE batch = ?", (submission.number,))
             connection.execute("DELETE FROM batches WHERE number = ?", (submission.number,))
 
     def ended(self, submission: Submission, status: str) -> None:
         """All that came of a batch is in the journal."""
-        with self._journal.changing() as connection:
+        with self._journal._changing() as connection:
             connection.execute(
                 "UPDATE batches SET finished = 1, status = ? WHERE number = ?", (status, submission.number)
             )
 
     def has(self, submission: Submission, key: bytes) -> bool:
         """Whether a request is in a batch."""
-        return bool(self._journal.read("SELECT 1 FROM submitted WHERE key = ? AND batch = ?", key, submission.number))
+        return bool(self._journal._read("SELECT 1 FROM submitted WHERE key = ? AND batch = ?", key, submission.number))
 
     def keys(self, submission: Submission) -> Iterator[bytes]:
         """The requests that are in a batch."""
         last = b""
         while True:
             query = "SELECT key FROM submitted WHERE batch = ? AND key > ? ORDER BY key LIMIT 1000"
-            rows = self._journal.read(query, submission.number, last)
+            rows = self._journal._read(query, submission.number, last)
             if not rows:
                 return
             last = rows[-1][0]

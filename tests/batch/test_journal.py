@@ -117,7 +117,7 @@ def test_a_journal_of_the_first_format_is_brought_up(tmp_path: Path) -> None:
         new = entry(8, provider="openai", server="https://api.openai.com/v1")
         journal.add(new)
         assert list(again) == [old, new]
-        assert journal.read("SELECT value FROM journal WHERE name = 'format'") == [("2",)]
+        assert journal._read("SELECT value FROM journal WHERE name = 'format'") == [("2",)]
 
 
 def test_many_processes_make_or_bring_up_one_journal(tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ import attrs
 
 from openai_compat import (
     APIStatusError,
+    BatchRun,
+    BatchStatus,
     CallFuture,
     CancelToken,
     ChatRequest,
@@ -19,6 +21,8 @@ from openai_compat import (
     Conversation,
     EmbeddingResponse,
     EmbeddingResult,
+    FileSummary,
+    MapResult,
     Message,
     Model,
     OpenAICompatError,
@@ -80,6 +84,13 @@ assert_type(vectors, EmbeddingResponse)
 assert_type(vectors.dims, int)
 for one in client.map_embeddings(["a", [1, 2], ("id", "b")], workers=2, journal="j.db"):
     assert_type(one, EmbeddingResult)
+with client.submit_batch(["a", ("id", "b"), ChatRequest("c")], journal="j.db", poll_every=5, max_tokens=3) as batch:
+    assert_type(batch, BatchRun[ChatResponse])
+    assert_type(batch.status(), tuple[BatchStatus, ...])
+    for result in batch:
+        assert_type(result, MapResult[ChatResponse])
+assert_type(client.submit_file("in.csv", "out.csv", template="{word}"), FileSummary)
+client.submit_batch(["a"], workers=3)  # type: ignore[call-overload]
 assert_type(client.models(), tuple[Model, ...])
 assert_type(strip_reasoning("x"), str)
 
