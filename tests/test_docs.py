@@ -87,24 +87,50 @@ def test_examples_for_a_django_site_run() -> None:
     assert "event: done" in done.stdout
 
 
-@pytest.mark.usefixtures("environment")
-def test_examples_for_a_cluster_run(tmp_path: Path) -> None:
-    # As a program, which its processes import.
-    (tmp_path / "program.py").write_text(program_of("cluster.md"))
+ENGINES = ("ray", "pyspark")
+
+
+def run_program(text: str, folder: Path) -> str:
+    """What a program prints whose processes import it."""
+    (folder / "program.py").write_text(text)
+    paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
         [sys.executable, "program.py"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": paths, "PYSPARK_PYTHON": sys.executable},
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=200,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    *first, asked, files = done.stdout.splitlines()
+    return done.stdout
+
+
+@pytest.mark.usefixtures("environment")
+def test_examples_for_a_cluster_run(tmp_path: Path) -> None:
+    pytest.importorskip("distributed")
+    blocks = [match[1] for match in BLOCK.finditer((ROOT / "docs" / "cluster.md").read_text())]
+    program = "\n".join(block for block in blocks if not any(f"{engine}." in block for engine in ENGINES))
+    *first, asked, frames, files = run_program(program, tmp_path).splitlines()
     assert [line.split()[-1] for line in first].count("True") == 4
-    assert (asked, files) == ("4", "2")
+    assert (asked, frames, files) == ("4", "4 4", "2")
     assert len(list(tmp_path.glob("answers-*.jsonl"))) == 2
+
+
+@pytest.mark.usefixtures("environment")
+@pytest.mark.parametrize("engine", ENGINES)
+def test_an_example_for_another_engine_runs(engine: str, tmp_path: Path) -> None:
+    pytest.importorskip(engine)
+    pandas = pytest.importorskip("pandas")
+    (block,) = [
+        match[1] for match in BLOCK.finditer((ROOT / "docs" / "cluster.md").read_text()) if f"{engine}." in match[1]
+    ]
+    run_program(block, tmp_path)
+    table = pandas.read_parquet(tmp_path / "table")
+    assert sorted(table["word"]) == ["air", "earth", "fire", "water"]
+    assert table["answer"].notna().all()
+    assert len(pandas.read_parquet(tmp_path / "answers")) == 4
 
 
 @pytest.mark.usefixtures("environment")

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import shutil
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from unittest.mock import ANY
 
 import attrs
 import pytest
-from support.replay import ReplayServer, Request
+from support.replay import ReplayServer, Reply, Request
 from support.wire_bodies import chat_reply, error_reply
 
 from openai_compat import Client, ConfigurationError, JournalError
@@ -33,13 +35,13 @@ def question(request: Request) -> str:
 def server() -> Iterator[ReplayServer]:
     busy = iter([True])
 
-    def reply(request: Request) -> object:
+    def reply(request: Request) -> Reply:
         asked = question(request)
         if asked == "q1" or (asked == "q2" and next(busy, False)):
             return error_reply(400 if asked == "q1" else 503, "no")
         return chat_reply(f"re: {asked}")
 
-    with ReplayServer(reply) as server:  # type: ignore[arg-type]
+    with ReplayServer(reply) as server:
         yield server
 
 
@@ -77,6 +79,36 @@ def test_a_process_keeps_its_client_from_one_partition_to_the_next(server: Repla
     for number in range(3):
         pickle.loads(sent)(pandas.DataFrame({"prompt": ["q3", f"q{4 + number}"]}))
     assert (len(server.requests), server.connections) == (6, 1)
+
+
+@attrs.frozen
+class City:
+    name: str
+    size: int
+    rivers: list[str]
+
+
+@pytest.mark.parametrize(
+    ("response_type", "types"),
+    [
+        (None, {"answer": "string", "error": "string"}),
+        (int, {"answer": "Int64", "error": "string"}),
+        (City, {"name": "string", "size": "Int64", "rivers": "object", "error": "string"}),
+    ],
+)
+def test_the_types_of_columns_do_not_depend_on_the_rows(response_type: Any, types: dict[str, str]) -> None:
+    def reply(request: Request) -> Reply:
+        asked = question(request)
+        if asked == "In bad?":
+            return error_reply(400, "no")
+        return chat_reply(json.dumps(3 if response_type is int else {"name": asked, "size": 3, "rivers": ["r"]}))
+
+    with ReplayServer(reply) as server:
+        asking = Client(f"{server.url}/v1", model="m", max_retries=0)
+        ask = AskRows(asking, template="In {city}?", response_type=response_type)
+        for cities in (["Rome", "bad"], ["Rome"], ["bad"], [None], []):
+            answers = ask(pandas.DataFrame({"city": pandas.Series(cities, dtype=object)}))
+            assert dict(answers.dtypes.astype(str)) == {"city": "object", **types}
 
 
 def test_no_rows_ask_nothing_and_write_nothing(client: Client, server: ReplayServer, tmp_path: Path) -> None:

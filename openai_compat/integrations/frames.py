@@ -201,6 +201,12 @@ def _fields(kind: Any) -> dict[str, Any]:
     return {name: hints.get(name) for name in names}
 
 
+def text_columns(response_type: Any) -> set[str]:
+    """Those of the columns of ``map_column`` that hold text and nothing else."""
+    fields = _fields(response_type) or {"answer": str if response_type is None else response_type}
+    return {name for name, hint in fields.items() if _scalar(hint) is str}
+
+
 def _part(answer: Any, name: str) -> Any:
     if isinstance(answer, Mapping):
         return answer.get(name)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..batch.chunks import Work
 from ..batch.parts import Parts, location, name_of
-from .frames import map_column
+from .frames import map_column, text_columns
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -65,6 +65,7 @@ class AskRows:
         self._work = Work(ask, options.get("workers", 16))
         self._work.pickled()  # what cannot be is told here
         self._column, self._into = column, into
+        self._texts = {"error", *text_columns(options.get("response_type"))}
         self._parts = None if parts is None else location(parts)
         self._part_size = part_size
 
@@ -77,5 +78,6 @@ class AskRows:
             name = name_of(rows.to_dict("records") if self._column is None else prompts.tolist())
             with Parts(self._parts, name, size=self._part_size) as journal:
                 answers = self._work.ask(prompts, journal=journal)
-        answers = answers.rename(columns={"answer": self._into})
-        return rows.assign(**{name: answers[name] for name in answers.columns})
+        # The same types in all partitions, also in one where all is missing.
+        columns = {name: answers[name].astype("string") if name in self._texts else answers[name] for name in answers}
+        return rows.assign(**{self._into if name == "answer" else name: column for name, column in columns.items()})
