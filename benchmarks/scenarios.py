@@ -16,6 +16,7 @@ WORDS = (" the", " model", " answers", ",", " one", " small", " piece", " after"
 STAMP = b"%020d" % 0  # the server writes the time of the write, in ns of CLOCK_MONOTONIC, over this
 TEXTS, DIMENSIONS = 256, 1536
 BIG = 4_000_000  # characters
+ORDER_LINES = 1000
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,15 @@ def chat() -> Scenario:
     return Scenario(_json(answer), Answer(text, "stop", 9, 18))
 
 
+def orders() -> Scenario:
+    """An answer that is meant for a ``response_type``."""
+    lines = [{"name": f"n{number}", "price": 1.5, "count": number} for number in range(ORDER_LINES)]
+    text = json.dumps({"customer": "c", "lines": lines})
+    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+    usage = {"prompt_tokens": 9, "completion_tokens": 18, "total_tokens": 27}
+    return Scenario(_json({"model": "m", "choices": [choice], "usage": usage}), Answer(text, "stop", 9, 18))
+
+
 def stream(chunks: int, events_a_write: int = 1) -> Scenario:
     words = [WORDS[i % len(WORDS)] for i in range(chunks)]
     events = _events(({"content": word} for word in words), "stop", chunks)
@@ -170,6 +180,7 @@ def embeddings(encoding: str) -> Scenario:
 
 MAKERS: dict[str, Callable[[], Scenario]] = {
     "chat": chat,
+    "orders": orders,
     "embed-float": functools.partial(embeddings, "float"),
     "embed-base64": functools.partial(embeddings, "base64"),
     "stream-100": functools.partial(stream, 100),
