@@ -108,6 +108,8 @@ def submit_batch(
         raise ConfigurationError(f"on_error must be 'keep' or 'raise', not {on_error!r}")
     if isinstance(poll_every, bool) or not isinstance(poll_every, (int, float)) or not poll_every > 0:
         raise ConfigurationError(f"poll_every must be a positive number of seconds, not {poll_every!r}")
+    if journal is not None and not isinstance(journal, (str, os.PathLike, Journal)):
+        raise ConfigurationError(f"journal must be a path or a Journal, not {journal!r}")
     items = read_requests(requests, submitter.make)
     if total is None and isinstance(requests, Sized):
         total = len(requests)

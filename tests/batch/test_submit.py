@@ -533,7 +533,11 @@ def test_a_file_that_is_still_looked_at_is_waited_for(monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"poll_every": 0}, "poll_every must be"), ({"on_error": "stop"}, "on_error must be")],
+    [
+        ({"poll_every": 0}, "poll_every must be"),
+        ({"on_error": "stop"}, "on_error must be"),
+        ({"journal": 7}, "journal must be"),
+    ],
 )
 def test_options_that_cannot_be_used(options: dict[str, Any], message: str) -> None:
     with ReplayServer(Provider()) as server:
