@@ -73,7 +73,10 @@ ALSO = {
     "conversation": {"_json", "_misuse", "_rich_display", "hooks"},
     "wire": {"_imports", "_json", "_log", "_rich_display"},
     "schema": {"_json"},
-    "integrations": {"local", "providers", "credentials", "display", "_threads", "_json", "cancel", "timeouts"},
+    "integrations": {
+        *("", "local", "providers", "credentials", "display", "hooks", "cancel", "timeouts"),
+        *("_threads", "_json"),
+    },
 }
 NOT_IN_WIRE = {"requests", "urllib3", "socket", "ssl", "threading", "time", "os", "random", "http"}
 
@@ -315,7 +318,7 @@ HEAVY = {
 OPTIONAL = {
     *("click", "rich", "xllamacpp", "numpy", "hypothesis", "pytest", "PIL", "matplotlib", "pydantic"),
     *("docstring_parser", "jsonschema", "mcp", "anyio", "IPython", "flask", "django", "markdown_it", "celery", "redis"),
-    *("pandas", "polars", "pyarrow", "genai_prices"),
+    *("genai_prices", "opentelemetry", "pandas", "polars", "pyarrow"),
 }
 
 

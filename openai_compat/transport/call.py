@@ -269,7 +269,8 @@ class Call:
             words = "left" if left else "answered"
             log.debug("%s after %.2f s", words, self._seconds(), extra=self._extra(answer=answer))
         if self.hooks.on_response:
-            event = ResponseEvent(**self._event(), answer=answer, attempts=self.so_far(), left=left)
+            attempts = getattr(answer, "attempts", None) or self.so_far()
+            event = ResponseEvent(**self._event(), answer=answer, attempts=attempts, left=left)
             self.hooks.tell(self.hooks.on_response, event)
 
     def left(self, so_far: Callable[[], Any]) -> None:
