@@ -44,6 +44,7 @@ def sent(request: Request) -> tuple[Any, ...]:
     return request.method, request.path, request.body, {name: request.headers.get(name) for name in names}
 
 
+@pytest.mark.process
 @needs_curl
 @pytest.mark.parametrize(
     "prompt",
@@ -74,6 +75,7 @@ def test_curl_sends_what_the_client_sent(prompt: str) -> None:
     assert (*again[:2], again[2].rstrip(b"\n"), again[3]) == first
 
 
+@pytest.mark.process
 @needs_curl
 def test_curl_lists_models_and_streams() -> None:
     events: list[RequestEvent] = []

@@ -515,6 +515,7 @@ class TestLog:
         assert "no" in last.error
 
 
+@pytest.mark.process
 class TestLogByEnvironment:
     """``OPENAI_COMPAT_LOG`` is read when the first client of a process is made."""
 
