@@ -48,7 +48,7 @@ OWN_RULES = {
     "futures": {"_threads", "cancel"},
     "providers": {"wire.dialect", "errors"},
     "credentials": {"errors", "redaction"},
-    "limits": {"limits", "errors", "timeouts", "wire", "_imports"},
+    "limits": {"limits", "errors", "timeouts", "wire", "_imports", "_log"},
     "local": {"local", "errors"},
     "display": {"display", "conversation", "wire"},
     "params": {"wire", "errors", "cancel", "timeouts", "sinks", "tools", "batch"},
@@ -62,12 +62,12 @@ ALSO = {
     "_mapped": {"cancel", "timeouts"},
     "stream": {"_log", "cancel"},
     "fallback": {"_log", "cancel", "credentials", "hooks", "params", "timeouts"},
-    "batch": {"_json", "_threads", "cancel"},
-    "tools": {"_interrupts", "_json", "_misuse", "_threads", "cancel"},
+    "batch": {"_json", "_log", "_threads", "cancel"},
+    "tools": {"_interrupts", "_json", "_log", "_misuse", "_threads", "cancel"},
     "sinks": {"_log", "_misuse", "_terminal", "_threads"},
     # A proxy's login and netrc's are found there, and have to be told to the client's secrets.
     "transport": {"_imports", "_log", "cancel", "credentials", "hooks", "limits", "timeouts"},
-    "web": {"_json", "_misuse", "_threads", "cancel"},
+    "web": {"_json", "_log", "_misuse", "_threads", "cancel"},
     "server_options": {"providers", "credentials"},
     "cli": {"", "_terminal", "providers", "limits", "local"},
     "conversation": {"_json", "_misuse", "_rich_display", "hooks"},
@@ -75,7 +75,7 @@ ALSO = {
     "schema": {"_json"},
     "integrations": {
         *("", "local", "providers", "credentials", "display", "hooks", "cancel", "timeouts"),
-        *("_threads", "_json"),
+        *("_json", "_log", "_threads"),
     },
 }
 NOT_IN_WIRE = {"requests", "urllib3", "socket", "ssl", "threading", "time", "os", "random", "http"}

@@ -41,7 +41,7 @@ def in_time(call: Callable[[], Any]) -> Any:
 
 
 def ours(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.getMessage() for record in caplog.records if record.name == "openai_compat"]
+    return [record.getMessage() for record in caplog.records if record.name.startswith("openai_compat")]
 
 
 # A child process.

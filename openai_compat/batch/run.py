@@ -13,6 +13,7 @@ from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
 
+from .._log import logger
 from .._threads import spawn
 from ..cancel import CancelToken
 from ..errors import BudgetExceededError, Cancelled
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from .progress import Progress
 
-log: logging.Logger = logging.getLogger("openai_compat")
+log: logging.Logger = logger("batch")
 
 R = TypeVar("R", bound=ChatResponse)
 

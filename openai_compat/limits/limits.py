@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import attrs
 
 from .._imports import importing
+from .._log import logger
 from ..errors import APIStatusError, APITimeoutError, Cancelled, ConfigurationError, StreamServerError
 from ..timeouts import Deadline
 from .bucket import Bucket
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from ..wire.messages import Usage
     from ..wire.prices import Charge
 
-log: logging.Logger = logging.getLogger("openai_compat")
+log: logging.Logger = logger("limits")
 
 USUAL_OUTPUT = 500.0
 """Tokens that an answer is taken to have before any has come."""

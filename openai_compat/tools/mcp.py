@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from .._log import logger
 from ..errors import Cancelled, ConfigurationError, ToolError
 from ..redaction import redact_error_body
 from ..schema.arguments import offered_arguments
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
 
 __all__ = ["mcp_tools"]
 
-log: logging.Logger = logging.getLogger("openai_compat")
+log: logging.Logger = logger("mcp")
 
 CLOSE_SECONDS = 5.0
 """How long an HTTP server may take to hear that its session is over; a child process is killed sooner."""

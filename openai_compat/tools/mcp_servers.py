@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 from .._json import NotJSONError, decode_json
+from .._log import logger
 from ..errors import ConfigurationError
 from ..redaction import redact_error_body
 from ..wire.error_body import describe_error, describe_text
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     import httpx2
     from anyio.from_thread import BlockingPortal
 
-log: logging.Logger = logging.getLogger("openai_compat")
+log: logging.Logger = logger("mcp")
 
 CONNECT_SECONDS = 30.0
 STDERR_BYTES = 2000

@@ -16,6 +16,7 @@ from typing import Any
 import attrs
 
 from .._interrupts import interrupts
+from .._log import logger
 from .._threads import spawn
 from ..cancel import CancelToken
 from ..errors import Cancelled, ToolError
@@ -24,7 +25,7 @@ from ..wire.messages import CUSTOM, ToolCall
 from ..wire.tool_results import ToolResult
 from .tool import Toolbox
 
-log: logging.Logger = logging.getLogger("openai_compat")
+log: logging.Logger = logger("tools")
 
 HELD_UP_SECONDS = 5.0
 """How long a call that may take any time waits for those that timed out."""

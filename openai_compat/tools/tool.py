@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar, overload, runtime_checkable
 
+from .._log import logger
 from ..cancel import CancelToken
 from ..errors import ConfigurationError, ToolError
 from ..schema.arguments import OfferedArguments, offered_arguments
@@ -21,7 +22,7 @@ from ..schema.signature import Signature
 from ..wire.messages import CUSTOM
 from ..wire.request import ToolSpec
 
-log: logging.Logger = logging.getLogger("openai_compat")
+log: logging.Logger = logger("tools")
 
 P = ParamSpec("P")
 R = TypeVar("R")

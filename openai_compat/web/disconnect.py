@@ -17,7 +17,9 @@ from typing import Any
 
 import attrs
 
-log: logging.Logger = logging.getLogger("openai_compat")
+from .._log import logger
+
+log: logging.Logger = logger("web")
 
 WeakCallback = Callable[[], Callable[[], None] | None]
 """A weak reference to what to call."""

@@ -39,6 +39,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from .._json import as_mapping, encode_json
+from .._log import logger
 from .._misuse import refuse_coroutines
 from .._threads import spawn
 from ..cancel import CancelToken
@@ -55,7 +56,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EventStream", "Format", "Handler", "Run", "is_reconnect", "wsgi_response"]
 
-log: logging.Logger = logging.getLogger("openai_compat")
+log: logging.Logger = logger("web")
 
 Run = Callable[..., ChatResponse]
 """Asks with the keyword arguments ``sink`` and ``cancel``, and returns the answer: ``partial(client.chat, "hi")``."""

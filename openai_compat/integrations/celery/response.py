@@ -15,6 +15,7 @@ from redis import Redis
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from ..._json import encode_json
+from ..._log import logger
 from ...errors import ConfigurationError
 from ...web.disconnect import watch_disconnect
 from ...web.formats import RETRY_MS
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from django.http import HttpRequest
     from django.http.response import HttpResponseBase
 
-log: logging.Logger = logging.getLogger("openai_compat")
+log: logging.Logger = logger("celery")
 
 Id = tuple[int, int]
 """An event's id: its attempt, and its number in that. Redis writes ``"1700000000000-17"``."""

@@ -19,6 +19,7 @@ from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from ..._json import encode_json
+from ..._log import logger
 from ..._threads import spawn
 from ...cancel import CancelToken
 from ...errors import APITimeoutError, Cancelled, ConfigurationError
@@ -28,7 +29,7 @@ from ...wire.messages import Usage
 from ...wire.response import ChatResponse, StreamEvent
 from .keys import alive_key, cancel_key, connect, stream_key, text
 
-log: logging.Logger = logging.getLogger("openai_compat")
+log: logging.Logger = logger("celery")
 
 Entry = tuple[bytes, bytes]
 """An event's name and its data, JSON."""
