@@ -16,7 +16,7 @@ import openai_compat
 
 PACKAGE = Path(openai_compat.__file__).parent
 ORDER = (
-    {"cli", "integrations"},
+    {"cli", "integrations", "testing"},
     {"web", "fallback"},
     {"client"},
     {"_mapped"},
@@ -73,6 +73,7 @@ ALSO = {
     "conversation": {"_json", "_misuse", "_rich_display", "hooks"},
     "wire": {"_imports", "_json", "_log", "_rich_display"},
     "schema": {"_json"},
+    "testing": {"_json", "_threads", "credentials", "providers"},
     "integrations": {
         *("", "local", "providers", "credentials", "display", "hooks", "cancel", "timeouts"),
         *("_json", "_log", "_threads"),

@@ -1,0 +1,120 @@
+"""The pytest plugin: fixtures, and real calls blocked where a suite asks for it.
+
+It loads nothing of the library until a test takes a fixture.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from ..client import Client
+    from .blocking import Blocker
+    from .recorder import Recorder
+    from .server import FakeServer
+
+_CHECKED = "fake_server", "recorded"
+"""Fixtures that have something to say once a test has passed."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.getgroup("openai_compat").addoption(
+        "--openai-compat-record",
+        choices=("none", "once", "new_episodes", "all"),
+        default="none",
+        help="what the recorded fixture does with calls: replay only (none, the default), record where there is no "
+        "file yet (once), record what is new (new_episodes), record all anew (all)",
+    )
+    parser.addini("openai_compat_block", "block real calls of openai_compat, but for marked tests", "bool", False)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "real_calls: may call real servers, where openai_compat_block is on")
+    if config.getini("openai_compat_block"):
+        from .blocking import blocker
+
+        blocker.install()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if config.getini("openai_compat_block") and (blocker := _blocker()):
+        blocker.on = False
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    if (blocker := _blocker()) is None or not item.config.getini("openai_compat_block"):
+        return (yield)
+    blocker.on = item.get_closest_marker("real_calls") is None
+    blocker.blocked.clear()
+    try:
+        return (yield)
+    finally:
+        blocker.on = True
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    """What a fixture found fails the test that took it, though the code under test may have swallowed the exception."""
+    result = yield
+    fixtures = getattr(item, "funcargs", {})
+    for name in _CHECKED:
+        if (fixture := fixtures.get(name)) is not None and hasattr(fixture, "verify"):
+            fixture.verify()
+    if (blocker := _blocker()) is not None and blocker.on and blocker.blocked:
+        from .blocking import RealCallBlockedError
+
+        raise RealCallBlockedError(f"real calls were blocked: {', '.join(dict.fromkeys(blocker.blocked))}")
+    return result
+
+
+@pytest.fixture
+def fake_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeServer]:
+    """A fake server that the environment names, so that ``Client.from_env()`` asks it; see ``FakeServer``."""
+    from ..providers import PROVIDERS
+    from .server import FakeServer, UnscriptedRequestError
+
+    keys = (known.key_variable for known in PROVIDERS.values() if known.key_variable)
+    for name in (*keys, "OPENAI_API_VERSION", "AZURE_OPENAI_ENDPOINT", "OLLAMA_HOST"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("NO_PROXY", "no_proxy"):  # no proxy stands between a test and this machine
+        monkeypatch.setenv(name, ",".join(filter(None, (os.environ.get(name), "127.0.0.1"))))
+    server = FakeServer()
+    for name, value in server.environment.items():
+        monkeypatch.setenv(name, value)
+    yield server
+    try:
+        server.close()
+    except UnscriptedRequestError as late:
+        pytest.fail(str(late), pytrace=False)
+
+
+@pytest.fixture
+def fake_client(fake_server: FakeServer) -> Iterator[Client]:
+    """A client of the fake server, which does not try again."""
+    with fake_server.client(max_retries=0) as client:
+        yield client
+
+
+@pytest.fixture
+def recorded(request: pytest.FixtureRequest) -> Iterator[Recorder]:
+    """The calls of a test replayed from ``recordings/<module>/<test>.json`` beside it; see ``Recorder``."""
+    from .recorder import Recorder
+
+    name = re.sub(r"[^\w.-]+", "-", request.node.name).strip("-")
+    path = Path(request.path).parent / "recordings" / Path(request.path).stem / f"{name}.json"
+    with Recorder(path, mode=request.config.getoption("--openai-compat-record")) as recorder:
+        yield recorder
+
+
+def _blocker() -> Blocker | None:
+    """What blocks, where a suite has asked for it."""
+    module = sys.modules.get("openai_compat.testing.blocking")
+    return None if module is None else module.blocker
