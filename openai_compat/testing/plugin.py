@@ -63,16 +63,30 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     """What a fixture found fails the test that took it, though the code under test may have swallowed the exception."""
-    result = yield
-    fixtures = getattr(item, "funcargs", {})
-    for name in _CHECKED:
-        if (fixture := fixtures.get(name)) is not None and hasattr(fixture, "verify"):
-            fixture.verify()
-    if (blocker := _blocker()) is not None and blocker.on and blocker.blocked:
-        from .blocking import RealCallBlockedError
-
-        raise RealCallBlockedError(f"real calls were blocked: {', '.join(dict.fromkeys(blocker.blocked))}")
+    try:
+        result = yield
+    except Exception as failure:
+        for complaint in _complaints(item):
+            if complaint not in str(failure):
+                failure.add_note(complaint)
+        raise
+    if complaints := _complaints(item):
+        pytest.fail("\n".join(complaints), pytrace=False)
     return result
+
+
+def _complaints(item: pytest.Item) -> list[str]:
+    found = []
+    for name in _CHECKED:
+        fixture = getattr(item, "funcargs", {}).get(name)
+        if fixture is not None and hasattr(fixture, "verify"):
+            try:
+                fixture.verify()
+            except AssertionError as complaint:
+                found.append(str(complaint))
+    if (blocker := _blocker()) is not None and blocker.on and blocker.blocked:
+        found.append(f"real calls were blocked: {', '.join(dict.fromkeys(blocker.blocked))}")
+    return found
 
 
 @pytest.fixture
@@ -110,8 +124,12 @@ def recorded(request: pytest.FixtureRequest) -> Iterator[Recorder]:
 
     name = re.sub(r"[^\w.-]+", "-", request.node.name).strip("-")
     path = Path(request.path).parent / "recordings" / Path(request.path).stem / f"{name}.json"
-    with Recorder(path, mode=request.config.getoption("--openai-compat-record")) as recorder:
+    recorder = Recorder(path, mode=request.config.getoption("--openai-compat-record"))
+    recorder.start()
+    try:
         yield recorder
+    finally:
+        recorder.stop()
 
 
 def _blocker() -> Blocker | None:

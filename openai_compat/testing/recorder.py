@@ -83,33 +83,45 @@ class Recorder:
         self._original: Callable[..., BaseAdapter] | None = None
 
     def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, failure: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+        if failure is None:
+            self.verify()
+
+    def start(self) -> None:
+        """Read the file, and stand between the library and the network from now on.
+
+        Raises:
+            ConfigurationError: the file is no recording.
+        """
         exists = self.path.exists()
         self._old = load(self.path) if exists and self.mode != "all" else []
         self._unused = list(self._old)
         self._new, self._complaints = [], []
         self._records = self.mode in ("all", "new_episodes") or (self.mode == "once" and not exists)
         self._patch()
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, failure: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def stop(self) -> None:
+        """Step aside, and write what was recorded."""
         self._restore()
         if self._new:
             save(self.path, [*self._old, *(taken.exchange(self._masked) for taken in self._new)])
-        if failure is None:
-            self.verify()
-            if self._unused and self.mode != "new_episodes":
-                told = [f"  {_named(exchange)}" for exchange in self._unused]
-                raise RecordingMismatchError("\n".join([f"recorded in {self.path}, and not asked for:", *told]))
 
     def verify(self) -> None:
-        """Complain of requests that were not as recorded; of each once.
+        """Complain of requests that were not as recorded, and of recorded ones that have not come; of each once.
 
         Raises:
             RecordingMismatchError: there were some.
         """
         complaints, self._complaints = self._complaints, []
+        unused, self._unused = self._unused, []
+        if unused and self.mode != "new_episodes":
+            complaints += [f"recorded in {self.path}, and not asked for:", *(f"  {_named(one)}" for one in unused)]
         if complaints:
             raise RecordingMismatchError("\n".join(complaints))
 

@@ -422,7 +422,10 @@ def test_asserts_on_what_was_asked() -> None:
         server.assert_asked(times=2)
         server.assert_asked("Italy", times=0)
         server.assert_asked(
-            messages=[{"role": "system", "content": "Be brief."}, Message(role="user", content="The capital of France?")]
+            messages=[
+                {"role": "system", "content": "Be brief."},
+                Message(role="user", content="The capital of France?"),
+            ]
         )
 
 
@@ -484,7 +487,9 @@ def test_requests_as_other_programs_send_them() -> None:
     with FakeServer("ok", "ok") as server:
         host, port = server.url.removeprefix("http://").removesuffix("/v1").split(":")
         body = json.dumps({"model": "m", "messages": [{"role": "user", "content": "hi"}]}).encode()
-        head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nExpect: 100-continue\r\n"
+        head = (
+            b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nExpect: 100-continue\r\n"
+        )
         chunked = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
         with socket.create_connection((host, int(port)), timeout=10) as sock:
             sock.sendall(head + b"Connection: close\r\n\r\n" + chunked)
