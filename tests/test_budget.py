@@ -492,18 +492,30 @@ def test_a_pickle_has_its_limits_and_another_process_counts_by_itself() -> None:
     assert repr(given) == "Budget(usd=2.5, tokens=1e+06: $1.0000, 0 tokens, 0 requests)"
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no forks here")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # of Python 3.12, where there are threads
 def test_a_forked_child_does_not_wait_for_its_parents_calls() -> None:
     given, held = Budget(tokens=150), Held(counted())
     with ReplayServer(held) as server, client(server, given) as asking:
         first = asking.submit("hi", max_tokens=90)
         assert held.came.acquire(timeout=LIMIT)
-        with module._changed:  # by another thread, as it might be
-            child = os.fork()
-            if child == 0:
-                claim = module._Claim(0.0, 100, threading.get_ident(), os.getpid())
-                with module._changed:
-                    os._exit(0 if given._no_room(claim, now=True) is None else 1)
+        held_by_another, forked = threading.Event(), threading.Event()
+
+        def hold() -> None:
+            with module._changed:
+                held_by_another.set()
+                forked.wait(LIMIT)
+
+        holder = threading.Thread(target=hold)
+        holder.start()
+        assert held_by_another.wait(LIMIT)
+        child = os.fork()
+        if child == 0:
+            claim = module._Claim(0.0, 100, threading.get_ident(), os.getpid())
+            free = module._changed.acquire(timeout=LIMIT / 2)
+            os._exit(0 if free and given._no_room(claim, now=True) is None else 1)
+        forked.set()
+        holder.join(LIMIT)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
         held.let_go.set()
         first.result(LIMIT)

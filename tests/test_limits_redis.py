@@ -157,12 +157,18 @@ def test_the_place_of_a_process_that_is_gone_is_free_again(
     redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(redis_buckets, "LEASE", 0.3)
-    gone = RedisBuckets(redis_server.url, "x", {}, 1)
+    gone = RedisBuckets(redis_server.url, "x", {}, 2)
     monkeypatch.setattr(gone, "_renew_later", lambda: None)
-    here = RedisBuckets(redis_server.url, "x", {}, 1)
+    here = RedisBuckets(redis_server.url, "x", {}, 2)
     assert gone.take({}, "gone") == 0
-    assert here.take({}, "here") > 0
-    until(lambda: here.take({}, "here") == 0)
+    assert here.take({}, "one") == 0
+    assert here.take({}, "two") > 0
+    until(lambda: here.take({}, "two") == 0)
+    assert here.take({}, "three") > 0
+    here.release("one")
+    here.release("two")
+    assert here._renewing is not None
+    here._renewing.join(LIMIT)
     for each in (gone, here):
         each._redis.close()
 
