@@ -8,7 +8,17 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple, SupportsIndex
 
-__all__ = ["MASK", "MAX_BODY", "Secret", "SecretBytes", "mask_json", "mask_secrets", "masked", "redact_error_body"]
+__all__ = [
+    "MASK",
+    "MAX_BODY",
+    "Secret",
+    "SecretBytes",
+    "mask_json",
+    "mask_secrets",
+    "mask_whole",
+    "masked",
+    "redact_error_body",
+]
 
 MASK = "***"
 
@@ -158,6 +168,11 @@ def mask_json(body: bytes, secrets: Iterable[str]) -> bytes:
                 whole = rb"(?<!\w)%b(?!\w)" if len(secret) < _PART else rb"%b"
                 body = re.sub(whole % re.escape(word), MASK.encode(), body)
     return body
+
+
+def mask_whole(text: str, secrets: Iterable[str]) -> str:
+    """A short text with secrets masked where they stand as they are, and in any spelling where one does."""
+    return mask_secrets(text, secrets) if any(secret in text for secret in secrets) else text
 
 
 def _spelled(text: str, spelling: str, *, plus: str = "+") -> list[tuple[int, int, str]]:

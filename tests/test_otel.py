@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import gc
 import json
+import re
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,6 +26,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 from support.calls import CALLS, kind_of, reply, saying
+from support.pages import ROOT
 from support.replay import EVENT_STREAM, JSON, ReplayServer, Reply, Request
 from support.wire_bodies import chat_reply, chunk, error_reply, stream_pieces, tool_call
 
@@ -38,6 +41,7 @@ from openai_compat import (
     StreamInterruptedError,
     tool,
 )
+from openai_compat.integrations import _genai, otel
 from openai_compat.integrations.otel import CAPTURE, OpenTelemetry, instrument
 
 KEY = "sk-of-the-traces-1234567890"
@@ -554,6 +558,18 @@ class TestAttaching:
             instrument(client)
             for call in CALLS.values():
                 assert call(client) == "ok"
+
+
+def test_the_page_names_what_is_emitted_and_nothing_else() -> None:
+    source = "".join(Path(module.__file__ or "").read_text() for module in (_genai, otel))
+    page = (ROOT / "docs" / "observability.md").read_text()
+    names = r"((?:gen_ai\.|openai_compat\.attempt|server|error\.type|http\.response)[a-z_.]*[a-z])"
+    emitted = set(re.findall(f'"{names}"', source)) | {
+        f"gen_ai.client.operation.{name}" for name in re.findall(r'seconds\(\s*"(\w+)"', source)
+    }
+    told = set(re.findall(f"`{names}`", page))
+    assert len(told) > 40
+    assert told == emitted
 
 
 PROGRAM = """

@@ -18,7 +18,7 @@ from .._log import logger
 from ..credentials import shell_headers
 from ..errors import APIError, APITimeoutError, Cancelled, OpenAICompatError
 from ..hooks import NO_HOOKS, NOTHING, ErrorEvent, Hooks, Operation, RequestEvent, ResponseEvent, RetryEvent
-from ..redaction import mask_json, mask_secrets
+from ..redaction import mask_json, mask_secrets, mask_whole
 from ..timeouts import Deadline
 from ..wire.response import CallInfo
 from ..wire.retry import Attempt, Reason, RetryPolicy
@@ -177,8 +177,8 @@ class Call:
         shown, hidden = shell_headers(headers)
         return SentRequest(
             method,
-            mask_secrets(str(url), secrets),
-            {name: mask_secrets(value, secrets) for name, value in shown.items()},
+            mask_secrets(str(url), secrets) if "?" in url else mask_whole(url, secrets),
+            {name: mask_whole(value, secrets) for name, value in shown.items()},
             None if body is None else mask_json(body, secrets),
             hidden,
         )
