@@ -12,6 +12,7 @@ from typing import Any
 
 _CALLERS = ("openai_compat.transport", "openai_compat.server_options")
 _ALLOWED = "openai_compat.testing.recorder"
+_HERE = ("127.0.0.1", "::1", "localhost")
 
 
 class RealCallBlockedError(RuntimeError):
@@ -50,7 +51,7 @@ class Blocker:
 
 def _is_fake(where: tuple[Any, ...]) -> bool:
     server = sys.modules.get("openai_compat.testing.server")
-    return server is not None and where in server.RUNNING
+    return server is not None and where[0] in _HERE and where[-1] in server.PORTS
 
 
 def _is_ours(frame: FrameType | None) -> bool:

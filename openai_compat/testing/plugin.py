@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,31 +48,25 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         blocker.on = False
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    if (blocker := _blocker()) is None or not item.config.getini("openai_compat_block"):
-        return (yield)
-    blocker.on = item.get_closest_marker("real_calls") is None
-    blocker.blocked.clear()
-    try:
-        return (yield)
-    finally:
-        blocker.on = True
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if (blocker := _blocker()) is not None and item.config.getini("openai_compat_block"):
+        blocker.on = item.get_closest_marker("real_calls") is None
+        blocker.blocked.clear()
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
-    """What a fixture found fails the test that took it, though the code under test may have swallowed the exception."""
-    try:
-        result = yield
-    except Exception as failure:
-        for complaint in _complaints(item):
-            if complaint not in str(failure):
-                failure.add_note(complaint)
-        raise
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_call(item: pytest.Item) -> None:
+    """Once a test has passed: what a fixture found fails it, though the code under test may have swallowed it."""
     if complaints := _complaints(item):
         pytest.fail("\n".join(complaints), pytrace=False)
-    return result
+
+
+def pytest_exception_interact(node: object, report: object) -> None:
+    """Where a test has failed: what a fixture found stands below."""
+    if isinstance(node, pytest.Item) and isinstance(report, pytest.TestReport) and report.when == "call":
+        told = [complaint for complaint in _complaints(node) if complaint not in report.longreprtext]
+        report.sections += [("openai_compat", complaint) for complaint in told]
 
 
 def _complaints(item: pytest.Item) -> list[str]:

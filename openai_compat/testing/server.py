@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._json import NotJSONError, decode_json, encode_json
 from ..credentials import secrets_in_headers, secrets_in_query
-from ..redaction import MASK
+from ..redaction import mask_secrets
 from ..wire.messages import Message
 from .answers import Answer, Frame, SentStep, chunk_steps, completion, words
 from .asked import AskedRequest, Kind, text_of
@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 
     from ..client import Client
 
-RUNNING: set[tuple[str, int]] = set()
-"""Addresses of all fake servers of this process, also of those that are closed: to ask one is no real call."""
+PORTS: set[int] = set()
+"""Of all fake servers of this process, also of those that are closed: to ask one is no real call."""
 
 JSON = {"content-type": "application/json"}
 GARBAGE = b"\x00\x16\x03garbage, no HTTP\r\n\r\n"
@@ -89,7 +89,7 @@ class FakeServer:
         for reply in replies:
             self.add(reply)
         self._http = HTTPServer(self._handle)
-        RUNNING.add(self._http.address)
+        PORTS.add(self._http.address[1])
 
     @property
     def url(self) -> str:
@@ -274,9 +274,9 @@ class FakeServer:
                 number=len(self._requests),
                 connection=exchange.connection,
                 method=received.method,
-                path=_without_secrets(received.path, secrets_in_query(received.path.partition("?")[2])),
+                path=mask_secrets(received.path, secrets_in_query(received.path.partition("?")[2])),
                 headers={
-                    name: _without_secrets(value, secrets_in_headers({name: value}))
+                    name: mask_secrets(value, secrets_in_headers({name: value}))
                     for name, value in received.headers.items()
                 },
                 body=body if isinstance(body, dict) else {},
@@ -306,7 +306,9 @@ class FakeServer:
             return None
         if self._rate_limit is not None:
             now = self._clock.now()
-            if (too_many := self._rate_limit.take(tokens, now)) is not None:
+            with self._changed:
+                too_many = self._rate_limit.take(tokens, now)
+            if too_many is not None:
                 wait = self._rate_limit.reset_in(now)
                 said = f"Rate limit reached for {request.model} on {too_many}. Please try again in {wait:g}s."
                 return error(429, said, type=too_many, retry_after=wait)
@@ -429,12 +431,6 @@ def _line(what: object) -> str:
 
 def _brings(headers: Mapping[str, str], key: str) -> bool:
     return headers.get("authorization") == f"Bearer {key}" or headers.get("api-key") == key
-
-
-def _without_secrets(text: str, secrets: Iterable[str]) -> str:
-    for secret in secrets:
-        text = text.replace(secret, MASK)
-    return text
 
 
 def _prompt_tokens(request: AskedRequest) -> int:

@@ -81,6 +81,7 @@ def test_passes_fake():
     with FakeServer("fake") as server:
         assert server.client().chat("hi").text == "fake"
         assert server.client(session=requests.Session()).models()
+        assert Client(server.url.replace("127.0.0.1", "localhost")).models()
 
 def test_passes_other_sockets():
     with socket.create_server(("127.0.0.1", 0)) as bound:
@@ -138,6 +139,7 @@ def test_what_is_not_scripted_fails_the_test(tmp_path: Path) -> None:
     assert "2 failed, 1 passed in" in said, said
     assert "a fake server was asked what nothing is scripted for:" in said
     assert "whose last message (user) is 'the question'" in said
+    assert "- openai_compat -" in said, "what was found in a test that had failed"
 
 
 RECORDED = """
