@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import threading
 from concurrent.futures import CancelledError, as_completed, wait
 from typing import Any
 
 import pytest
-from support.replay import ReplayServer, Reply, Request
-from support.wire_bodies import chat_reply, error_reply, stream_reply
 
 from openai_compat import BadRequestError, Cancelled, CancelToken, Client, CollectSink, ConfigurationError
+from openai_compat.testing import AskedRequest, FakeServer, Fault, error, fault, stream_of
 
 
 def test_the_result_is_the_answer() -> None:
-    with ReplayServer([chat_reply()]) as server, Client(server.url, model="m") as client:
+    with FakeServer("ok") as server, server.client() as client:
         future = client.submit("hi", temperature=0)
         assert future.result(10).text == "ok"
         assert not future.running()
@@ -23,13 +21,13 @@ def test_the_result_is_the_answer() -> None:
 
 def test_a_sink_hears_it_on_the_calls_thread() -> None:
     sink = CollectSink()
-    with ReplayServer([stream_reply("a", "b")]) as server, Client(server.url, model="m") as client:
+    with FakeServer(stream_of("a", "b")) as server, server.client() as client:
         assert client.submit("hi", sink=sink).result(10).text == "ab"
     assert sink.text == "ab"
 
 
 def test_the_exception_is_the_calls() -> None:
-    with ReplayServer([error_reply(400)]) as server, Client(server.url, model="m") as client:
+    with FakeServer(error(400)) as server, server.client() as client:
         assert isinstance(client.submit("hi").exception(10), BadRequestError)
 
 
@@ -40,22 +38,15 @@ def test_bad_input_is_told_at_once() -> None:
 
 @pytest.mark.parametrize("streamed", [False, True])
 def test_cancelling_ends_a_call_that_runs(streamed: bool) -> None:
-    asked = threading.Event()
-
-    def silent(request: Request) -> Reply:
-        asked.set()
-        request.closed.wait(20)
-        return Reply(head=b"", abort="fin")
-
-    with ReplayServer(silent) as server, Client(server.url, model="m") as client:
+    with FakeServer(fault("stall")) as server, server.client() as client:
         future = client.submit("hi", sink=CollectSink() if streamed else None)
-        assert asked.wait(10)
+        server.wait_for(requests=1)
         assert future.running()
         assert future.cancel()
         assert future.cancelled()
         with pytest.raises(CancelledError):
             future.result(0)
-        assert server.wait_closed()
+        server.wait_for(abandoned=1)
         done, _ = wait([future], 10)
         assert list(as_completed([future], 10)) == [future]
         assert done == {future}
@@ -64,11 +55,10 @@ def test_cancelling_ends_a_call_that_runs(streamed: bool) -> None:
 def test_a_token_of_the_callers_ends_it_too() -> None:
     token = CancelToken()
 
-    def silent(request: Request) -> Reply:
+    def silent(request: AskedRequest) -> Fault:
         token.cancel()
-        request.closed.wait(20)
-        return Reply(head=b"", abort="fin")
+        return fault("stall")
 
-    with ReplayServer(silent) as server, Client(server.url, model="m") as client:
+    with FakeServer(silent) as server, server.client() as client:
         future: Any = client.submit("hi", cancel=token)
         assert isinstance(future.exception(10), Cancelled)

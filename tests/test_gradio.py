@@ -6,11 +6,10 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 
 from support.pages import ROOT, program_of
-from support.replay import EVENT_STREAM, ReplayServer, Reply, Request
-from support.wire_bodies import chat_reply, chunk, error_reply, stream_pieces, stream_reply
+
+from openai_compat.testing import Answer, AskedRequest, FakeServer, RawReply, answer, error, stream_of
 
 EXAMPLE = ROOT / "docs" / "examples" / "gradio_chat.py"
 # In a process of its own, for Gradio leaves event loops and sockets to the collector.
@@ -54,27 +53,22 @@ os._exit(0)
 """
 
 
-def reply(request: Request) -> Reply:
-    def unfinished() -> Iterator[bytes]:
-        # Gradio interrupts what it runs between two pieces.
-        while not request.closed.wait(0.01):
-            yield chunk({"content": "a"})
-
-    if "stream" not in request.json():
-        return chat_reply("Hello")
-    match request.json()["messages"][-1]["content"]:
+def reply(request: AskedRequest) -> Answer | RawReply:
+    match request.prompt:
         case "stop":
-            return Reply(headers=EVENT_STREAM, body=unfinished())
+            # Gradio interrupts what it runs between two pieces.
+            return answer("a" * 10_000, chunk_size=1, pause=0.01)
         case "think":
-            return Reply(headers=EVENT_STREAM, body=[chunk({"reasoning_content": "Hm."}), *stream_pieces("Hello")])
+            return answer("Hello", reasoning="Hm.")
         case "fail":
-            return error_reply(400, "too long")
+            return error(400, "too long")
         case _:
-            return stream_reply("He", "llo")
+            return stream_of("He", "llo")
 
 
 def test_page_and_example_answer_and_the_example_tells_what_failed_and_stops() -> None:
-    with ReplayServer(reply) as model:
+    with FakeServer() as model:
+        model.add(reply, times=None)
         named = {"OPENAI_BASE_URL": model.url, "OPENAI_MODEL": "m", "GRADIO_ANALYTICS_ENABLED": "False"}
         visit = subprocess.Popen(
             [sys.executable, "-c", VISIT, str(EXAMPLE), program_of("gradio.md")],
@@ -89,11 +83,11 @@ def test_page_and_example_answer_and_the_example_tells_what_failed_and_stops() -
                 assert json.loads(visit.stdout.readline()) == ["Hello", ["He", "Hello"]]
                 assert "too long" in json.loads(visit.stdout.readline())[0]
                 assert json.loads(visit.stdout.readline()) == ["stopped"]
-                assert model.requests[-1].closed.wait(20)
+                model.wait_for(abandoned=1, timeout=20)
                 visit.communicate("\n", timeout=20)
             finally:
                 visit.kill()
-    asked = [request.json()["messages"] for request in model.requests[4:]]
+    asked = [request.body["messages"] for request in model.requests[4:]]
     assert [messages[-1]["content"] for messages in asked] == ["hi", "bye", "fail", "stop"]
     messages = asked[1]
     assert [set(message) for message in messages] == [{"role", "content"}] * 3

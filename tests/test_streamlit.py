@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 from support.pages import ROOT, program_of
-from support.replay import EVENT_STREAM, JSON, ReplayServer, Reply, Request
-from support.wire_bodies import chat_reply, chunk, error_reply, stream_reply
+
+from openai_compat.testing import FakeServer, error, fault, stream_of, vectors
 
 EXAMPLE = ROOT / "docs" / "examples" / "streamlit_chat.py"
 
@@ -40,7 +40,7 @@ def texts(app: Any) -> list[tuple[str, str]]:
 
 
 def test_the_example_answers_and_knows_what_was_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    with ReplayServer([stream_reply("He", "llo"), error_reply(400, "too long"), stream_reply("Bye")]) as server:
+    with FakeServer(stream_of("He", "llo"), error(400, "too long"), stream_of("Bye")) as server:
         monkeypatch.setenv("OPENAI_BASE_URL", server.url)
         monkeypatch.setenv("OPENAI_MODEL", "m")
         app = run(EXAMPLE)
@@ -51,30 +51,19 @@ def test_the_example_answers_and_knows_what_was_said(monkeypatch: pytest.MonkeyP
         app.chat_input[0].set_value("bye").run()
         assert not app.exception
     assert texts(app) == [("user", "hi"), ("assistant", "Hello"), ("user", "bye"), ("assistant", "Bye")]
-    assert [message["content"] for message in server.requests[-1].json()["messages"]] == ["hi", "Hello", "bye"]
+    assert [message.content for message in server.requests[-1].messages] == ["hi", "Hello", "bye"]
     assert server.connections == 1
 
 
 def test_the_examples_of_the_page_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    def serve(request: Request) -> Reply:
-        return stream_reply("Hello") if "stream" in request.json() else chat_reply("Hello")
-
-    with ReplayServer(serve) as server:
+    with FakeServer() as server:
+        server.add("Hello", times=None)
         monkeypatch.setenv("OPENAI_BASE_URL", server.url)
         monkeypatch.setenv("OPENAI_MODEL", "m")
         app = run(program_of("streamlit.md"))
         assert not app.exception
     assert [shown.value for shown in app.markdown] == ["Hello"] * 5
     assert app.session_state["answer"] == "Hello"
-
-
-def unfinished(request: Request) -> Reply:
-    def body() -> Iterator[bytes]:
-        yield chunk({"content": "a"})
-        yield chunk({"content": "b"})
-        assert request.closed.wait(10)
-
-    return Reply(headers=EVENT_STREAM, body=body())
 
 
 def stopped(url: str) -> None:
@@ -93,12 +82,12 @@ def stopped(url: str) -> None:
 
 
 def test_a_script_that_is_stopped_frees_the_model() -> None:
-    with ReplayServer(unfinished) as server:
+    with FakeServer(stream_of("a", "b", fault("stall"))) as server:
         gc.collect()
         gc.disable()
         try:
             app = run(stopped, server.url)
-            assert server.wait_closed()
+            server.wait_for(abandoned=1)
         finally:
             gc.enable()
         assert ([shown.value for shown in app.markdown], len(server.requests)) == (["ab"], 1)
@@ -113,10 +102,10 @@ def shown(url: str) -> None:
 
 
 def test_an_event_is_shown_as_its_text() -> None:
-    with ReplayServer([stream_reply("Hello")]) as server:
+    with FakeServer("Hello") as server:
         app = run(shown, server.url)
     assert not app.exception
-    assert [markdown.value for markdown in app.markdown] == ["`Hello`", "``"]
+    assert [markdown.value for markdown in app.markdown] == ["`Hello`", "``", "``"]  # text, usage, done
 
 
 def cached(url: str) -> None:
@@ -145,12 +134,8 @@ def cached(url: str) -> None:
 
 
 def test_answers_and_vectors_are_cached_and_a_conversation_outlives_a_rerun() -> None:
-    def serve(request: Request) -> Reply:
-        if request.path.endswith("/embeddings"):
-            return Reply(headers=JSON, body=b'{"data": [{"index": 0, "embedding": [1.0, 2.0]}]}')
-        return chat_reply("ok")
-
-    with ReplayServer(serve) as server:
+    with FakeServer(vectors([1.0, 2.0])) as server:
+        server.add("ok", times=None)
         app = run(cached, server.url)
         assert app.text[0].value == "ok True [1.0, 2.0] 2"
         assert app.run().text[0].value == "ok True [1.0, 2.0] 4"
