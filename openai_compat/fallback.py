@@ -544,7 +544,8 @@ class _Turns:
     def client(self) -> Client:
         """Who is asked: once, as long as there are others, for then there is nothing to wait for."""
         client = self._now.endpoint.client._with_retries(self._now.retries)
-        client.hooks = client.hooks.joined(self.hooks, on_error=self._note_failure)
+        if self.hooks:
+            client.hooks = client.hooks.joined(self.hooks, on_error=self._note_failure)
         return client
 
     def _note_failure(self, event: ErrorEvent) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
@@ -137,7 +138,8 @@ WatchTool = Callable[[ToolCall], AbstractContextManager[Callable[[ToolResult], o
 WatchLoop = Callable[[str], AbstractContextManager[Callable[[ChatResponse], object]]]
 
 F = TypeVar("F", bound=Callable[..., object])
-_KINDS = ("on_request", "on_response", "on_retry", "on_event", "on_error", "watch_tool", "watch_loop")
+_KINDS = ("on_request", "on_response", "on_retry", "on_event", "on_error")
+_ALL = (*_KINDS, "_watch_tool", "_watch_loop")
 _locks: dict[int, threading.Lock] = {}
 
 
@@ -189,7 +191,7 @@ class Hooks:
         )
 
     def __repr__(self) -> str:
-        counts = {name: len(getattr(self, name)) for name in _KINDS[:5]}
+        counts = {name: len(getattr(self, name)) for name in _KINDS}
         return f"Hooks({', '.join(f'{name}={count}' for name, count in counts.items() if count)})"
 
     def add(
@@ -234,7 +236,7 @@ class Hooks:
 
     def remove(self, function: Callable[..., object]) -> None:
         """Remove a function from wherever it was added; nothing where it was not."""
-        for name in _KINDS[:5]:
+        for name in _KINDS:
             self._remove(name, function)
 
     def _remove(self, name: str, function: Callable[..., object]) -> None:
@@ -244,6 +246,10 @@ class Hooks:
                 left.remove(function)
                 setattr(self, name, tuple(left))
 
+    def __bool__(self) -> bool:
+        """Whether anybody listens."""
+        return any(getattr(self, name) for name in _ALL)
+
     def copy(self) -> Hooks:
         """The same functions, for another client."""
         return Hooks().joined(self)
@@ -251,7 +257,7 @@ class Hooks:
     def joined(self, other: Hooks, *, on_error: OnError | None = None) -> Hooks:
         """These functions, and then those of ``other``; in place of its ``on_error`` the one that is given."""
         both = Hooks()
-        for name in (*_KINDS[:5], "_watch_tool", "_watch_loop"):
+        for name in _ALL:
             setattr(both, name, (*getattr(self, name), *getattr(other, name)))
         both._failed = self._failed
         if on_error is not None:
@@ -335,18 +341,24 @@ class _Scopes:
         self._listeners: list[Callable[[Any], object]] = []
 
     def __enter__(self) -> Callable[[Any], object]:
-        entered = []
-        for scope in self._scopes:
-            try:
-                listener = scope.__enter__()
-            except Exception as error:
-                self._hooks._failed_once(type(scope).__enter__, error)
-            else:
-                entered.append(scope)
-                if callable(listener):
-                    self._listeners.append(listener)
-        self._scopes = entered
+        scopes, self._scopes = self._scopes, []
+        try:
+            for scope in scopes:
+                self._enter(scope)
+        except BaseException:
+            self.__exit__(*sys.exc_info())
+            raise
         return self._tell
+
+    def _enter(self, scope: AbstractContextManager[Any]) -> None:
+        try:
+            listener = scope.__enter__()
+        except Exception as error:
+            self._hooks._failed_once(type(scope).__enter__, error)
+        else:
+            self._scopes.append(scope)
+            if callable(listener):
+                self._listeners.append(listener)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None

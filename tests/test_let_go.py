@@ -40,7 +40,7 @@ def unfinished(request: Request) -> Reply:
     return Reply(headers=EVENT_STREAM, body=body())
 
 
-@pytest.fixture(params=["own way", "a session of the user's", "an auth object", "a fallback"])
+@pytest.fixture(params=["own way", "a session of the user's", "an auth object", "a fallback", "hooks", "traces"])
 def client(request: pytest.FixtureRequest) -> Iterator[Callable[[str], Client]]:
     """Makes a client; whichever way its calls go."""
     with contextlib.ExitStack() as stack:
@@ -51,7 +51,12 @@ def client(request: pytest.FixtureRequest) -> Iterator[Callable[[str], Client]]:
                 options = {"session": stack.enter_context(own_session())}
             elif request.param == "an auth object":
                 options = {"auth": lambda prepared: prepared}
+            elif request.param == "hooks":
+                kinds = ("on_request", "on_response", "on_retry", "on_event", "on_error")
+                options = dict.fromkeys(kinds, lambda event: None)
             one = stack.enter_context(Client(url, model="m", **options))
+            if request.param == "traces":
+                pytest.importorskip("openai_compat.integrations.otel").instrument(one)
             return Client.fallback([one]) if request.param == "a fallback" else one
 
         yield made

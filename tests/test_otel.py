@@ -37,6 +37,7 @@ from openai_compat import (
     CancelToken,
     Client,
     RateLimitError,
+    ResponseParseError,
     RetryPolicy,
     StreamInterruptedError,
     tool,
@@ -494,6 +495,14 @@ class TestContent:
         told = "".join(span.to_json() for span in telemetry.spans)
         assert not any(word in told for word in ("private", "123456", "123458", "Be brief"))
         telemetry.close()
+
+    def test_is_not_quoted_by_an_error_either(self, telemetry: Telemetry) -> None:
+        replies = [Reply(headers=JSON, body=b"[private words")]
+        with traced(replies, telemetry) as (client, _), pytest.raises(ResponseParseError, match="private"):
+            client.chat("hi")
+        (span,) = telemetry.spans
+        assert "private" not in span.to_json()
+        assert span.status.description == "ResponseParseError"
 
     @pytest.mark.parametrize("how", ["argument", "true", "span_only", "SPAN_AND_EVENT"])
     def test_is_recorded_where_that_is_wanted(self, how: str, monkeypatch: pytest.MonkeyPatch) -> None:

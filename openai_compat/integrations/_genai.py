@@ -122,14 +122,14 @@ def error_attributes(error: BaseException) -> Attributes:
     return attributes
 
 
-def attempt_attributes(attempt: Attempt) -> Attributes:
-    """One time that a request was sent."""
+def attempt_attributes(attempt: Attempt, *, words: bool) -> Attributes:
+    """One time that a request was sent; what is said of an answer that is no good may quote it, and needs ``words``."""
     said = {
         "openai_compat.attempt.number": attempt.number,
         "openai_compat.attempt.reason": attempt.reason or "first",
         "openai_compat.attempt.duration": attempt.seconds,
         "openai_compat.attempt.waited": attempt.waited,
-        "openai_compat.attempt.error": attempt.error,
+        "openai_compat.attempt.error": attempt.error if words or attempt.status != 200 else None,
         "http.response.status_code": attempt.status,
         "server.address": urlsplit(attempt.origin).hostname,
     }

@@ -20,7 +20,7 @@ from opentelemetry import metrics, trace
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 
 from .. import __version__
-from ..errors import OpenAICompatError
+from ..errors import APIConnectionError, APIStatusError, StreamServerError
 from ..hooks import ErrorEvent, Hooks, RequestEvent, ResponseEvent, RetryEvent
 from ..wire.messages import ToolCall, Usage
 from ..wire.response import ChatResponse, StreamEvent
@@ -218,13 +218,13 @@ class OpenTelemetry:
         if span.is_recording():
             for attempt in attempts:
                 moment = call.begun + int(attempt.started * 1e9)
-                span.add_event("openai_compat.attempt", _genai.attempt_attributes(attempt), moment)
+                span.add_event("openai_compat.attempt", _genai.attempt_attributes(attempt, words=self._capture), moment)
             if came is not None:
                 span.set_attributes(_genai.answer_attributes(came))
                 if self._capture and isinstance(came, ChatResponse):
                     span.set_attributes(_genai.output_content(came))
             if error is not None:
-                _fail(span, error)
+                _fail(span, error, words=self._capture)
         self._measure(call, seconds, came, error)
         span.end()
 
@@ -298,13 +298,17 @@ class _Scope:
         if self._token is not None:
             contexts.detach(self._token)
         if error is not None and self._span.is_recording():
-            _fail(self._span, error)
+            _fail(self._span, error, words=False)
         self._span.end()
         return False
 
 
-def _fail(span: Span, error: BaseException, *, words: bool = True) -> None:
-    """Mark a span as failed; an error that is not this library's may say anything, and is only named."""
+def _fail(span: Span, error: BaseException, *, words: bool) -> None:
+    """Mark a span as failed.
+
+    What the server says of a request it refuses, or what broke, is told; any other error may quote an answer, or what a
+    tool was given, and is only named without ``words``.
+    """
     span.set_attributes(_genai.error_attributes(error))
-    said = str(error)[:MAX_WORDS] if words and isinstance(error, OpenAICompatError) else type(error).__name__
-    span.set_status(Status(StatusCode.ERROR, said))
+    told = words or isinstance(error, (APIStatusError, APIConnectionError, StreamServerError))
+    span.set_status(Status(StatusCode.ERROR, str(error)[:MAX_WORDS] if told else type(error).__name__))

@@ -177,7 +177,7 @@ def _soak(url: str, seconds: float) -> Tally:
     process = psutil.Process()
     threads, files = threading.active_count(), process.num_fds()
 
-    def heard(attempt: object) -> None:
+    def heard(event: object) -> None:
         with counting:
             tally.retries += 1
 
