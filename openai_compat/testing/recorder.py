@@ -1,8 +1,4 @@
-"""Real exchanges, kept in a file and replayed from it.
-
-While a ``Recorder`` is active, the adapters of ``requests`` are asked for through it. The library sees that, as it sees
-any mock, and sends its calls that way; base URL, dialect and provider are those of the real server.
-"""
+"""Real exchanges, kept in a file and replayed from it."""
 
 from __future__ import annotations
 
@@ -25,6 +21,7 @@ from .._json import NotJSONError, decode_json
 from ..credentials import secrets_in_headers, secrets_in_query
 from ..errors import ConfigurationError
 from ..redaction import redact_error_body
+from .adapters import standing_between
 from .differences import differences, likeness
 from .recording import Exchange, Piece, events, kept_headers, load, save
 
@@ -34,7 +31,6 @@ if TYPE_CHECKING:
 RecordMode = Literal["none", "once", "new_episodes", "all"]
 
 _ENDPOINTS = ("/chat/completions", "/embeddings", "/models")
-_patching = threading.Lock()
 
 
 class RecordingMismatchError(AssertionError):
@@ -80,7 +76,7 @@ class Recorder:
         self._new: list[_Taken] = []
         self._records = False
         self._complaints: list[str] = []
-        self._original: Callable[..., BaseAdapter] | None = None
+        self._between = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
         self.start()
@@ -104,11 +100,11 @@ class Recorder:
         self._unused = list(self._old)
         self._new, self._complaints = [], []
         self._records = self.mode in ("all", "new_episodes") or (self.mode == "once" and not exists)
-        self._patch()
+        self._between.enter_context(standing_between(_is_endpoint, self._send))
 
     def stop(self) -> None:
         """Step aside, and write what was recorded."""
-        self._restore()
+        self._between.close()
         if self._new:
             save(self.path, [*self._old, *(taken.exchange(self._masked) for taken in self._new)])
 
@@ -125,21 +121,9 @@ class Recorder:
         if complaints:
             raise RecordingMismatchError("\n".join(complaints))
 
-    def _patch(self) -> None:
-        with _patching:
-            original = self._original = requests.Session.get_adapter
-
-            def get_adapter(session: requests.Session, url: str) -> BaseAdapter:
-                adapter = original(session, url)
-                return _Adapter(self, adapter) if urlsplit(url).path.endswith(_ENDPOINTS) else adapter
-
-            requests.Session.get_adapter = get_adapter  # type: ignore[method-assign, assignment]
-
-    def _restore(self) -> None:
-        with _patching:
-            requests.Session.get_adapter = self._original  # type: ignore[method-assign, assignment]
-
-    def send(self, adapter: BaseAdapter, request: requests.PreparedRequest, options: Mapping[str, Any]) -> Any:
+    def _send(
+        self, adapter: BaseAdapter, request: requests.PreparedRequest, options: Mapping[str, Any]
+    ) -> requests.Response:
         """A request of ``requests``, replayed, or recorded on its way.
 
         Raises:
@@ -194,20 +178,6 @@ class Recorder:
         nearest = max(self._unused, key=lambda exchange: likeness(exchange.request, asked.request))
         told = (f"  {line}" for line in differences(nearest.request, asked.request))
         return "\n".join([f"{_named(asked)} differs from what is recorded in {self.path}:", *told, how])
-
-
-class _Adapter(BaseAdapter):
-    """Stands before the adapter of a session."""
-
-    def __init__(self, recorder: Recorder, adapter: BaseAdapter) -> None:
-        self._recorder = recorder
-        self._adapter = adapter
-
-    def send(self, request: requests.PreparedRequest, *args: Any, **options: Any) -> Any:
-        return self._recorder.send(self._adapter, request, options)
-
-    def close(self) -> None:
-        self._adapter.close()
 
 
 class _Taken:
@@ -316,6 +286,10 @@ def _replayed(exchange: Exchange, request: requests.PreparedRequest, *, timed: b
     response.request = request
     response.raw = _Body(exchange, timed=timed)
     return response
+
+
+def _is_endpoint(url: str) -> bool:
+    return urlsplit(url).path.endswith(_ENDPOINTS)
 
 
 def _named(exchange: Exchange) -> str:

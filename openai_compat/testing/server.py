@@ -11,17 +11,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from .._json import NotJSONError, decode_json, encode_json
 from ..credentials import secrets_in_headers, secrets_in_query
 from ..redaction import mask_secrets
-from ..wire.messages import Message
 from .answers import Answer, Frame, SentStep, chunk_steps, completion, words
 from .asked import AskedRequest, Kind, text_of
 from .assertions import explained
@@ -85,7 +85,7 @@ class FakeServer:
         self._changed = threading.Condition()
         self._requests: list[AskedRequest] = []
         self._abandoned: list[AskedRequest] = []
-        self._unscripted: list[AskedRequest] = []
+        self._unscripted: list[str] = []
         for reply in replies:
             self.add(reply)
         self._http = HTTPServer(self._handle)
@@ -112,6 +112,25 @@ class FakeServer:
 
         named = {"api_key": self._api_key, "model": self.models[0] if self.models else None}
         return Client(self.url, **{**named, **options})
+
+    @contextlib.contextmanager
+    def in_place_of(self, *base_urls: str) -> Iterator[None]:
+        """Meanwhile calls to these servers come here, for code that names its server itself.
+
+        They are sent by ``requests``; base URL, dialect and provider stay those of the server that is named.
+
+        Args:
+            base_urls: where they are; ``"https://api.openai.com"`` is all below it.
+        """
+        from .adapters import standing_between
+        from .redirect import Redirect
+
+        below = tuple(f"{base_url.rstrip('/')}/" for base_url in base_urls)
+        with (
+            contextlib.closing(Redirect(self.url)) as redirect,
+            standing_between(lambda url: url.startswith(below), redirect.send),
+        ):
+            yield
 
     def add(
         self,
@@ -177,7 +196,7 @@ class FakeServer:
 
         Args:
             last: a piece of the last message's text, or a pattern that matches in it.
-            times: exactly how often; None for at least once.
+            times: exactly how often, from 1; None for any number.
             tool_names: of the tools that it offers, in order.
             streamed: whether it wants a stream.
             fields: of the request's body, each with its exact value: ``model="m", temperature=0.2``. Messages may be
@@ -186,30 +205,29 @@ class FakeServer:
         Raises:
             AssertionError: it has not, or not as often; with what was asked instead.
         """
-        if "messages" in fields:
-            fields["messages"] = [
-                message.to_wire() if isinstance(message, Message) else message for message in fields["messages"]
-            ]
-        names = None if tool_names is None else list(tool_names)
-        matching, explanation = explained(self.requests, last, names, streamed, fields)
-        if len(matching) == times or (times is None and matching):
-            return (
-                matching[-1]
-                if matching
-                else AskedRequest(number=-1, connection=-1, method="", path="", headers={}, body={})
-            )
-        raise AssertionError(
-            f"asked {len(matching)} times, not {times}{explanation}" if times is not None else f"not asked{explanation}"
-        )
+        matching, explanation = explained(self.requests, last, tool_names, streamed, fields)
+        if not matching:
+            raise AssertionError(f"not asked{explanation}")
+        if times not in (None, len(matching)):
+            raise AssertionError(f"asked {len(matching)} times, not {times}{explanation}")
+        return matching[-1]
 
-    def assert_nothing_asked(self) -> None:
-        """Assert that no request has come.
+    def assert_not_asked(
+        self,
+        last: str | re.Pattern[str] | None = None,
+        *,
+        tool_names: Iterable[str] | None = None,
+        streamed: bool | None = None,
+        **fields: Any,
+    ) -> None:
+        """Assert that no request like this has come; with nothing said of it, that none has.
 
         Raises:
             AssertionError: one has.
         """
-        if self._requests:
-            raise AssertionError("\n".join(["asked, and should not have been:", *map(_line, self._requests)]))
+        matching, explanation = explained(self.requests, last, tool_names, streamed, fields)
+        if matching:
+            raise AssertionError(f"asked {len(matching)} times, and should not have been{explanation}")
 
     def assert_all_used(self) -> None:
         """Assert that every scripted reply has answered, as often as it was to.
@@ -228,8 +246,10 @@ class FakeServer:
         """
         unscripted, self._unscripted = self._unscripted, []
         if unscripted:
-            lines = ["a fake server was asked what nothing is scripted for:", *map(_line, unscripted)]
-            raise UnscriptedRequestError("\n".join([*lines, "scripted are:", str(self._script)]))
+            told = "\n".join(unscripted)
+            raise UnscriptedRequestError(
+                f"the fake server was asked what is not scripted:\n{told}\nscripted are:\n{self._script}"
+            )
 
     def close(self) -> None:
         """End all connections, and stop listening.
@@ -320,8 +340,7 @@ class FakeServer:
         try:
             reply = self._script.reply_to(request)
         except Exception as failure:
-            self._unscripted.append(request)
-            return error(400, f"a scripted function raised {failure!r}", code="unscripted_request")
+            return self._not_scripted(f"a scripted function raised {failure!r} for {request}")
         if reply is not None:
             return reply
         if request.kind == "embeddings":
@@ -330,9 +349,11 @@ class FakeServer:
             return Vectors(tuple(vector_of(text, dimensions) for text in request.inputs))
         if request.kind == "other":
             return error(404, f"Invalid URL ({request.method} {request.path.partition('?')[0]})", code="not_found")
-        self._unscripted.append(request)
-        said = f"nothing is scripted for {request}; scripted are:\n{self._script}"
-        return error(400, said, code="unscripted_request")
+        return self._not_scripted(f"nothing is scripted for {request}")
+
+    def _not_scripted(self, told: str) -> RawReply:
+        self._unscripted.append(told)
+        return error(400, f"{told}; scripted are:\n{self._script}", code="unscripted_request")
 
     def _send(
         self, exchange: Exchange, request: AskedRequest, reply: Reply, headers: Mapping[str, str], tokens: int

@@ -344,6 +344,8 @@ def test_a_key_is_asked_for_and_never_shown() -> None:
     [
         ({"messages": [{"role": "user", "content": "hi"}]}, "must provide a model"),
         ({"model": "m", "messages": []}, "'messages' is missing"),
+        ({"model": "m", "messages": ["hi"]}, "'messages' is missing"),
+        ({"model": "m", "messages": "hi"}, "'messages' is missing"),
         ({"model": "m", "messages": [{"role": "user", "content": "hi"}], "tools": []}, "empty array"),
         (
             {"model": "m", "messages": [{"role": "tool", "tool_call_id": "x", "content": ""}]},
@@ -398,8 +400,9 @@ def test_a_scripted_function_that_fails_is_told() -> None:
     def broken(request: AskedRequest) -> str:
         raise ValueError("my mistake")
 
-    with pytest.raises(BadRequestError, match="my mistake"), FakeServer(broken) as server:
+    with pytest.raises(BadRequestError, match="my mistake") as caught, FakeServer(broken) as server:
         server.client().chat("hi")
+    assert "a scripted function raised ValueError('my mistake') for a chat" in caught.value.__notes__[0]
 
 
 def test_another_endpoint_is_not_found() -> None:
@@ -413,14 +416,15 @@ def test_another_endpoint_is_not_found() -> None:
 
 def test_asserts_on_what_was_asked() -> None:
     with FakeServer() as server, server.client() as client:
-        server.assert_nothing_asked()
+        server.assert_not_asked()
         server.add("ok", times=None)
         client.chat("The capital of France?", temperature=0.2, system="Be brief.")
         client.chat("And of Spain?", model="big", sink=lambda event: None)
         assert server.assert_asked("France", temperature=0.2, streamed=False) is server.requests[0]
         assert server.assert_asked(re.compile("^And"), model="big", times=1) is server.requests[1]
         server.assert_asked(times=2)
-        server.assert_asked("Italy", times=0)
+        server.assert_not_asked("Italy")
+        server.assert_not_asked("Spain", streamed=False)
         server.assert_asked(
             messages=[
                 {"role": "system", "content": "Be brief."},
@@ -437,12 +441,12 @@ def test_asserts_on_what_was_asked() -> None:
         (lambda server: server.assert_asked(seed=1), ["seed: missing, not 1"]),
         (lambda server: server.assert_asked(streamed=True), ["streamed: False, not True"]),
         (lambda server: server.assert_asked(tool_names=["f"]), ["tools: [], not ['f']"]),
-        (lambda server: server.assert_asked(times=2), ["asked 1 times, not 2", "is as expected"]),
+        (lambda server: server.assert_asked(times=2), ["asked 1 times, not 2", "is like this"]),
         (
             lambda server: server.assert_asked(messages=[{"role": "user", "content": "ho"}, {"role": "user"}]),
             ['messages[0].content: "hi", not "ho"', 'messages[1]: missing, not {"role": "user"}'],
         ),
-        (lambda server: server.assert_nothing_asked(), ["should not have been", "'hi'"]),
+        (lambda server: server.assert_not_asked(), ["asked 1 times, and should not have been", "'hi'"]),
         (lambda server: server.assert_all_used(), ["not asked for", "answer 'more'"]),
     ],
 )
@@ -498,3 +502,25 @@ def test_requests_as_other_programs_send_them() -> None:
                 received += data
         assert received.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n")
         assert server.requests[0].prompt == "hi"
+
+
+def test_it_stands_in_for_servers_that_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-of-openai-1")
+    monkeypatch.setenv("GROQ_API_KEY", "gsk-of-groq-2")
+    with FakeServer(stream_of("Hel", "lo"), "from groq", error(400)) as server:
+        with server.in_place_of("https://api.openai.com", "https://api.groq.com/openai/v1"):
+            client = Client.for_provider("openai")
+            found = client.chat("hi", model="gpt-5", max_tokens=5, sink=lambda event: None)
+            assert (found.text, found.provider) == ("Hello", "openai")
+            assert Client.for_provider("groq").chat("hi", model="m").text == "from groq"
+            with pytest.raises(BadRequestError, match="HTTP 400 from openai"):
+                client.chat("hi", model="gpt-5")
+        assert "max_completion_tokens" in server.requests[0].body, "the dialect of OpenAI"
+        assert server.requests[0].headers["host"] == "api.openai.com"
+        assert server.requests[1].path == "/openai/v1/chat/completions"
+
+
+def test_it_stands_in_for_no_others() -> None:
+    with FakeServer("mine") as server, FakeServer("other") as other, server.in_place_of("https://api.openai.com"):
+        assert other.client().chat("hi").text == "other"
+        assert server.client().chat("hi").text == "mine"

@@ -137,7 +137,7 @@ def test_scripted(fake_server):
 def test_what_is_not_scripted_fails_the_test(tmp_path: Path) -> None:
     said = run(tmp_path, UNSCRIPTED)
     assert "2 failed, 1 passed in" in said, said
-    assert "a fake server was asked what nothing is scripted for:" in said
+    assert "the fake server was asked what is not scripted:" in said
     assert "whose last message (user) is 'the question'" in said
     assert "- openai_compat -" in said, "what was found in a test that had failed"
 
