@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import attrs
 
 from .._json import encode_json
+from ..errors import ConfigurationError
 from ..wire.messages import CUSTOM, ToolCall, Usage
 from ..wire.parse import parse_response, parse_stream
 from ..wire.response import ChatResponse, StreamEvent
@@ -56,6 +57,13 @@ class Answer:
     model: str = ""
     headers: Mapping[str, str] = attrs.field(factory=dict)
     done: bool = True
+
+    def __attrs_post_init__(self) -> None:
+        steps: Iterable[object] = self.steps
+        for step in steps:
+            if not isinstance(step, (str, int, float, threading.Event, Fault)):
+                kind = type(step).__name__
+                raise ConfigurationError(f"a step of a stream is text, seconds, an Event or a fault, not {kind}")
 
     def __str__(self) -> str:
         calls = ", ".join(f"{call.name}({call.arguments_json})" for call in self.tool_calls)

@@ -153,8 +153,8 @@ class HTTPServer:
             thread.start()
 
     def _serve(self, sock: socket.socket, number: int) -> None:
-        with sock, sock.makefile("rb") as stream, contextlib.suppress(Left, HungUp, OSError, ValueError, HTTPException):
-            while received := _read_request(stream, sock):
+        with sock, sock.makefile("rb") as stream, contextlib.suppress(Left, HungUp):
+            while received := _next_request(stream, sock):
                 self._handle(Exchange(received, sock, number, self.closing))
                 if "close" in received.headers.get("connection", "").lower():
                     break
@@ -165,6 +165,14 @@ def _head(status: int, headers: Mapping[str, str]) -> bytes:
     reason = HTTPStatus(status).phrase if status in HTTPStatus._value2member_map_ else "Unknown"
     lines = [f"HTTP/1.1 {status} {reason}", *(f"{name}: {value}" for name, value in headers.items()), "", ""]
     return "\r\n".join(lines).encode("latin-1")
+
+
+def _next_request(stream: io.BufferedReader, sock: socket.socket) -> Received | None:
+    """A request; None where the client has left, or speaks no HTTP."""
+    try:
+        return _read_request(stream, sock)
+    except (OSError, ValueError, HTTPException):
+        return None
 
 
 def _read_request(stream: io.BufferedReader, sock: socket.socket) -> Received | None:

@@ -84,20 +84,22 @@ def _complaints(item: pytest.Item) -> list[str]:
 
 
 @pytest.fixture
-def fake_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeServer]:
+def fake_server() -> Iterator[FakeServer]:
     """A fake server that the environment names, so that ``Client.from_env()`` asks it; see ``FakeServer``."""
     from ..providers import PROVIDERS
     from .server import FakeServer, UnscriptedRequestError
 
-    keys = (known.key_variable for known in PROVIDERS.values() if known.key_variable)
-    for name in (*keys, "OPENAI_API_VERSION", "AZURE_OPENAI_ENDPOINT", "OLLAMA_HOST"):
-        monkeypatch.delenv(name, raising=False)
-    for name in ("NO_PROXY", "no_proxy"):  # no proxy stands between a test and this machine
-        monkeypatch.setenv(name, ",".join(filter(None, (os.environ.get(name), "127.0.0.1"))))
     server = FakeServer()
-    for name, value in server.environment.items():
-        monkeypatch.setenv(name, value)
-    yield server
+    # A patch of its own, which outlives ``monkeypatch.undo()`` in a test.
+    with pytest.MonkeyPatch.context() as environment:
+        keys = (known.key_variable for known in PROVIDERS.values() if known.key_variable)
+        for name in (*keys, "OPENAI_API_VERSION", "AZURE_OPENAI_ENDPOINT", "OLLAMA_HOST"):
+            environment.delenv(name, raising=False)
+        for name in ("NO_PROXY", "no_proxy"):  # no proxy stands between a test and this machine
+            environment.setenv(name, ",".join(filter(None, (os.environ.get(name), "127.0.0.1"))))
+        for name, value in server.environment.items():
+            environment.setenv(name, value)
+        yield server
     try:
         server.close()
     except UnscriptedRequestError as late:

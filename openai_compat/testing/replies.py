@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import attrs
+
+from ..errors import ConfigurationError
 
 FaultKind = Literal["reset", "cut", "stall", "garbage"]
 
@@ -15,6 +17,10 @@ class Fault:
     """What goes wrong: ``fault`` says what each kind is."""
 
     kind: FaultKind
+
+    def __attrs_post_init__(self) -> None:
+        if self.kind not in get_args(FaultKind):
+            raise ConfigurationError(f"a fault is one of {', '.join(get_args(FaultKind))}, not {self.kind!r}")
 
     def __str__(self) -> str:
         return f"fault {self.kind!r}"

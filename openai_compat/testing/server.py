@@ -29,7 +29,7 @@ from .builders import error
 from .clock import Clock, RealClock
 from .complaints import complaint
 from .embedded import embeddings_body, vector_of
-from .http import Exchange, HTTPServer, Left
+from .http import Exchange, HTTPServer, HungUp, Left
 from .rates import RateLimit
 from .replies import Fault, RawReply, Vectors
 from .script import Fits, Reply, Rule, Script, Scripted
@@ -282,6 +282,11 @@ class FakeServer:
                 self._abandoned.append(request)
                 self._changed.notify_all()
             raise
+        except HungUp:
+            raise
+        except Exception as failure:
+            self._unscripted.append(f"{request} could not be answered: {failure!r}")
+            raise HungUp from failure
 
     def _record(self, exchange: Exchange) -> AskedRequest:
         received = exchange.received

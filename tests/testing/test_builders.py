@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Callable
 
 import attrs
 import pytest
 
 import openai_compat.testing
-from openai_compat import Accumulator, Usage, parse_response
+from openai_compat import Accumulator, ConfigurationError, Usage, parse_response
 from openai_compat.testing import answer, error, fault, raw_reply, stream_of, tool_call
 from openai_compat.testing.answers import Frame, chunk_steps, words
 
@@ -97,6 +98,18 @@ def test_a_tool_call_takes_its_arguments_by_name_or_as_they_are() -> None:
     assert tool_call("f", {"id": 1}, y=2).arguments == {"id": 1, "y": 2}
     assert tool_call("f", "{", id="a").arguments_json == "{"
     assert tool_call("f").arguments_json == "{}"
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: stream_of("a", None), "a step of a stream is text, seconds, an Event or a fault, not NoneType"),  # type: ignore[arg-type]
+        (lambda: fault("slow"), "a fault is one of reset, cut, stall, garbage, not 'slow'"),  # type: ignore[arg-type]
+    ],
+)
+def test_what_cannot_be_sent_is_told_at_once(make: Callable[[], object], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        make()
 
 
 def test_an_error_has_openais_body() -> None:

@@ -202,7 +202,8 @@ def test_errors(scripted: Any, kind: type[Exception], message: str) -> None:
 
 
 def test_errors_are_tried_again() -> None:
-    with FakeServer(error(503, retry_after=0), error(429, retry_after=0), "ok") as server, server.client() as client:
+    soon = {"retry-after-ms": "1"}
+    with FakeServer(error(503, headers=soon), error(429, headers=soon), "ok") as server, server.client() as client:
         found = client.chat("hi")
         assert (found.text, len(found.attempts), len(server.requests)) == ("ok", 3, 3)
 
@@ -403,6 +404,14 @@ def test_a_scripted_function_that_fails_is_told() -> None:
     with pytest.raises(BadRequestError, match="my mistake") as caught, FakeServer(broken) as server:
         server.client().chat("hi")
     assert "a scripted function raised ValueError('my mistake') for a chat" in caught.value.__notes__[0]
+
+
+def test_an_answer_that_cannot_be_sent_is_told() -> None:
+    server = FakeServer(answer("ok", headers={"x-city": "北京"}))
+    with pytest.raises(APIConnectionError):
+        server.client(max_retries=0).chat("hi")
+    with pytest.raises(UnscriptedRequestError, match="could not be answered: UnicodeEncodeError"):
+        server.close()
 
 
 def test_another_endpoint_is_not_found() -> None:
