@@ -49,6 +49,7 @@ from .wire.prices import Prices, check_prices, price_of
 from .wire.reasoning import InlineThink, Tag, ThinkOptions, tag_pairs
 from .wire.request import NO_MODEL, ChatRequest, build_body
 from .wire.response import CallInfo
+from .wire.response_format import SchemaAs
 from .wire.retry import RetryPolicy
 from .wire.sse import MAX_EVENT_BYTES
 
@@ -318,7 +319,8 @@ class BaseClient(NamedOptions):
         """The request with a model: a server on this machine that asks for no key is asked for its first."""
         if request.model or not self._picks_model:
             return request
-        build_body(attrs.evolve(request, model="any"))  # What cannot be asked is refused before anything is sent.
+        # What cannot be asked is refused before anything is sent.
+        self._body(build_body, attrs.evolve(request, model="any"))
         return attrs.evolve(request, model=self._first_model(deadline))
 
     def _first_model(self, deadline: Deadline, *, embeds: bool = False) -> str:
@@ -398,7 +400,8 @@ class BaseClient(NamedOptions):
 
     def _body(self, build: Build, request: ChatRequest) -> dict[str, Any]:
         """The body of a chat request, with what the server wants back of its own answers."""
-        return build(request, origin=self.base_url, echo=self._dialect_for(request.model).echo)
+        dialect = self._dialect_for(request.model)
+        return build(request, origin=self.base_url, echo=dialect.echo, constraints=dialect.constraints)
 
     def _ask(
         self, build: Build, body: dict[str, Any], call: Call, request: ChatRequest
@@ -412,7 +415,10 @@ class BaseClient(NamedOptions):
             body,
             call,
             request.model,
-            rebuild=lambda dialect: build(request, origin=self.base_url, echo=dialect.echo),
+            rebuild=lambda dialect: build(
+                request, origin=self.base_url, echo=dialect.echo, constraints=dialect.constraints
+            ),
+            schema_as=request.response_mode,
             headers=headers,
             query=query,
         )
@@ -432,13 +438,16 @@ class BaseClient(NamedOptions):
         rebuild: Callable[[Dialect], dict[str, Any]] | None = None,
         headers: Mapping[str, str] | None = None,
         query: Mapping[str, str] | None = None,
+        schema_as: SchemaAs | None = None,
     ) -> tuple[Reply, Dialect, dict[str, Any]]:
         """Send a body in the server's dialect; what a refusal teaches is tried at once, and kept if it was true.
 
+        With ``schema_as``, a schema is asked for in that way and no other.
         Returns the reply, the dialect that it was asked in, and the body before that.
         """
-        dialect = known = self._dialect_for(model)
-        tried = {known}
+        known = self._dialect_for(model)
+        dialect = known if schema_as is None else known.asking(schema_as)
+        tried = {dialect}
         while True:
             adapted, left_out = dialect.adapt(body)
             self._tell(left_out)
@@ -449,6 +458,8 @@ class BaseClient(NamedOptions):
                 learnt = dialect.learn(error, adapted)
                 if learnt is None or learnt in tried or len(tried) > MAX_LESSONS:
                     raise
+                if schema_as is not None and learnt.schema_as != schema_as:
+                    raise
                 tried.add(learnt)
                 if rebuild is not None and learnt.echo != dialect.echo:
                     body = rebuild(learnt)
@@ -457,8 +468,8 @@ class BaseClient(NamedOptions):
                 call.again(error, "adapted")
                 dialect = learnt
             else:
-                if dialect is not known:
-                    self._learnt[model or ""] = dialect
+                if (learnt := dialect.asking(known.schema_as) if schema_as else dialect) != known:
+                    self._learnt[model or ""] = learnt
                 return reply, dialect, body
 
     def _dialect_for(self, model: str | None) -> Dialect:

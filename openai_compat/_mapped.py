@@ -9,6 +9,7 @@ import attrs
 
 from ._base_client import new_id
 from .errors import ConfigurationError
+from .wire.constrained import constrained_output
 from .wire.embeddings import EmbeddingResponse
 from .wire.embeddings_request import Input, build_embeddings_body
 from .wire.output import Output
@@ -66,7 +67,7 @@ class ChatAsker:
             several=bool(request.n and request.n > 1),
             make_id=new_id,
         )
-        output = self._output(request)
+        output = constrained_output(request) if self.response_type is None else self._output(request)
         return answer if output is None else output.read(answer)
 
     def _output(self, request: ChatRequest) -> Output | None:

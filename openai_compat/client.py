@@ -164,12 +164,12 @@ class Client(BaseClient):
         self, request: ChatRequest, response_type: Any, repair: int, options: Mapping[str, Any]
     ) -> ChatResponse:
         """Ask for a type; where the answer does not fit, tell the model so, and ask again."""
-        if response_type is None:
+        output, request = _typed(request, response_type, repair)
+        if output is None:
             return self._chat(request, **options)
         with importing:
             from .wire.output import is_cut, repair_request
 
-        output, request = _typed(request, response_type, repair)
         spent: ChatResponse | None = None
         for left in range(whole(repair, "repair"), -1, -1):
             try:
@@ -182,7 +182,7 @@ class Client(BaseClient):
                     error.partial = spent = _after(spent, answered)
                 if not left or answered is None or answered.refusal or is_cut(answered):
                     raise
-                request = repair_request(request, error)
+                request = repair_request(request, error, output)
             except ResponseShapeError as error:
                 # An empty answer has nothing that could be told: it is only asked for again.
                 answered = error.partial
@@ -262,7 +262,7 @@ class Client(BaseClient):
 
         request = self._request(prompt, fields)
         if response_type is None:
-            return self._stream(ChatStream, request, cancel, timeout, think_opened, None)
+            return self._stream(ChatStream, request, cancel, timeout, think_opened, _typed(request, None)[0])
         output, request = _typed(request, response_type)
         return self._stream(ParsedStream, request, cancel, timeout, think_opened, output)
 
@@ -344,10 +344,9 @@ class Client(BaseClient):
             from .futures import CallFuture
 
         request = self._request(prompt, fields)
-        build_body(attrs.evolve(request, model="any") if self._picks_model else request)
-        if response_type is not None:
-            # What cannot be asked is refused here, not on the call's thread.
-            _typed(request, response_type, repair)
+        self._body(build_body, attrs.evolve(request, model="any") if self._picks_model else request)
+        # What cannot be asked is refused here, not on the call's thread.
+        _typed(request, response_type, repair)
 
         def call(token: CancelToken) -> ChatResponse:
             options: dict[str, Any] = {"sink": sink, "cancel": token, "timeout": timeout, "think_opened": think_opened}
@@ -1067,13 +1066,18 @@ def _several(body: Mapping[str, Any]) -> bool:
     return isinstance(body.get("n"), int) and body["n"] > 1
 
 
-def _typed(request: ChatRequest, response_type: Any, repair: int = 0) -> tuple[Output, ChatRequest]:
-    """The type of an answer, and the request that asks for it."""
+def _typed(request: ChatRequest, response_type: Any, repair: int = 0) -> tuple[Output | None, ChatRequest]:
+    """The type of an answer, or what ``choice`` or ``regex`` makes of it, and the request that asks for it."""
+    if response_type is None and not request.constrained:
+        return None, request
     with importing:
+        from .wire.constrained import constrained_output
         from .wire.output import Output
 
     if whole(repair, "repair") < 0:
         raise ConfigurationError(f"repair must be 0 or more, not {repair}")
+    if response_type is None:
+        return constrained_output(request), request
     output = Output.of(response_type, strict=request.strict)
     return output, output.asked(request)
 

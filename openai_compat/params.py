@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from typing import Any, Literal, TypedDict
@@ -15,6 +16,7 @@ from .tools.loop import AfterTool, BeforeTool, ToolRound
 from .tools.tool import ToolDispatcher
 from .wire.media import AudioInput, ImageInput
 from .wire.request import ChatRequest, ToolSpec
+from .wire.response_format import SchemaAs
 
 
 class ToolRunFields(TypedDict, total=False):
@@ -38,6 +40,10 @@ class ToolRunFields(TypedDict, total=False):
     response_schema: Mapping[str, Any] | None
     strict: bool
     response_format: Mapping[str, Any] | None
+    response_mode: SchemaAs | None
+    choice: Iterable[str] | None
+    regex: str | re.Pattern[str] | None
+    grammar: str | None
     seed: int | None
     presence_penalty: float | None
     frequency_penalty: float | None

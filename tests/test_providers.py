@@ -64,7 +64,7 @@ def test_a_local_server_takes_what_local_servers_take(provider: Provider) -> Non
 def test_dialects() -> None:
     assert PROVIDERS["openai"].dialect is OPENAI
     assert PROVIDERS["azure"].dialect is AZURE
-    assert PROVIDERS["vllm"].dialect is GENERIC
+    assert PROVIDERS["jan"].dialect is GENERIC
     assert PROVIDERS["openrouter"].dialect is OPENROUTER
     assert PROVIDERS["mistral"].dialect is MISTRAL
 

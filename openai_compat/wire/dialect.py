@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import attrs
 
 from ..errors import APIStatusError
+from .constraints import DEFAULT, Constraints
 from .echo import NO_ECHO, Echo, echoed
 from .response_format import SchemaAs, can_be_tool, next_schema_as, set_response_format
 
@@ -28,6 +29,8 @@ Thinking = Literal[
     "reasoning.enabled",
     "none",
 ]
+
+Tokenizer = Literal["none", "ask", "llamacpp", "vllm", "tiktoken"]
 
 _MAX_TOKENS = ("max_tokens", "max_completion_tokens")
 _EFFORTS = {"none": 0, "minimal": 1, "low": 2, "medium": 3, "default": 3, "high": 4, "xhigh": 5, "max": 6}
@@ -74,6 +77,9 @@ class Dialect:
         leaves_out: body keys that this server refuses, and that are therefore not sent.
         echo: what it wants back of its own answers.
         key_header: the header that carries the key; ``Authorization`` has it as a bearer token.
+        constraints: how it is told what an answer may be made of.
+        tokenizer: who counts tokens: the server, at the address that llama.cpp or vLLM has for it, or whichever of
+            the two answers (``ask``); OpenAI's own ``tiktoken`` on this machine; ``none``: nobody.
     """
 
     max_tokens: str = "max_tokens"
@@ -88,6 +94,8 @@ class Dialect:
     leaves_out: frozenset[str] = frozenset()
     echo: Echo = NO_ECHO
     key_header: str = "Authorization"
+    constraints: Constraints = DEFAULT
+    tokenizer: Tokenizer = "ask"
 
     def adapt(self, body: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
         """The body as this server takes it, and the names of what was left out."""
@@ -120,6 +128,10 @@ class Dialect:
         if self.schema_as != "tool" or "response_format" not in body:
             return False
         return can_be_tool(body)
+
+    def asking(self, way: SchemaAs) -> Dialect:
+        """The same, with a schema asked for in this way."""
+        return self if way == self.schema_as else attrs.evolve(self, schema_as=way)
 
     def _set_reasoning(self, body: dict[str, Any]) -> set[str]:
         """Ask for reasoning, or for none, where this server reads that; returns what it cannot be asked."""
@@ -266,10 +278,29 @@ _OF_LOCAL_SERVERS = frozenset({"top_k", "min_p", "repeat_penalty"})
 GENERIC = Dialect()
 """Local servers, and every server that is not known: vLLM, SGLang, llama.cpp (which reads ``chat_template_kwargs``; its
 ``reasoning_effort`` turns nothing off: issues of llama.cpp and hermes-agent), NVIDIA NIM, SambaNova."""
+LLAMACPP = attrs.evolve(GENERIC, constraints=Constraints(grammar="grammar"), tokenizer="llamacpp")
+"""llama.cpp's documentation of its server: ``grammar`` (GBNF), ``pattern`` in a schema, ``/apply-template`` and
+``/tokenize``. A choice goes as a schema: a grammar would also bind the thoughts."""
+VLLM = attrs.evolve(
+    GENERIC,
+    constraints=Constraints(choice="structured_outputs", regex="structured_outputs", grammar="structured_outputs"),
+    tokenizer="vllm",
+)
+"""vLLM's documentation (structured outputs: since 0.12 the one name; ``guided_choice`` and its like before)."""
+SGLANG = attrs.evolve(GENERIC, constraints=Constraints(choice="regex", regex="regex", grammar="ebnf"))
+"""SGLang's documentation (structured outputs: ``regex``, ``ebnf``)."""
 EFFORT = Dialect(thinking="reasoning_effort")
 """Servers that read ``reasoning_effort``, "none" included, and take ``top_k``: Ollama (OpenAI compatibility), LM Studio
 (its bug tracker, 2057), LocalAI (its issue 10072), LiteLLM, Fireworks, the Hugging Face router, Perplexity."""
-OPENAI = Dialect(max_tokens="max_completion_tokens", thinking="reasoning_effort", leaves_out=_OF_LOCAL_SERVERS)
+FIREWORKS = attrs.evolve(EFFORT, constraints=Constraints(grammar="response_format"))
+"""Documentation of Fireworks (grammar mode: GBNF)."""
+OPENAI = Dialect(
+    max_tokens="max_completion_tokens",
+    thinking="reasoning_effort",
+    leaves_out=_OF_LOCAL_SERVERS,
+    constraints=Constraints(choice="strict", regex="strict"),
+    tokenizer="tiktoken",
+)
 """Documentation of OpenAI. Which efforts a model takes, and whether beside tools, is learnt: it differs by model."""
 AZURE = attrs.evolve(OPENAI, key_header="api-key")
 CLOUD = Dialect(thinking="reasoning_effort", leaves_out=_OF_LOCAL_SERVERS)

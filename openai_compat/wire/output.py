@@ -17,7 +17,8 @@ from ..schema.problems import ValidationError
 from ..schema.raw_schema import RawSchema
 from ..schema.strict import check_limits
 from ..schema.types import TypeSchema
-from .request import ChatRequest, request_messages
+from .constraints import value_schema
+from .request import MAX_TOP_LOGPROBS, ChatRequest, request_messages
 from .response import UNKNOWN, ChatResponse, ParsedResponse, ended_by_itself
 
 MAX_CANDIDATES = 100
@@ -54,6 +55,7 @@ class Output:
 
     def __init__(self, response_type: Any, *, strict: bool = False) -> None:
         self.schema: dict[str, Any]
+        self.choices: tuple[Any, ...] = ()
         self._wrapped = False
         self._strict = strict
         if isinstance(response_type, Mapping):
@@ -70,6 +72,7 @@ class Output:
         if self.schema.get("type") != "object":
             self._wrapped = True
             self.schema = _wrapped(self.schema)
+            self.choices = _choices(self.schema["properties"]["value"])
         if strict:
             check_limits(self.schema)
 
@@ -89,9 +92,17 @@ class Output:
         Raises:
             ConfigurationError: it asks for another schema already.
         """
-        if request.response_schema is not None or request.response_format is not None:
-            raise ConfigurationError("response_type is given, so response_schema and response_format cannot be")
-        return attrs.evolve(request, response_schema=self.schema, strict=self._strict)
+        if request.response_schema is not None or request.response_format is not None or request.constrained:
+            raise ConfigurationError(
+                "response_type is given, so response_schema, response_format, choice, regex and grammar cannot be"
+            )
+        wanted = MAX_TOP_LOGPROBS if self.choices and request.logprobs else None
+        return attrs.evolve(
+            request,
+            response_schema=self.schema,
+            strict=self._strict,
+            top_logprobs=wanted if request.top_logprobs is None else request.top_logprobs,
+        )
 
     def read(self, answer: ChatResponse) -> ParsedResponse[Any]:
         """The answer with its value; None where it calls tools.
@@ -100,17 +111,29 @@ class Output:
             ResponseTypeError: its text does not fit, or it is a refusal.
         """
         if answer.tool_calls:
-            return _parsed(answer, None)
+            return parsed_response(answer, None)
+        return self._with_probabilities(self._read(answer))
+
+    def _with_probabilities(self, answer: ParsedResponse[Any]) -> ParsedResponse[Any]:
+        logprobs = answer.choices[0].logprobs if answer.choices else None
+        if not self.choices or not logprobs:
+            return answer
+        from .choice_probabilities import choice_probabilities
+
+        chosen = getattr(answer.parsed, "value", answer.parsed)  # of an Enum
+        return attrs.evolve(answer, choice_probabilities=choice_probabilities(self.choices, chosen, logprobs))
+
+    def _read(self, answer: ChatResponse) -> ParsedResponse[Any]:
         problems: list[ValidationError] = []
         cut = is_cut(answer)
         for candidate in _candidates(answer.text, cut=cut):
             try:
-                return _parsed(answer, self._from_json(candidate))
+                return parsed_response(answer, self._from_json(candidate))
             except ValidationError as problem:
                 problems.append(problem)
         for word in self._words(answer.text, cut=cut):
             try:
-                return _parsed(answer, self._convert(word))
+                return parsed_response(answer, self._convert(word))
             except ValidationError as problem:
                 problems.append(problem)
         # The one that got furthest names what was meant.
@@ -181,18 +204,19 @@ def _cached(response_type: Any, shown: str, strict: bool) -> Output:
     return Output(response_type, strict=strict)
 
 
-def repair_request(request: ChatRequest, error: ResponseTypeError) -> ChatRequest:
+def repair_request(request: ChatRequest, error: ResponseTypeError, output: Output) -> ChatRequest:
     """The same question, with the answer that did not fit, and why; with the schema, which not every server shows."""
     messages: list[Any] = list(request_messages(request))
     if error.partial is not None:
         messages.append(error.partial.to_message())
-    schema = encode_json(request.response_schema).decode()
+    schema = encode_json(output.schema).decode()
     wish = f"That cannot be used: {error}. Answer again, with nothing but JSON that fits this schema: {schema}"
     messages.append({"role": "user", "content": wish})
     return attrs.evolve(request, prompt=None, system=None, images=(), audio=(), messages=messages)
 
 
-def _parsed(answer: ChatResponse, value: Any) -> ParsedResponse[Any]:
+def parsed_response(answer: ChatResponse, value: Any) -> ParsedResponse[Any]:
+    """The answer with its value."""
     fields = {field.name: getattr(answer, field.name) for field in attrs.fields(ChatResponse)}
     return ParsedResponse(**fields, parsed=value)
 
@@ -294,12 +318,13 @@ def _inlined(schema: Mapping[str, Any]) -> dict[str, Any]:
     return {**made, "$defs": definitions} if definitions else {key: made[key] for key in made if key != "$defs"}
 
 
+def _choices(schema: Mapping[str, Any]) -> tuple[Any, ...]:
+    """The values that a schema allows, where it names them."""
+    listed = schema.get("enum", (True, False) if schema.get("type") == "boolean" else ())
+    return tuple(listed) if all(isinstance(value, (str, int, float)) or value is None for value in listed) else ()
+
+
 def _wrapped(schema: dict[str, Any]) -> dict[str, Any]:
     inner = {key: value for key, value in schema.items() if key != "$defs"}
-    made: dict[str, Any] = {
-        "type": "object",
-        "properties": {"value": inner},
-        "required": ["value"],
-        "additionalProperties": False,
-    }
+    made = value_schema(inner)
     return {**made, "$defs": schema["$defs"]} if "$defs" in schema else made

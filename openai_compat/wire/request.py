@@ -9,9 +9,11 @@ import attrs
 
 from ..errors import ConfigurationError
 from ..schema.text import text_of
+from .constraints import DEFAULT, Constraints, choices_of, constrained_fields, pattern_of
 from .echo import NO_ECHO, Echo, echoed
 from .messages import Message, message_dict, plain_message
 from .plain import PlainFields, label, number, plain, text, whole
+from .response_format import SCHEMA_WAYS, SchemaAs
 
 if TYPE_CHECKING:
     from .media import Audio, Image
@@ -133,6 +135,11 @@ def _not_a_class(_request: ChatRequest, field: attrs.Attribute[Any], value: obje
         raise ConfigurationError(f"{field.name} is JSON, as a dict; the class {value.__name__} goes into response_type")
 
 
+def _known_mode(_request: ChatRequest, _field: attrs.Attribute[Any], value: object) -> None:
+    if value is not None and value not in SCHEMA_WAYS:
+        raise ConfigurationError(f"response_mode is one of {', '.join(SCHEMA_WAYS)}, not {value!r}")
+
+
 def _prompt_by_place(_class: type, fields: list[attrs.Attribute[Any]]) -> list[attrs.Attribute[Any]]:
     # Before attrs 25.4 a field of a keyword-only class is keyword-only whatever it says itself.
     return [field.evolve(kw_only=field.name != "prompt") for field in fields]
@@ -160,6 +167,12 @@ class ChatRequest:
         response_schema: a JSON Schema that the answer is to follow, sent as ``response_format`` named ``output``.
         strict: whether the server is to enforce ``response_schema`` to the letter.
         response_format: sent as it is, in place of ``response_schema``.
+        response_mode: how a schema is asked for, where it is to be another way than the server's dialect says:
+            ``"json_schema"``, ``"tool"``, ``"json_object"`` or ``"prompt"``.
+        choice: what the answer's ``text`` may be, one of these. With ``logprobs=True`` the answer has
+            ``choice_probabilities``.
+        regex: a regular expression that all of the answer's ``text`` matches, as a string or ``re.compile`` made it.
+        grammar: a grammar that the answer follows, in the server's own notation; it is not checked here.
         extra_body: merged into the body last; extra_headers and extra_query into the request.
     """
 
@@ -183,6 +196,10 @@ class ChatRequest:
     response_schema: Mapping[str, Any] | None = attrs.field(default=None, validator=_not_a_class)
     strict: bool = False
     response_format: Mapping[str, Any] | None = attrs.field(default=None, validator=_not_a_class)
+    response_mode: SchemaAs | None = attrs.field(default=None, validator=_known_mode)
+    choice: tuple[str, ...] = attrs.field(default=(), converter=choices_of)
+    regex: str | None = attrs.field(default=None, converter=pattern_of)
+    grammar: str | None = None
     seed: int | None = None
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
@@ -198,11 +215,25 @@ class ChatRequest:
 
     def __attrs_post_init__(self) -> None:
         _OF_A_REQUEST(self)
+        if self.choice or self.regex is not None or self.grammar is not None:
+            _one_constraint(self)
+
+    @property
+    def constrained(self) -> bool:
+        """Whether ``choice``, ``regex`` or ``grammar`` says what the answer may be."""
+        return bool(self.choice) or self.regex is not None or self.grammar is not None
+
+
+def _one_constraint(request: ChatRequest) -> None:
+    names = ("choice", "regex", "grammar", "response_schema", "response_format")
+    given = [name for name in names if getattr(request, name) not in (None, ())]
+    if len(given) > 1:
+        raise ConfigurationError(f"an answer follows one thing only: {' and '.join(given)} cannot be combined")
 
 
 _OF_A_REQUEST = PlainFields(
     {
-        **dict.fromkeys(("prompt", "system"), text),
+        **dict.fromkeys(("prompt", "system", "grammar"), text),
         **dict.fromkeys(("model", "user", "reasoning_effort"), label),
         **dict.fromkeys(("max_tokens", "top_k", "seed", "top_logprobs", "n"), whole),
         **dict.fromkeys(("temperature", "top_p", "min_p", "presence_penalty", "frequency_penalty"), number),
@@ -216,10 +247,14 @@ NO_MODEL = "no model: give model= here or to the client (Client.from_env() takes
 
 _SENT_OTHERWISE = {
     *("prompt", "system", "images", "audio", "messages", "model", "tools", "stop"),
-    *("reasoning", "response_schema", "strict", "response_format"),
+    *("reasoning", "response_schema", "strict", "response_format", "response_mode", "choice", "regex", "grammar"),
     *("extra_body", "extra_headers", "extra_query"),
 }
 _SENT_AS_IS = [field.name for field in attrs.fields(ChatRequest) if field.name not in _SENT_OTHERWISE]
+
+
+MAX_TOP_LOGPROBS = 20
+"""Likely tokens that are asked for with each token where a choice's probabilities are wanted; OpenAI gives no more."""
 
 
 def build_messages(request: ChatRequest, *, origin: str | None = None, echo: Echo = NO_ECHO) -> list[dict[str, Any]]:
@@ -267,14 +302,17 @@ def tools_json(tools: Iterable[ToolSpec | Mapping[str, Any]]) -> list[dict[str, 
     return [tool.to_wire() if isinstance(tool, ToolSpec) else dict(tool) for tool in tools]
 
 
-def build_body(request: ChatRequest, *, origin: str | None = None, echo: Echo = NO_ECHO) -> dict[str, Any]:
+def build_body(
+    request: ChatRequest, *, origin: str | None = None, echo: Echo = NO_ECHO, constraints: Constraints = DEFAULT
+) -> dict[str, Any]:
     """The body of a chat request that is not streamed.
 
     Args:
         origin, echo: as for ``build_messages``.
+        constraints: how the server takes ``choice``, ``regex`` and ``grammar``: its ``Dialect.constraints``.
 
     Raises:
-        ConfigurationError: no model, or nothing to ask.
+        ConfigurationError: no model, nothing to ask, or what this server cannot be asked for.
     """
     if not request.model:
         raise ConfigurationError(NO_MODEL)
@@ -295,13 +333,21 @@ def build_body(request: ChatRequest, *, origin: str | None = None, echo: Echo = 
     elif request.response_schema is not None:
         schema = {"name": "output", "schema": request.response_schema, "strict": request.strict}
         body["response_format"] = {"type": "json_schema", "json_schema": schema}
+    elif request.constrained:
+        body.update(constrained_fields(request.choice, request.regex, request.grammar, constraints))
+        if request.choice and request.logprobs and request.top_logprobs is None:
+            body["top_logprobs"] = MAX_TOP_LOGPROBS
+    if request.response_mode == "tool" and request.tools:
+        raise ConfigurationError("response_mode='tool' cannot be used beside tools")
     body.update(request.extra_body)
     return body
 
 
-def build_streaming_body(request: ChatRequest, *, origin: str | None = None, echo: Echo = NO_ECHO) -> dict[str, Any]:
+def build_streaming_body(
+    request: ChatRequest, *, origin: str | None = None, echo: Echo = NO_ECHO, constraints: Constraints = DEFAULT
+) -> dict[str, Any]:
     """The same body with ``stream: true`` and a wish for usage at the end."""
-    body = build_body(request, origin=origin, echo=echo)
+    body = build_body(request, origin=origin, echo=echo, constraints=constraints)
     body["stream"] = True
     body.setdefault("stream_options", {"include_usage": True})
     return body

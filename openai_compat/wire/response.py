@@ -123,6 +123,8 @@ class ChatResponse(RichDisplay):
     that is not known to be whole: its stream ended cleanly but said neither ``finish_reason`` nor ``[DONE]``, or
     ``skipped_events`` of it could not be read. ``raw`` is the body as decoded; of a stream, the fields beside its
     choices. ``charges`` are the tokens of each reply that the answer took, and how they are paid.
+    ``choice_probabilities`` says how likely each choice was, where one of several was asked for with
+    ``logprobs=True`` and the server gave them.
     """
 
     choices: tuple[Choice, ...] = ()
@@ -139,6 +141,7 @@ class ChatResponse(RichDisplay):
     origin: str = attrs.field(default="", eq=False, repr=False)
     attempts: tuple[Attempt, ...] = attrs.field(default=(), eq=False, repr=False)
     charges: tuple[Charge, ...] = attrs.field(default=(), eq=False, repr=False)
+    choice_probabilities: Mapping[Any, float] | None = attrs.field(default=None, eq=False, repr=False)
 
     @property
     def _first(self) -> Choice:

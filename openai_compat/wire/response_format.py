@@ -9,6 +9,7 @@ from typing import Any, Literal
 from ..errors import ConfigurationError
 
 SchemaAs = Literal["json_schema", "tool", "json_object", "prompt"]
+SCHEMA_WAYS: tuple[str, ...] = ("json_schema", "tool", "json_object", "prompt")
 
 
 def _json_schema(body: Mapping[str, Any]) -> Mapping[str, Any] | None:

@@ -744,7 +744,7 @@ def test_a_long_complaint_is_cut(response_type: Any, text: str) -> None:
 def test_the_request_of_a_repair() -> None:
     request = Output.of(Person).asked(ChatRequest("Who?", system="Be brief.", model="m", temperature=0.5))
     error = problem(Person, '{"name": "Ö"}')
-    again = repair_request(request, error)
+    again = repair_request(request, error, Output(Person))
     assert build_messages(again) == [
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": "Who?"},
@@ -761,13 +761,13 @@ def test_the_request_of_a_repair() -> None:
 
 def test_a_repair_of_words_says_that_there_is_no_json() -> None:
     request = Output.of(Person).asked(ChatRequest("Who?", model="m"))
-    last = build_messages(repair_request(request, problem(Person, "Alice")))[-1]["content"]
+    last = build_messages(repair_request(request, problem(Person, "Alice"), Output(Person)))[-1]["content"]
     assert last.startswith("That cannot be used: the answer does not fit its type: it has no JSON in it. Answer")
 
 
 def test_a_repair_keeps_images() -> None:
     request = Output.of(Person).asked(ChatRequest("Who?", images=["https://example.com/a.png"], model="m"))
-    again = repair_request(request, problem(Person, "x"))
+    again = repair_request(request, problem(Person, "x"), Output(Person))
     assert build_messages(again)[:1] == build_messages(request)
 
 

@@ -304,6 +304,7 @@ def test_every_field_has_a_test_or_a_place_of_its_own() -> None:
         "reasoning",
         "response_schema",
         "strict",
+        *("response_mode", "choice", "regex", "grammar"),
     }
     assert {field.name for field in attrs.fields(ChatRequest)} == {
         *SENT,

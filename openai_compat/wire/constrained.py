@@ -1,0 +1,76 @@
+"""Answers that are one of several choices, or match a regular expression: checked, whatever the server made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import attrs
+
+from .._json import NotJSONError, decode_json
+from ..schema.problems import ValidationError
+from ..schema.safe_search import TooLongError, found_in
+from .constraints import value_schema
+from .output import Output, is_cut, parsed_response
+from .request import ChatRequest
+from .response import ChatResponse, ParsedResponse
+
+
+def constrained_output(request: ChatRequest) -> Output | None:
+    """How the answer to a request with ``choice`` or ``regex`` is read; None for one without."""
+    if request.choice:
+        return ChoiceOutput(request.choice)
+    return None if request.regex is None else RegexOutput(request.regex)
+
+
+class ChoiceOutput(Output):
+    """An answer that is one of several texts, which is then its ``text`` and its ``parsed``."""
+
+    def __init__(self, choices: tuple[str, ...]) -> None:
+        super().__init__(Literal[choices])
+
+    def _read(self, answer: ChatResponse) -> ParsedResponse[Any]:
+        if (text := answer.text.strip()) in self.choices and not is_cut(answer):
+            return _with_text(parsed_response(answer, text))
+        return _with_text(super()._read(answer))
+
+
+class RegexOutput(Output):
+    """An answer that a regular expression matches as a whole; the text that does is its ``text`` and its ``parsed``."""
+
+    def __init__(self, regex: str) -> None:
+        super().__init__(str)
+        self.schema = value_schema({"type": "string", "pattern": f"^(?:{regex})$"})
+        self._regex = regex
+        self._convert = self._matching
+
+    def _matching(self, value: Any) -> str:
+        try:
+            # The end of the text, and not that of its last line.
+            if isinstance(value, str) and found_in(rf"\A(?:{self._regex})\Z", value):
+                return value
+        except TooLongError as error:
+            raise ValidationError("$", str(error)) from None
+        raise ValidationError("$", f"does not match {self._regex!r}")
+
+    def _words(self, text: str, *, cut: bool) -> Iterator[str]:
+        # What the server was told is anchored: the text is the match, or holds it as JSON. A match within a longer
+        # text may be of something else.
+        if not _is_object(text) and not cut:
+            yield text
+            yield text.strip()
+
+    def _read(self, answer: ChatResponse) -> ParsedResponse[Any]:
+        return _with_text(super()._read(answer))
+
+
+def _is_object(text: str) -> bool:
+    try:
+        return isinstance(decode_json(text), dict)
+    except NotJSONError:
+        return False
+
+
+def _with_text(answer: ParsedResponse[Any]) -> ParsedResponse[Any]:
+    first, *others = answer.choices
+    return attrs.evolve(answer, choices=(attrs.evolve(first, text=answer.parsed), *others))
