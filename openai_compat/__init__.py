@@ -46,6 +46,9 @@ _MODULES = {
     "conversation": ("Conversation", "estimate_tokens"),
     "cancel": ("CancelToken",),
     "timeouts": ("Timeout",),
+    "tokens": ("TokenCount",),
+    "wire.constraints": ("Constraints",),
+    "wire.dialect": ("Dialect",),
     "local.server": ("LocalServer",),
     "providers": ("PROVIDERS", "Provider"),
     "sinks": (
@@ -159,6 +162,7 @@ if TYPE_CHECKING:
     from .stream import ChatStream as ChatStream
     from .stream import ParsedStream as ParsedStream
     from .timeouts import Timeout as Timeout
+    from .tokens import TokenCount as TokenCount
     from .tools.loop import ToolOptions as ToolOptions
     from .tools.loop import ToolRound as ToolRound
     from .tools.loop import run_tools_loop as run_tools_loop
@@ -172,6 +176,8 @@ if TYPE_CHECKING:
     from .wire.answer_media import AnswerAudio as AnswerAudio
     from .wire.answer_media import AudioDelta as AudioDelta
     from .wire.batches import BatchStatus as BatchStatus
+    from .wire.constraints import Constraints as Constraints
+    from .wire.dialect import Dialect as Dialect
     from .wire.embeddings import EmbeddingResponse as EmbeddingResponse
     from .wire.embeddings import parse_embeddings_response as parse_embeddings_response
     from .wire.embeddings_request import build_embeddings_body as build_embeddings_body

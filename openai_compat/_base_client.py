@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     from .wire.models import Model
 
     Build = Callable[..., dict[str, Any]]
+    DialectOrFile = Dialect | Mapping[str, Any] | str | os.PathLike[str]
 
 log = logging.getLogger("openai_compat")
 
@@ -120,6 +121,7 @@ class BaseClient(NamedOptions):
         inline_think: InlineThink = "leading",
         think_tags: Sequence[Tag] | None = None,
         max_event_bytes: int = MAX_EVENT_BYTES,
+        dialect: DialectOrFile | None = None,
     ) -> None:
         log_as_environment_says()
         # What may be secret is out of sight from here on: the frames of an error may be shown with it.
@@ -141,6 +143,12 @@ class BaseClient(NamedOptions):
         self.model: str | None = label(model, "model") if model else None
         self.timeout: Timeout = Timeout.of(timeout)
         self._dialect = known.dialect if known else GENERIC
+        if dialect is not None:
+            with importing:
+                from .probe.saved import dialect_from
+
+            self._dialect = options["dialect"] = dialect_from(dialect)
+        self._tokenizer = self._dialect.tokenizer
         self._learnt: dict[str, Dialect] = {}
         self._batch_limits: dict[str, tuple[int, float]] = {}
         self._told: set[str] = set()
@@ -397,6 +405,18 @@ class BaseClient(NamedOptions):
         twin.__dict__.update(self.__dict__)
         twin._retry = attrs.evolve(self._retry, max_retries=max_retries)
         return twin
+
+    def _beside(self, path: str, body: Mapping[str, Any], deadline: Deadline) -> Any:
+        """Ask the server at a path that is not one of the API's; the decoded reply."""
+        call = self._call(deadline)
+
+        def attempt() -> Any:
+            reply = self._transport.send("POST", path, _encoded(dict(body)), call, at_root=True)
+            return decode_body(
+                reply.read(), provider=self.provider, request_id=reply.request_id, secrets=self._secrets()
+            )
+
+        return call.run(attempt)
 
     def _body(self, build: Build, request: ChatRequest) -> dict[str, Any]:
         """The body of a chat request, with what the server wants back of its own answers."""

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from .params import BatchOptions, ChatOptions, LoopFields, LoopOptions, MapOptions, MapPrompt, StreamOptions
     from .sinks import Sink
     from .stream import ChatStream, ParsedStream, Source
+    from .tokens import TokenCount
     from .tools.loop import ToolRound
     from .tools.tool import ToolDispatcher
     from .transport import Reply
@@ -102,6 +103,8 @@ class Client(BaseClient):
         think_tags: the tags around such spans: names of elements, or pairs of strings. By default ``think`` for
             ``"all"``, else all known ones.
         max_event_bytes: the size limit of one event of a stream.
+        dialect: how the server reads the format, in place of what the provider's row says: the path of a file that
+            ``probe`` saved, what is in it, or a ``Dialect``.
 
     Raises:
         ConfigurationError: a base URL without scheme or host, or a key that cannot be sent.
@@ -1047,6 +1050,50 @@ class Client(BaseClient):
             )
 
         return call.run(attempt)
+
+    def count_tokens(
+        self,
+        prompt: Prompt,
+        *,
+        model: str | None = None,
+        tools: Iterable[Any] = (),
+        estimate: bool = False,
+        cancel: CancelToken | None = None,
+        timeout: Timeout | float | None = None,
+    ) -> TokenCount:
+        """How many tokens a text has, or a request, before it is sent.
+
+        The server counts where it can: llama.cpp at ``/apply-template`` and ``/tokenize``, vLLM at ``/tokenize``. For
+        OpenAI's models ``tiktoken`` does, on this machine (extra ``tokens``).
+
+        Args:
+            prompt: a text, which is counted as it is; or messages or a ``ChatRequest``, which are counted as the model
+                sees them: with what the chat template puts around them, and the tools.
+            tools: as for ``run_tools``.
+            estimate: whether an estimate will do where nobody counts: a token for four bytes.
+
+        Raises:
+            ConfigurationError: nobody counts, and no estimate is wanted.
+        """
+        with importing:
+            from .tokens import count_tokens
+
+        deadline = self._deadline(timeout, cancel)
+        text = text_of(prompt)
+        fields = {key: value for key, value in (("model", model), ("tools", tools)) if value}
+        request = self._with_model(self._request("." if text is not None else prompt, fields), deadline)
+        body = {"model": request.model or "", "messages": []} if text is not None else self._body(build_body, request)
+        counted = count_tokens(
+            text,
+            body,
+            tokenizer=self._tokenizer,
+            ask=lambda path, asked: self._beside(path, asked, deadline),
+            estimate=estimate,
+            provider=self.provider,
+        )
+        if self._tokenizer == "ask":
+            self._tokenizer = counted.tokenizer
+        return counted
 
     def models(self, *, cancel: CancelToken | None = None, timeout: Timeout | float | None = None) -> tuple[Model, ...]:
         """The models that the server lists, in its order."""

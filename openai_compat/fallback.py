@@ -31,9 +31,11 @@ from .wire.retry import Attempt
 if TYPE_CHECKING:
     from typing import Self, Unpack
 
+    from ._base_client import Prompt
     from .batch.files import FileAnswer, FileRequest
     from .params import EmbedOptions
     from .sinks import Sink
+    from .tokens import TokenCount
     from .wire.output import Output
 
 log: logging.Logger = logger("fallback")
@@ -162,6 +164,10 @@ class FallbackClient(Client):
             timeout,
             options.get("cancel"),
         )
+
+    def count_tokens(self, prompt: Prompt, **options: Any) -> TokenCount:
+        """As ``Client.count_tokens``, by the first endpoint."""
+        return self._members[0].client.count_tokens(prompt, **options)
 
     def models(self, *, cancel: CancelToken | None = None, timeout: Timeout | float | None = None) -> tuple[Model, ...]:
         """The models that the endpoint lists whose turn it is."""

@@ -23,7 +23,7 @@ ORDER = (
     {"_base_client"},
     {"server_options"},
     {"conversation", "stream"},
-    {"batch", "breaker", "tools", "transport", "sinks"},
+    {"batch", "breaker", "probe", "tools", "transport", "sinks"},
     {"wire"},
     {"schema"},
     {"errors", "redaction"},
@@ -50,20 +50,22 @@ OWN_RULES = {
     "credentials": {"errors", "redaction"},
     "limits": {"limits", "errors", "timeouts", "wire", "_imports", "_log"},
     "local": {"local", "errors"},
+    "tokens": {"errors", "limits", "wire"},
     "display": {"display", "conversation", "wire"},
     "params": {"wire", "errors", "cancel", "timeouts", "sinks", "tools", "batch"},
 }
 ALSO = {
-    "client": {"fallback", "params", "credentials", "cancel", "timeouts", "futures", "hooks", "_imports"},
+    "client": {"_imports", "cancel", "credentials", "fallback", "futures", "hooks", "params", "timeouts", "tokens"},
     "_base_client": {
-        *("", "providers", "credentials", "cancel", "timeouts", "limits", "hooks"),
-        *("_imports", "_json", "_log", "_misuse"),
+        *("", "_imports", "_json", "_log", "_misuse", "cancel"),
+        *("credentials", "hooks", "limits", "providers", "timeouts"),
     },
     "_mapped": {"cancel", "timeouts"},
     "stream": {"_log", "cancel"},
-    "fallback": {"_log", "cancel", "credentials", "hooks", "params", "timeouts"},
+    "fallback": {"_log", "cancel", "credentials", "hooks", "params", "timeouts", "tokens"},
     "batch": {"_json", "_log", "_threads", "cancel"},
     "tools": {"_interrupts", "_json", "_log", "_misuse", "_threads", "cancel"},
+    "probe": {"", "_json", "_terminal"},
     "sinks": {"_log", "_misuse", "_terminal", "_threads"},
     # A proxy's login and netrc's are found there, and have to be told to the client's secrets.
     "transport": {"_imports", "_log", "cancel", "credentials", "hooks", "limits", "timeouts"},
@@ -320,6 +322,7 @@ OPTIONAL = {
     *("click", "rich", "xllamacpp", "numpy", "hypothesis", "pytest", "PIL", "matplotlib", "pydantic"),
     *("docstring_parser", "jsonschema", "mcp", "anyio", "IPython", "flask", "django", "markdown_it", "celery", "redis"),
     *("genai_prices", "opentelemetry", "pandas", "polars", "pyarrow"),
+    *("pandas", "polars", "tiktoken"),
 }
 
 

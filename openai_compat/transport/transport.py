@@ -100,8 +100,11 @@ class Transport:
         *,
         headers: Mapping[str, str] | None = None,
         query: Mapping[str, str] | None = None,
+        at_root: bool = False,
     ) -> Reply:
         """Send one request; the reply's headers have come, its body has not.
+
+        With ``at_root`` the path is not one of the API's, which ends in ``/v1``, but stands beside it.
 
         Raises:
             APIStatusError: the server refused.
@@ -115,7 +118,7 @@ class Transport:
         if call.idempotency_key and method == "POST" and not _among(all_headers, "idempotency-key"):
             all_headers["Idempotency-Key"] = call.idempotency_key
         request = _Request(method, path, body, all_headers, query)
-        endpoint = self.endpoint
+        endpoint = self.endpoint.at_root() if at_root else self.endpoint
         try:
             reply = self._send(endpoint, request, call)
         except NotFoundError as error:

@@ -1,0 +1,1 @@
+"""What a server can do, found out by asking it."""
