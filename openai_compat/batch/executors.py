@@ -213,7 +213,8 @@ class ExecutorCrew:
 
     def _wait(self) -> None:
         """Until one more request may be taken; a cluster may have grown meanwhile."""
-        self._send()
+        if not self._out:
+            self._send()
         while True:
             ahead = 2 * self._pool.places() * self._chunk_size
             if ahead > self._ahead:
