@@ -46,6 +46,7 @@ _MODULES = {
     "conversation": ("Conversation", "estimate_tokens"),
     "cancel": ("CancelToken",),
     "timeouts": ("Timeout",),
+    "probe.report": ("Probe", "ProbeRow"),
     "tokens": ("TokenCount",),
     "wire.constraints": ("Constraints",),
     "wire.dialect": ("Dialect",),
@@ -148,6 +149,8 @@ if TYPE_CHECKING:
     from .limits.budget import budget as budget
     from .limits.limits import Limits as Limits
     from .local.server import LocalServer as LocalServer
+    from .probe.report import Probe as Probe
+    from .probe.report import ProbeRow as ProbeRow
     from .providers import PROVIDERS as PROVIDERS
     from .providers import Provider as Provider
     from .redaction import redact_error_body as redact_error_body

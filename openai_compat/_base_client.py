@@ -408,7 +408,7 @@ class BaseClient(NamedOptions):
 
     def _beside(self, path: str, body: Mapping[str, Any], deadline: Deadline) -> Any:
         """Ask the server at a path that is not one of the API's; the decoded reply."""
-        call = self._call(deadline)
+        call = self._call(deadline, info=self._info(str(body.get("model") or "")), operation="tokens")
 
         def attempt() -> Any:
             reply = self._transport.send("POST", path, _encoded(dict(body)), call, at_root=True)

@@ -26,6 +26,7 @@ from .wire.parse import parse_response
 from .wire.plain import label, whole
 from .wire.request import ChatRequest, build_body, build_streaming_body
 from .wire.response import CallInfo, ChatResponse, ParsedResponse, ReplyInfo
+from .wire.retry import RetryPolicy
 
 if TYPE_CHECKING:
     import os
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from .futures import CallFuture
     from .hooks import Operation
     from .params import BatchOptions, ChatOptions, LoopFields, LoopOptions, MapOptions, MapPrompt, StreamOptions
+    from .probe.report import Probe, ProbeRow
     from .sinks import Sink
     from .stream import ChatStream, ParsedStream, Source
     from .tokens import TokenCount
@@ -1094,6 +1096,60 @@ class Client(BaseClient):
         if self._tokenizer == "ask":
             self._tokenizer = counted.tokenizer
         return counted
+
+    def probe(
+        self,
+        *,
+        model: str | None = None,
+        embedding_model: str | None = None,
+        timeout: float = 30.0,
+        only: Iterable[str] = (),
+        on_row: Callable[[ProbeRow], object] | None = None,
+        cancel: CancelToken | None = None,
+    ) -> Probe:
+        """Find out what the server can do, with a few dozen small requests.
+
+        What it refuses, or does not answer, is a row of the result; Ctrl-C ends with what is known by then.
+
+        Args:
+            model: the model that is asked; by default the client's own, else the first that the server lists.
+            embedding_model: the one that is asked for vectors; by default the first listed that looks like one.
+            timeout: seconds that each question may take.
+            only: the names of the rows that are wanted, such as ``"tools"``; by default all.
+            on_row: called with each row as it is found.
+
+        Raises:
+            ConfigurationError: an unknown row, or a server elsewhere that lists several models where none is named.
+            Cancelled: by ``cancel``.
+        """
+        with importing:
+            from .probe.run import run_probe
+
+        def send(
+            method: str, path: str, body: bytes | None, *, seconds: float, headers: Mapping[str, str], at_root: bool
+        ) -> Reply:
+            call = Call(
+                self._deadline(seconds, cancel),
+                RetryPolicy(max_retries=0),
+                info=CallInfo(new_id(), self.provider, "", self.base_url),
+                secrets=self._secrets,
+            )
+            call.begin()
+            return self._transport.send(method, path, body, call, headers=headers, at_root=at_root)
+
+        name = model or self.model or ""
+        return run_probe(
+            send,
+            base_url=self.base_url,
+            provider=self.provider,
+            dialect=self._dialect_for(name),
+            model=name,
+            embedding_model=embedding_model or "",
+            seconds=timeout,
+            only=only,
+            alone=self._transport.endpoint.loopback,
+            tell=on_row,
+        )
 
     def models(self, *, cancel: CancelToken | None = None, timeout: Timeout | float | None = None) -> tuple[Model, ...]:
         """The models that the server lists, in its order."""

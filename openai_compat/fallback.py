@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from ._base_client import Prompt
     from .batch.files import FileAnswer, FileRequest
     from .params import EmbedOptions
+    from .probe.report import Probe
     from .sinks import Sink
     from .tokens import TokenCount
     from .wire.output import Output
@@ -168,6 +169,10 @@ class FallbackClient(Client):
     def count_tokens(self, prompt: Prompt, **options: Any) -> TokenCount:
         """As ``Client.count_tokens``, by the first endpoint."""
         return self._members[0].client.count_tokens(prompt, **options)
+
+    def probe(self, **options: Any) -> Probe:
+        """As ``Client.probe``, of the first endpoint."""
+        return self._members[0].client.probe(**options)
 
     def models(self, *, cancel: CancelToken | None = None, timeout: Timeout | float | None = None) -> tuple[Model, ...]:
         """The models that the endpoint lists whose turn it is."""

@@ -31,7 +31,7 @@ __all__ = ["ErrorEvent", "Hooks", "RequestEvent", "ResponseEvent", "RetryEvent"]
 
 log = logger("hooks")
 
-Operation = Literal["chat", "embeddings", "models", "batch"]
+Operation = Literal["chat", "embeddings", "models", "batch", "tokens"]
 
 
 @attrs.frozen(kw_only=True)
@@ -63,7 +63,8 @@ class RequestEvent(_CallEvent):
 
     Args:
         call: which call it belongs to.
-        operation: ``"chat"``, ``"embeddings"``, ``"models"`` or ``"batch"``, the provider's Batch API.
+        operation: ``"chat"``, ``"embeddings"``, ``"models"``, ``"tokens"`` (their count), or ``"batch"``, the
+            provider's Batch API.
         number: of the try, from 1.
         seconds: since the call began.
         reason: why it is sent again; "" the first time.

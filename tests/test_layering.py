@@ -65,7 +65,7 @@ ALSO = {
     "fallback": {"_log", "cancel", "credentials", "hooks", "params", "timeouts", "tokens"},
     "batch": {"_json", "_log", "_threads", "cancel"},
     "tools": {"_interrupts", "_json", "_log", "_misuse", "_threads", "cancel"},
-    "probe": {"", "_json", "_terminal"},
+    "probe": {"", "_json", "_terminal", "tokens"},
     "sinks": {"_log", "_misuse", "_terminal", "_threads"},
     # A proxy's login and netrc's are found there, and have to be told to the client's secrets.
     "transport": {"_imports", "_log", "cancel", "credentials", "hooks", "limits", "timeouts"},

@@ -1,4 +1,4 @@
-"""The commands: chat, embed, models, serve, and ``batch``. What they need beside click is imported as they run."""
+"""The commands: chat, embed, models, serve; batch and probe join them. Beside click, all is imported as they run."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from ..errors import APIError, ConfigurationError, LocalServerError, OpenAICompa
 from .batch import batch
 from .connect import Given, connected, ensure_installed
 from .options import as_json, server, unattended
+from .probe import probe
 from .screen import PROG, Screen, print_json, say_error
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ def program() -> None:
 
 
 program.add_command(batch)
+program.add_command(click.command()(server(probe)))
 
 # chat
 

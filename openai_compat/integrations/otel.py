@@ -42,6 +42,8 @@ CAPTURE = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
 MAX_WORDS = 500
 """Characters of an error's message that become the description of a span's status."""
 _CONVERSATION = "gen_ai.conversation.id"
+_OPERATIONS = ("chat", "embeddings")
+"""What the conventions have a span for."""
 _PIECES = frozenset({"text", "reasoning", "refusal", "tool_call", "tool_call_delta", "audio"})
 
 
@@ -160,7 +162,7 @@ class OpenTelemetry:
             span.set_attribute("gen_ai.tool.call.result", result.content)
 
     def _requested(self, event: RequestEvent) -> AbstractContextManager[object] | None:
-        if event.operation == "models":
+        if event.operation not in _OPERATIONS:
             return None
         call = self._calls.get(event.call_id)
         if call is None:
@@ -192,14 +194,14 @@ class OpenTelemetry:
             self._end(call, event.seconds, (event.attempt,), error=event.error)
 
     def _answered(self, event: ResponseEvent) -> None:
-        if event.operation == "models":
+        if event.operation not in _OPERATIONS:
             return
         # A server may have been found without a request, in what was kept.
         call = self._calls.pop(event.call_id, None) or self._begun(event)
         self._end(call, event.seconds, event.attempts, answer=event.answer)
 
     def _failed(self, event: ErrorEvent) -> None:
-        if event.operation == "models":
+        if event.operation not in _OPERATIONS:
             return
         call = self._calls.pop(event.call_id, None) or self._begun(event)
         self._end(call, event.seconds, event.attempts, error=event.error)

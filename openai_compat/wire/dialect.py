@@ -1,7 +1,8 @@
 """What each server wants or refuses, as data, and what is learnt from a refusal.
 
 Sources are named beside each fact: a provider's documentation, a server's code, or issues where its users quote it.
-Nothing here was tried against a provider's live service; llama.cpp's server is, in this project's tests.
+Nothing here was tried against a provider's live service. llama.cpp's server is, in this project's tests, and LiteLLM's
+proxy was probed (docs/probe.md).
 """
 
 from __future__ import annotations
