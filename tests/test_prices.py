@@ -180,6 +180,11 @@ ONCE = OWN.of(usage(**PLAIN))
 CALLS: dict[str, tuple[list[Reply], Callable[[Client, Path], ChatResponse | EmbeddingResponse], float]] = {
     "chat": ([reply()], lambda client, _: client.chat("hi"), ONCE),
     "stream": ([streamed()], lambda client, _: client.stream("hi").until_done(), ONCE),
+    "a stream's own cost": (
+        [streamed({**PLAIN, "cost": 0.25, "is_byok": True, "cost_details": {"upstream_inference_cost": 1.0}})],
+        lambda client, _: client.stream("hi").until_done(),
+        1.25,
+    ),
     "sink": ([streamed()], lambda client, _: client.chat("hi", sink=lambda event: None), ONCE),
     "typed": ([reply("7")], lambda client, _: client.chat("hi", response_type=int), ONCE),
     "repaired": (
