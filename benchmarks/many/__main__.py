@@ -76,10 +76,12 @@ class Arena:
             process.kill()
             process.communicate()
 
-    def result(self, process: Any, each: Many, what: str) -> dict[str, Any] | None:
+    def result(self, process: Any, each: Many, what: str, *, may_give_up: bool = False) -> dict[str, Any] | None:
         """The line that it prints; none, and remembered, where something was wrong."""
         line = process.stdout.readline()
         result = json.loads(line) if line else {}
+        if may_give_up and not line:
+            return None
         if not result.get("right"):
             self.wrong.append(f"{each.title}: {what}: {line.strip() or 'it ended without a result'}")
             return None
@@ -106,7 +108,7 @@ def run(arena: Arena, each: Many, kept: Path, workers: int, delay: float, *, ref
         if ready:
             process.stdin.write("\n")
             process.stdin.flush()
-        return arena.result(process, each, f"{workers} workers")
+        return arena.result(process, each, f"{workers} workers", may_give_up=refuse)
 
 
 def efficiency(arena: Arena) -> Iterator[tuple[str, dict[str, list[float]], str]]:
@@ -201,7 +203,7 @@ MEASURES = {each.__name__: each for each in (efficiency, refusal, killed, interr
 
 
 def cell(values: list[float], form: str) -> str:
-    return format(statistics.median(values), form) if values else "wrong"
+    return format(statistics.median(values), form) if values else "none"
 
 
 def main() -> int:
