@@ -339,6 +339,21 @@ class TestFallback:
             client.close()
         assert ears.names == ["request", "error"]
 
+    def test_where_nobody_is_left_to_ask_there_is_an_error(self) -> None:
+        token = CancelToken()
+        with ReplayServer([error_reply(503)]) as server:
+            client = Client.fallback([Client(f"{server.url}/v1", model="m", max_retries=0)], cool_down=60)
+            ears = Ears(client.hooks)
+            for _ in range(4):
+                with pytest.raises(InternalServerError):
+                    client.chat("hi")
+            token.cancel()
+            with pytest.raises(Cancelled):
+                client.chat("hi", cancel=token)
+            ears.check()
+            client.close()
+        assert ears.names.count("error") == 5
+
     def test_a_cancelled_stream_is_an_error(self) -> None:
         token = CancelToken()
         with ReplayServer(half_a_stream) as server:
@@ -440,6 +455,43 @@ class TestListeners:
             client.hooks.add(on_response=lambda event: order.append("response"))
             client.chat("hi")
         assert order == ["in", "served", "out", "response"]
+
+    @pytest.mark.parametrize("where", ["__enter__", "__exit__"])
+    def test_a_context_that_raises_breaks_nothing(self, where: str, caplog: pytest.LogCaptureFixture) -> None:
+        order: list[str] = []
+
+        class Around:
+            def __init__(self, name: str) -> None:
+                self.name = name
+
+            def __enter__(self) -> None:
+                order.append(f"{self.name} in")
+                self.fail("__enter__")
+
+            def __exit__(self, *told: object) -> None:
+                order.append(f"{self.name} out")
+                self.fail("__exit__")
+
+            def fail(self, here: str) -> None:
+                if self.name == "broken" and here == where:
+                    raise ZeroDivisionError
+
+        hooks = [lambda event: Around("good"), lambda event: Around("broken"), lambda event: Around("last")]
+        with ReplayServer(saying("ok")) as server, Client(server.url, model="m", on_request=hooks) as client:
+            assert client.chat("hi").text == "ok"
+            assert client.chat("hi").text == "ok"
+        broken_out = ["broken out"] if where == "__exit__" else []
+        assert order == [*("good in", "broken in", "last in", "last out"), *broken_out, "good out"] * 2
+        assert [record.name for record in caplog.records] == ["openai_compat.hooks"]
+
+    def test_a_watcher_that_raises_breaks_nothing(self, caplog: pytest.LogCaptureFixture) -> None:
+        def broken(about: Any) -> Any:
+            raise ZeroDivisionError
+
+        with ReplayServer(saying("ok")) as server, Client(server.url, model="m") as client:
+            client.hooks.add(watch_loop=broken, watch_tool=broken)
+            assert client.conversation().say("hi").text == "ok"
+        assert [record.name for record in caplog.records] == ["openai_compat.hooks"]
 
     @pytest.mark.parametrize("wrong", [3, "print", [print, None]])
     def test_what_is_no_function_is_refused(self, wrong: Any) -> None:

@@ -208,6 +208,14 @@ class TestSpans:
             client.chat("hi")
         assert said(telemetry.spans[0])["gen_ai.provider.name"] == name
 
+    def test_of_several_answers_and_of_speech(self, telemetry: Telemetry) -> None:
+        with traced([whole()], telemetry) as (client, _):
+            client.chat("hi", n=2, stop=["a", "b"], extra_body={"modalities": ["text", "audio"]})
+        attributes = said(telemetry.spans[0])
+        assert attributes["gen_ai.request.choice.count"] == 2
+        assert attributes["gen_ai.request.stop_sequences"] == ("a", "b")
+        assert attributes["gen_ai.output.type"] == "speech"
+
     def test_of_json(self, telemetry: Telemetry) -> None:
         with traced([whole("3")], telemetry) as (client, _):
             client.chat("hi", response_type=int)
@@ -477,6 +485,7 @@ MESSAGES = [
             {"type": "text", "text": f"private question, {KEY}"},
             {"type": "image_url", "image_url": {"url": "https://example.org/a.png"}},
             {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}},
+            {"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}},
         ],
     },
     {"role": "assistant", "content": "", "tool_calls": [tool_call("add", '{"a": 1}', "call_0")]},
@@ -521,6 +530,7 @@ class TestContent:
                     {"type": "text", "content": "private question, ***"},
                     {"type": "uri", "modality": "image", "uri": "https://example.org/a.png"},
                     {"type": "image", "mime_type": "image/png", "characters": 26},
+                    {"type": "input_audio"},
                 ],
             },
             {
