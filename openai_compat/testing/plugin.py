@@ -5,6 +5,7 @@ It loads nothing of the library until a test takes a fixture.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import sys
@@ -118,14 +119,24 @@ def recorded(request: pytest.FixtureRequest) -> Iterator[Recorder]:
     """The calls of a test replayed from ``recordings/<module>/<test>.json`` beside it; see ``Recorder``."""
     from .recorder import Recorder
 
-    name = re.sub(r"[^\w.-]+", "-", request.node.name).strip("-")
-    path = Path(request.path).parent / "recordings" / Path(request.path).stem / f"{name}.json"
-    recorder = Recorder(path, mode=request.config.getoption("--openai-compat-record"))
+    name = file_name(request.node.nodeid.partition("::")[2])
+    path = Path(request.path).parent / "recordings" / Path(request.path).stem
+    recorder = Recorder(path / f"{name}.json", mode=request.config.getoption("--openai-compat-record"))
     recorder.start()
     try:
         yield recorder
     finally:
         recorder.stop()
+
+
+def file_name(test: str) -> str:
+    """A test's name as that of a file, and of no other test's: ``TestRain::test_snow[a-1]`` is ``TestRain.test_snow-a-1``.
+
+    What else has no place in the name of a file is left out, and a digest of the whole stands at the end.
+    """
+    plain = test.replace("::", ".").replace("[", "-", 1).removesuffix("]")
+    name = re.sub(r"[^\w.-]+", "-", plain)[:100]
+    return name if name == plain else f"{name}-{hashlib.sha256(test.encode()).hexdigest()[:8]}"
 
 
 def _blocker() -> Blocker | None:

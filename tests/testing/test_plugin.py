@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from openai_compat.testing import FakeServer, stream_of
+from openai_compat.testing.plugin import file_name
 
 from .suites import TWENTY, run, run_installed
 
@@ -140,6 +142,21 @@ def test_what_is_not_scripted_fails_the_test(tmp_path: Path) -> None:
     assert "the fake server was asked what is not scripted:" in said
     assert "whose last message (user) is 'the question'" in said
     assert "- openai_compat -" in said, "what was found in a test that had failed"
+
+
+@pytest.mark.parametrize(
+    ("test", "name"),
+    [
+        ("test_rain", "test_rain"),
+        ("TestRain::test_snow[a-1]", "TestRain.test_snow-a-1"),
+        ("test_rain[a b]", "test_rain-a-b-[0-9a-f]{8}"),
+        ("test_rain[a/b]", "test_rain-a-b-[0-9a-f]{8}"),
+        (f"test_rain[{'x' * 300}]", "test_rain-x{90}-[0-9a-f]{8}"),
+    ],
+)
+def test_a_recording_is_named_after_its_test(test: str, name: str) -> None:
+    assert re.fullmatch(name, file_name(test))
+    assert file_name(test) != file_name(f"{test}?")
 
 
 RECORDED = """

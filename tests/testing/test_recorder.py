@@ -21,6 +21,7 @@ from openai_compat import (
     Client,
     ConfigurationError,
     RateLimitError,
+    ResponseParseError,
     tool,
 )
 from openai_compat.testing import (
@@ -30,6 +31,7 @@ from openai_compat.testing import (
     answer,
     error,
     fault,
+    raw_reply,
     recorder,
     stream_of,
     tool_call,
@@ -114,6 +116,17 @@ def test_a_stream_that_broke_breaks_again(tmp_path: Path) -> None:
     with FakeServer(stream_of("Hel", fault("reset"))) as server:
         assert recorded(tmp_path / "r.json", server, ask) == "Hel"
         assert replayed(tmp_path / "r.json", server, ask) == "Hel"
+
+
+@pytest.mark.parametrize("body", ["<html>no", b"\xff\xfe", b""])
+def test_bodies_that_are_no_json(body: str | bytes, tmp_path: Path) -> None:
+    def ask(client: Client) -> str:
+        with pytest.raises(ResponseParseError) as caught:
+            client.chat("hi")
+        return str(caught.value)
+
+    with FakeServer(raw_reply(body, headers={"content-type": "text/html"})) as server:
+        assert recorded(tmp_path / "r.json", server, ask) == replayed(tmp_path / "r.json", server, ask)
 
 
 def test_what_got_no_reply_is_not_kept(tmp_path: Path) -> None:
