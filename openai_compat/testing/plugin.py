@@ -130,7 +130,7 @@ def recorded(request: pytest.FixtureRequest) -> Iterator[Recorder]:
 
 
 def file_name(test: str) -> str:
-    """A test's name as that of a file, and of no other test's: ``TestRain::test_snow[a-1]`` is ``TestRain.test_snow-a-1``.
+    """A test's name as a file's, and no other test's: ``TestRain::test_snow[a-1]`` is ``TestRain.test_snow-a-1``.
 
     What else has no place in the name of a file is left out, and a digest of the whole stands at the end.
     """
