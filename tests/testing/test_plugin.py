@@ -36,8 +36,15 @@ def test_nothing_is_blocked():
     with pytest.raises(APIConnectionError):
         Client(f"http://127.0.0.1:{port}", max_retries=0).chat("hi", model="m")
 
+@pytest.fixture
+def recorded():
+    class Own:
+        def verify(self):
+            raise AssertionError("not the plugin's to call")
+    return Own()
+
 @pytest.mark.real_calls
-def test_the_mark_is_known(): pass
+def test_the_mark_is_known_and_a_fixture_of_its_own_is_let_alone(recorded): pass
 """
     said = run(tmp_path, suite)
     assert "3 passed" in said, said
