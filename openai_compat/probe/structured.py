@@ -11,14 +11,14 @@ from .asking import Answer
 from .question import Context, Question
 from .report import Finding
 
-SCHEMA = {
+SCHEMA: dict[str, Any] = {
     "type": "object",
     "properties": {"colour": {"type": "string", "enum": ["teal", "mauve"]}, "count": {"type": "integer"}},
     "required": ["colour", "count"],
     "additionalProperties": False,
 }
-PATTERN = "zq[0-9][0-9]"
-GRAMMAR = 'root ::= "zq" [0-9] [0-9]'
+PATTERN: str = "zq[0-9][0-9]"
+GRAMMAR: str = 'root ::= "zq" [0-9] [0-9]'
 _HELLO = "Say hello."
 
 

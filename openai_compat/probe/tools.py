@@ -17,7 +17,7 @@ WEATHER: dict[str, Any] = {
         "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
     },
 }
-FORCED = {"type": "function", "function": {"name": "get_weather"}}
+FORCED: dict[str, Any] = {"type": "function", "function": {"name": "get_weather"}}
 ONE = "What is the weather in Oslo? Use the tool."
 TWO = "What is the weather in Oslo, and what is it in Lima? Call the tool once for each city, both at once."
 

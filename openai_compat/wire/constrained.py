@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import attrs
@@ -42,7 +42,7 @@ class RegexOutput(Output):
         super().__init__(str)
         self.schema = value_schema({"type": "string", "pattern": f"^(?:{regex})$"})
         self._regex = regex
-        self._convert = self._matching
+        self._convert: Callable[[Any], Any] = self._matching
 
     def _matching(self, value: Any) -> str:
         try:

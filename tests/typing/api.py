@@ -19,6 +19,7 @@ from openai_compat import (
     ChatStream,
     Client,
     Conversation,
+    Dialect,
     EmbeddingResponse,
     EmbeddingResult,
     FileSummary,
@@ -28,9 +29,12 @@ from openai_compat import (
     OpenAICompatError,
     ParsedResponse,
     ParsedStream,
+    Probe,
+    ProbeRow,
     StreamEvent,
     StreamInterruptedError,
     Timeout,
+    TokenCount,
     ToolCall,
     Usage,
     strip_reasoning,
@@ -172,3 +176,13 @@ assert_type(Conversation.load("talk.json", client.chat), Conversation)
 assert_type(conversation.say("x"), ChatResponse)
 assert_type(conversation.say("x", response_type=int), ParsedResponse[int])
 assert_type(conversation.messages, tuple[Message, ...])
+
+assert_type(client.chat("hi", choice=["a", "b"], logprobs=True).choice_probabilities, Mapping[Any, float] | None)
+assert_type(client.chat("hi", regex="a+", response_mode="tool").text, str)
+client.chat("hi", response_mode="xml")  # type: ignore[call-overload]
+assert_type(client.count_tokens("hi"), TokenCount)
+assert_type(client.probe(only=["tools"]), Probe)
+assert_type(client.probe().rows, tuple[ProbeRow, ...])
+assert_type(client.probe()["tools"].finding, Literal["yes", "no", "ignored", "unclear", "failed", "skipped"])
+Client("http://localhost:1", dialect="server.json")
+Client("http://localhost:1", dialect=Dialect(tokenizer="vllm"))
