@@ -17,6 +17,7 @@ from ._imports import importing
 from .cancel import CancelToken
 from .credentials import mask_fields
 from .errors import APIStatusError, ConfigurationError, ResponseShapeError, ResponseTypeError
+from .redaction import redact_error_body
 from .schema.text import text_of
 from .timeouts import Deadline, Timeout
 from .transport import Call
@@ -1147,6 +1148,7 @@ class Client(BaseClient):
             embedding_model=embedding_model or "",
             seconds=timeout,
             only=only,
+            hide=lambda said: redact_error_body(said, secrets=self._secrets()),
             alone=self._transport.endpoint.loopback,
             tell=on_row,
         )

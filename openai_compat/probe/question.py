@@ -51,11 +51,13 @@ class Context:
     tokens: int = SHORT
     plain: Answer | None = None
     thinks: bool = False
+    hide: Callable[[str], str] = str
     tell: Callable[[ProbeRow], object] = lambda row: None
 
     def found(self, name: str, finding: Finding, detail: str = "") -> None:
         """A row."""
-        row = ProbeRow(name, finding, detail, self.group)
+        # A server may say again what it was sent: the key, for one.
+        row = ProbeRow(name, finding, self.hide(detail), self.group)
         self.rows.append(row)
         self.tell(row)
 

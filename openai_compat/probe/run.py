@@ -73,6 +73,7 @@ def run_probe(
     model: str = "",
     embedding_model: str = "",
     seconds: float,
+    hide: Callable[[str], str],
     only: Iterable[str] = (),
     alone: bool = True,
     tell: Callable[[ProbeRow], object] | None = None,
@@ -83,13 +84,16 @@ def run_probe(
         dialect: what is known of it; what the probe finds is changed.
         model, embedding_model: those that are asked; by default the first that the server lists.
         seconds: that each question may take.
+        hide: takes secrets out of what the server said.
         only: the names of the rows that are wanted; those that they need come with them.
         alone: whether a model may be picked where the server lists several.
         tell: called with each row as it is found.
     """
     begun = time.monotonic()
     asker = Asker(send, seconds)
-    context = Context(asker=asker, dialect=dialect, model=model, embedding_model=embedding_model or model, picks=alone)
+    context = Context(
+        asker=asker, dialect=dialect, model=model, embedding_model=embedding_model or model, picks=alone, hide=hide
+    )
     if tell is not None:
         context.tell = tell
     interrupted = False
@@ -103,7 +107,7 @@ def run_probe(
         provider=provider,
         model=context.model,
         embedding_model=context.embedding_model if context.has("embeddings") else "",
-        server=", ".join(context.server),
+        server=hide(", ".join(context.server)),
         rows=tuple(context.rows),
         dialect=context.dialect,
         requests=asker.requests,

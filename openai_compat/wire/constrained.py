@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import attrs
@@ -40,9 +40,9 @@ class RegexOutput(Output):
 
     def __init__(self, regex: str) -> None:
         super().__init__(str)
-        self.schema = value_schema({"type": "string", "pattern": f"^(?:{regex})$"})
+        self.schema: dict[str, Any] = value_schema({"type": "string", "pattern": f"^(?:{regex})$"})
         self._regex = regex
-        self._convert: Callable[[Any], Any] = self._matching
+        self._convert = self._matching
 
     def _matching(self, value: Any) -> str:
         try:

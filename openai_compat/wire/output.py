@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import attrs
@@ -52,8 +52,6 @@ class Output:
     Raises:
         ConfigurationError: no schema describes the type, or the schema is none.
     """
-
-    _convert: Callable[[Any], Any]
 
     def __init__(self, response_type: Any, *, strict: bool = False) -> None:
         self.schema: dict[str, Any]

@@ -217,6 +217,22 @@ def test_the_docs_have_every_row_and_what_a_probe_costs() -> None:
     assert f"at most {most_requests()} small requests" in manual
 
 
+@pytest.mark.parametrize("words", ["no, ", "n" * 60, "n" * 45])
+def test_a_key_that_a_server_says_again_is_not_shown(words: str) -> None:
+    key = "sk-a-key-that-nobody-may-see"
+
+    def echoing(request: Request) -> Reply:
+        told = {"Server": f"s {key}"}
+        if request.path == "/v1/models":
+            return servers.said({"data": [{"id": "m", "owned_by": key}]}, **told)
+        return servers.said({"error": {"message": f"{words}{request.headers['Authorization']}"}}, **told)
+
+    with ReplayServer(echoing) as server, Client(f"{server.url}/v1", key) as client:
+        probe = client.probe()
+    assert "an error" in probe["chat"].detail
+    assert key[:12] not in f"{probe!r}{probe}{probe.to_json()}{probe.to_markdown()}"
+
+
 # The result
 
 
