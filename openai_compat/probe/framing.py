@@ -90,7 +90,7 @@ def _framing(body: bytes, pieces: list[tuple[float, bytes]], content_type: str, 
     said = ["lines end in " + ("CRLF" if "CRLF" in ends else " and ".join(ends))]
     said.append("[DONE]" if done else "no [DONE]")
     sizes = sorted(len(piece) for _, piece in pieces)
-    said.append(f"{len(sizes)} reads of {sizes[0]} to {sizes[-1]} bytes")
+    said.append(f"{len(sizes)} reads of {sizes[0]} to {sizes[-1]} bytes" if len(sizes) > 1 else "one read")
     if comments:
         said.append(f"{comments} comments")
     if not content_type.startswith("text/event-stream"):

@@ -116,9 +116,9 @@ def _vector(entry: Mapping[str, Any]) -> list[float]:
     return [float(number) for number in numbers if isinstance(number, (int, float))]
 
 
-_GROUP = "embeddings"
+_GROUP = "tokens and vectors"
 QUESTIONS = (
-    Question(names=("token_counts",), ask=ask_tokens, requests=3, group="plain answers", needs="chat"),
+    Question(names=("token_counts",), ask=ask_tokens, requests=3, group=_GROUP, needs="chat"),
     Question(names=("embeddings",), ask=ask_floats, requests=1, group=_GROUP),
     Question(names=("embeddings_base64",), ask=ask_base64, requests=1, group=_GROUP, needs="embeddings"),
     Question(names=("embeddings_dimensions",), ask=ask_dimensions, requests=1, group=_GROUP, needs="embeddings"),

@@ -121,7 +121,9 @@ class Output:
         from .choice_probabilities import choice_probabilities
 
         chosen = getattr(answer.parsed, "value", answer.parsed)  # of an Enum
-        return attrs.evolve(answer, choice_probabilities=choice_probabilities(self.choices, chosen, logprobs))
+        found = choice_probabilities(self.choices, chosen, logprobs)
+        named = None if found is None else {self._convert(value): mass for value, mass in found.items()}
+        return attrs.evolve(answer, choice_probabilities=named)
 
     def _read(self, answer: ChatResponse) -> ParsedResponse[Any]:
         problems: list[ValidationError] = []

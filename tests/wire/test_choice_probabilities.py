@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import itertools
 import json
 import math
@@ -15,6 +16,11 @@ from openai_compat.errors import ResponseTypeError
 from openai_compat.wire.choice_probabilities import choice_probabilities
 from openai_compat.wire.output import Output
 from openai_compat.wire.response import ChatResponse, Choice
+
+
+class Size(enum.Enum):
+    S = "small"
+    L = "large"
 
 
 def entry(token: str | bytes, probability: float) -> dict[str, Any]:
@@ -186,6 +192,9 @@ def test_an_answer_has_them_where_there_were_choices() -> None:
     logprobs = {"content": [place("true", true=0.75, false=0.25)]}
     answer = ChatResponse(choices=(Choice(text="true", finish_reason="stop", logprobs=logprobs),))
     assert Output(bool).read(answer).choice_probabilities == pytest.approx({True: 0.75, False: 0.25})
+    sized = {"content": [place("small", small=0.75, large=0.25)]}
+    small = ChatResponse(choices=(Choice(text="small", finish_reason="stop", logprobs=sized),))
+    assert Output(Size).read(small).choice_probabilities == pytest.approx({Size.S: 0.75, Size.L: 0.25})
     assert Output(list[bool]).choices == ()
     assert Output(str).read(answer).choice_probabilities is None
     with pytest.raises(ResponseTypeError):
