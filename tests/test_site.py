@@ -23,7 +23,13 @@ MODULES = (
     "integrations.celery",
     "integrations.jupyter",
 )
-PACKAGES = {"web": "requests", "integrations.cache": "requests_cache", "integrations.jupyter": "IPython"}
+PACKAGES = {
+    "web": "requests",
+    "testing": "pytest",
+    "integrations.otel": "opentelemetry",
+    "integrations.cache": "requests_cache",
+    "integrations.jupyter": "IPython",
+}
 NOT_SHOWN = {"__version__"}
 
 
