@@ -144,7 +144,9 @@ class Route:
         else:
             from urllib3.util.ssl_ import create_urllib3_context
 
-            context = create_urllib3_context()
+            from .handshake import in_steps
+
+            context = in_steps(create_urllib3_context())
             if self.verify is False:
                 context.check_hostname = False
                 context.verify_mode = ssl.CERT_NONE
