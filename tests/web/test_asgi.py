@@ -14,7 +14,7 @@ import sys
 import threading
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -123,15 +123,17 @@ class Upstream:
 class Site:
     port: int
     upstream: Upstream
+    opened: list[http.client.HTTPConnection] = field(default_factory=list)
 
     def get(self, path: str) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        self.opened.append(connection)
         connection.request("GET", path)
         return connection, connection.getresponse()
 
 
 @pytest.fixture(scope="module", params=SERVERS)
-def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """One process for all tests of a server."""
     for module in (request.param, "django", "a2wsgi"):
         pytest.importorskip(module)
@@ -161,6 +163,14 @@ def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
                 process.wait(30)
         told = (folder / "log").read_text()
     assert not re.search("Exception in ASGI application|/openai_compat/", told), told
+
+
+@pytest.fixture
+def site(running: Site) -> Iterator[Site]:
+    yield running
+    # A test that fails leaves its connection to another test to be blamed for.
+    while running.opened:
+        running.opened.pop().close()
 
 
 def until(reply: http.client.HTTPResponse, what: bytes) -> bytes:

@@ -19,7 +19,7 @@ from unittest import mock
 
 import pytest
 from support.browser_streams import TICK, events, model, no_headers, source_of, then_silence
-from support.replay import EVENT_STREAM, Reply
+from support.replay import EVENT_STREAM, Reply, Request
 from support.wire_bodies import chunk, stream_pieces
 
 from openai_compat.web import EventStream, disconnect, stream
@@ -124,9 +124,13 @@ def test_a_browser_that_closes_both_sides_is_noticed(reply: Any, format: Any, wa
 @pytest.mark.parametrize("name", ["gunicorn.socket", "werkzeug.socket"])
 def test_a_browser_that_leaves_frees_the_model_at_once(reply: Any, name: str, way_to_look: str) -> None:
     server_side, browser = socket.socketpair()
-    with model(reply) as (server, client), server_side:
-        leaving = threading.Timer(0.1, browser.close)
+    leaving = threading.Timer(0.1, browser.close)
+
+    def asked(request: Request) -> Reply:
         leaving.start()
+        return reply(request)
+
+    with model(asked) as (server, client), server_side:
         body = EventStream(client.stream("hi"), environ={name: server_side}, heartbeat=60)
         sent: list[bytes] = []
         with contextlib.suppress(BrokenPipeError), body:
