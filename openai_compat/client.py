@@ -869,6 +869,7 @@ class Client(BaseClient):
         *,
         tools: Iterable[Any] = (),
         dispatcher: ToolDispatcher | None = None,
+        id: str | None = None,
         **fields: Unpack[LoopFields],
     ) -> Conversation:
         """A ``Conversation`` with this client's server; takes what ``Conversation`` takes."""
@@ -876,7 +877,7 @@ class Client(BaseClient):
             from .conversation import Conversation
 
         given: dict[str, Any] = dict(fields)
-        return Conversation(self, tools=tools, dispatcher=dispatcher, **given)
+        return Conversation(self, tools=tools, dispatcher=dispatcher, id=id, **given)
 
     def embed(
         self,

@@ -1145,6 +1145,16 @@ def test_a_file_that_this_library_wrote_in_version_1_is_read_and_written_as_ever
         assert rich().to_json() + "\n" == stored, "what is written has changed: that needs a new version"
 
 
+def test_an_id_that_was_given_is_saved_and_one_that_was_made_is_not() -> None:
+    given = Conversation(Model(), id="conv_7")
+    assert Conversation.from_json(given.to_json(), Model()).id == "conv_7"
+    assert Conversation.from_json(given.to_json(), Model(), id="conv_8").id == "conv_8"
+    made = Conversation(Model())
+    assert made.id.startswith("conv_")
+    assert made.id not in made.to_json()
+    assert len({given.id, given.fork().id, made.id, made.fork().id, Conversation(Model()).id}) == 5
+
+
 # Where files are written.
 
 

@@ -10,6 +10,7 @@ import subprocess
 from typing import Any
 
 import pytest
+import requests
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.replay import ReplayServer, Request
@@ -132,6 +133,18 @@ def test_a_key_in_a_body_or_a_query_is_masked() -> None:
     command = caught.value.curl()
     assert "my key is ***, is it?" in command
     assert not any(secret in command for secret in (KEY, SECRET, "passing-secret-1"))
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["own pool", "given session"])
+def test_a_login_in_the_url_is_a_variable(own: bool) -> None:
+    session = requests.Session() if own else None
+    with ReplayServer([error_reply(400, "no")]) as server:
+        url = server.url.replace("://", "://me:pass-of-mine-1@")
+        with Client(f"{url}/v1", model="m", session=session) as client, pytest.raises(BadRequestError) as caught:
+            client.chat("hi")
+        assert server.requests[0].headers["Authorization"].startswith("Basic ")
+    assert '-H "Authorization: Basic $BASIC_LOGIN"' in caught.value.curl()
+    assert "pass-of-mine" not in caught.value.curl()
 
 
 @pytest.mark.parametrize(

@@ -159,6 +159,8 @@ class Transport:
         own_way = self._given is None and self._requests_auth is None and unpatched()
         send = self._send_over_lease if own_way else self._send_by_requests
         url = endpoint.url(request.path, request.query)
+        if endpoint.userinfo and not _authorized(request.headers):
+            request = request._replace(headers={**request.headers, **basic(*endpoint.userinfo)})
         with call.sending(Sending(request.method, url, request.path, request.headers, request.body)):
             reply = send(endpoint, request, call, url)
         call.status = reply.status
@@ -174,8 +176,8 @@ class Transport:
         headers = dict(request.headers)
         if route.absolute:
             headers.update(route.proxy_headers)
-        if (login := endpoint.userinfo or route.login) and not _authorized(headers):
-            headers.update(basic(*login))
+        if route.login and not _authorized(headers):
+            headers.update(basic(*route.login))
         if request.body is not None:
             headers["Content-Length"] = str(len(request.body))
         head = request_head(request.method, target, headers)
@@ -212,7 +214,7 @@ class Transport:
             from . import by_requests
 
         settings: dict[str, Any]
-        login = endpoint.userinfo
+        login = None
         proxied = ""
         if self._given is not None:
             session = self._session(by_requests, None)
@@ -221,7 +223,7 @@ class Transport:
         else:
             route = self._pool_of(endpoint).route
             session = self._session(by_requests, route)
-            login = login or route.login
+            login = route.login
             proxied = route.proxied
             scheme = "https" if endpoint.secure else "http"
             settings = {

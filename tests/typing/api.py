@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from enum import Enum
 from typing import Annotated, Any, Literal, TypedDict, assert_type
 
@@ -10,6 +10,7 @@ import attrs
 
 from openai_compat import (
     APIStatusError,
+    Attempt,
     BatchRun,
     BatchStatus,
     CallFuture,
@@ -23,6 +24,7 @@ from openai_compat import (
     EmbeddingResponse,
     EmbeddingResult,
     FileSummary,
+    Hooks,
     MapResult,
     Message,
     Model,
@@ -31,6 +33,9 @@ from openai_compat import (
     ParsedStream,
     Probe,
     ProbeRow,
+    RequestEvent,
+    RetryEvent,
+    SentRequest,
     StreamEvent,
     StreamInterruptedError,
     Timeout,
@@ -186,3 +191,18 @@ assert_type(client.probe().rows, tuple[ProbeRow, ...])
 assert_type(client.probe()["tools"].finding, Literal["yes", "no", "ignored", "unclear", "failed", "skipped"])
 Client("http://localhost:1", dialect="server.json")
 Client("http://localhost:1", dialect=Dialect(tokenizer="vllm"))
+assert_type(client.conversation(id="7").id, str)
+
+
+def asked(event: RequestEvent) -> None:
+    assert_type((event.curl(), event.call_id, event.request), tuple[str, str, SentRequest])
+
+
+def again(event: RetryEvent) -> None:
+    assert_type((event.attempt, event.error, event.delay), tuple[Attempt, BaseException, float])
+
+
+watched = Client("http://localhost:11434/v1", on_request=asked, on_retry=[again, print], on_event=print)
+assert_type(watched.hooks, Hooks)
+assert_type(watched.hooks.add(on_response=lambda event: event.seconds, on_error=print), Callable[[], None])
+watched.hooks.add(on_error=asked)  # type: ignore[arg-type]
