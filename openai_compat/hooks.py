@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ErrorEvent", "Hooks", "RequestEvent", "ResponseEvent", "RetryEvent"]
 
-log = logger("hooks")
+log: logging.Logger = logger("hooks")
 
 Operation = Literal["chat", "embeddings", "models", "batch", "tokens"]
 

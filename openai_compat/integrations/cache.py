@@ -24,8 +24,8 @@ try:
     import requests_cache
     from requests_cache.models.response import CachedResponse
     from requests_cache.policy import get_expiration_datetime
-except ImportError as error:
-    raise ConfigurationError("the cache needs another package: pip install 'openai-compat[cache]'") from error
+except ImportError as missing:
+    raise ConfigurationError("the cache needs another package: pip install 'openai-compat[cache]'") from missing
 
 __all__ = ["CachedSession"]
 
