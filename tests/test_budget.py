@@ -31,11 +31,16 @@ from openai_compat import (
     ConfigurationError,
     Limits,
     Price,
+    RetryPolicy,
+    Timeout,
     UnknownPriceError,
     budget,
     tool,
 )
 from openai_compat.limits import budget as module
+from openai_compat.timeouts import Deadline
+from openai_compat.transport import Call
+from openai_compat.wire.response import CallInfo
 
 LIMIT = 10.0
 """Seconds for whatever has to happen at once."""
@@ -550,10 +555,26 @@ def test_what_was_refused_is_let_go_at_once() -> None:
 def test_a_call_that_was_let_slip_holds_nothing() -> None:
     given = Budget(tokens=2000)
     with ReplayServer(ASK) as server, client(server, given) as asking:
-        call = asking._call(asking._deadline(None, None), {"messages": [], "max_tokens": 1500})
-        assert call.permit is not None
+        call = Call(Deadline(Timeout()), RetryPolicy())
+        call.permit = module.BudgetPermit([given], {"messages": [], "max_tokens": 1500}, call, CallInfo(model="m"))
         call.permit.__enter__()  # and a Ctrl-C before its block has begun
         assert reserved(given) == 1
         del call
         assert reserved(given) == 0
         asking.chat("hi", max_tokens=1500)
+
+
+def test_a_run_on_an_executor_keeps_to_the_clients_budget_and_in_a_block_is_not_begun() -> None:
+    given = Budget(tokens=200)
+    with ReplayServer(lambda request: answer(counted())) as server, ThreadPoolExecutor(2) as pool:
+        with client(server) as asking, budget(tokens=200):
+            for begin in (asking.map, asking.map_embeddings):
+                with pytest.raises(ConfigurationError, match="executor= runs: give the budget to the client"):
+                    begin(["hi"], executor=pool)
+        assert len(server.requests) == 0
+        results: list[Any] = []
+        with client(server, given) as asking, asking.map(["hi"] * 40, executor=pool, workers=2, max_tokens=30) as run:
+            with pytest.raises(BudgetExceededError):
+                results.extend(run)
+        assert 0 < len(results) <= len(server.requests) == given.spent.requests < 40
+    assert given.spent.tokens <= 200

@@ -63,7 +63,7 @@ ALSO = {
     "_mapped": {"cancel", "timeouts"},
     "stream": {"_log", "cancel"},
     "fallback": {"_log", "cancel", "credentials", "hooks", "params", "timeouts", "tokens"},
-    "batch": {"_json", "_log", "_threads", "cancel"},
+    "batch": {"_json", "_log", "_threads", "cancel", "limits"},
     "tools": {"_interrupts", "_json", "_log", "_misuse", "_threads", "cancel"},
     "probe": {"", "_json", "_terminal", "tokens"},
     "sinks": {"_log", "_misuse", "_terminal", "_threads"},

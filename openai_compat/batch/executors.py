@@ -19,6 +19,7 @@ import attrs
 from .._threads import spawn
 from ..cancel import CancelToken
 from ..errors import Cancelled, ConfigurationError, OpenAICompatError
+from ..limits.current import in_force
 from .ask import Book, Outcome, result_of
 from .chunks import Outcomes, Work, ask_chunk
 from .run import Arrivals
@@ -43,6 +44,10 @@ class Pool:
 
     def __init__(self, executor: Executor | Callable[[], Executor], work: Work) -> None:
         self._make: Callable[[], Executor] | None = None
+        if in_force.get():
+            raise ConfigurationError(
+                "the block of a budget does not hold for what executor= runs: give the budget to the client"
+            )
         if not hasattr(executor, "submit"):
             self._make = executor
             executor = executor()
