@@ -25,6 +25,7 @@ from .wire.accumulate import Accumulator
 from .wire.dialect import batch_limit
 from .wire.parse import parse_response
 from .wire.plain import label, whole
+from .wire.prices import in_batch
 from .wire.request import ChatRequest, build_body, build_streaming_body
 from .wire.response import CallInfo, ChatResponse, ParsedResponse, ReplyInfo
 from .wire.retry import RetryPolicy
@@ -641,6 +642,7 @@ class Client(BaseClient):
                 secrets=self._secrets(),
                 as_text=tool_call_as_text if by_call else None,
             )
+            answer = attrs.evolve(answer, charges=in_batch(answer.charges))
             return answer if output is None else output.read(answer)
 
         return submit_batch(
@@ -792,12 +794,16 @@ class Client(BaseClient):
         if given:
             raise TypeError(f"the lines of a file say what is asked: {', '.join(sorted(given))} cannot be given beside")
 
+        def read(kept: bytes, line: FileRequest, request_id: str | None) -> FileAnswer:
+            answer = self._line_answer(line, kept, ReplyInfo(request_id))
+            return attrs.evolve(answer, charges=in_batch(answer.charges))
+
         def submit_lines(lines: Iterable[Any], total: int) -> BatchRun[Any]:
             submitter = Submitter(
                 make=lambda line: line,
                 body=self._line_body,
                 line=lambda line, body: (line.url, self._adapted(body, body.get("model"))),
-                read=lambda kept, line, request_id: self._line_answer(line, kept, ReplyInfo(request_id)),
+                read=read,
                 send=self._batch_sender(timeout, settings["cancel"]),
                 server=self.base_url,
                 provider=self.provider,

@@ -25,7 +25,7 @@ from openai_compat import (
     Usage,
     tool,
 )
-from openai_compat.wire.prices import Charge, cost_of, counted, known_cost
+from openai_compat.wire.prices import Charge, cost_of, counted, in_batch, known_cost
 
 OWN = Price(input=2.0, output=8.0, cached_input=0.5)
 
@@ -286,6 +286,8 @@ def test_sound_and_quick_service_have_prices_of_their_own() -> None:
     assert quick is not None
     assert quick > (usual or 1e6)
     assert by_table(PLAIN, "gpt-5", "openai", tier="default") == usual
+    (batched,) = in_batch([Charge(usage(**PLAIN), "gpt-5", provider="openai")])
+    assert cost_of([batched]) == pytest.approx((usual or 0.0) / 2)
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,8 @@ INSTALL = (
     "what answers cost is in a package of its own: pip install 'openai-compat[prices]', or give Client(prices=...)"
 )
 MILLION = 1_000_000
+BATCH = "batch"
+"""The service tier of a provider's Batch API."""
 TICKS = 10_000_000_000
 """Of xAI's, in a dollar: https://docs.x.ai/developers/cost-tracking"""
 
@@ -92,6 +94,11 @@ class Charge(NamedTuple):
     origin: str = ""
     price: Price | None = None
     tier: str = ""
+
+
+def in_batch(charges: Iterable[Charge]) -> tuple[Charge, ...]:
+    """The same, of a provider's Batch API."""
+    return tuple(charge._replace(tier=BATCH) for charge in charges)
 
 
 def cost_of(charges: Iterable[Charge]) -> float | None:
@@ -199,7 +206,7 @@ def _by_table(charge: Charge) -> float | None:
         cache_audio_write_tokens=0,
     )
     where: dict[str, Any] = {"provider_api_url": charge.origin} if provider is None else {"provider_id": provider}
-    context = {"service_tier": charge.tier} if charge.tier else None
+    context = {"processing" if charge.tier == BATCH else "service_tier": charge.tier} if charge.tier else None
     for model in dict.fromkeys((charge.model, charge.asked)):
         try:
             found = calc_price(tokens, model.removeprefix("models/"), price_context=context, **where)

@@ -105,6 +105,7 @@ def test_what_is_sent_and_what_comes() -> None:
         *((0, None, "re: a"), (1, "named", "re: b"), (2, None, "re: c"), (3, None, "re: d"), (4, None, "re: a")),
     ]
     assert results[2].request.temperature == 0.5
+    assert {charge.tier for result in results for charge in result.charges} == {"batch"}
     assert not any(result.from_journal for result in results)
 
 
