@@ -433,16 +433,16 @@ def looks(body: bytes, limit: int = 1 << 30) -> list[int]:
 
 
 LASTING: dict[str, bytes] = {
-    "comments": b": ping\n\n" * 99_999,
-    "events": b"data: {}\n\n" * 99_999,
-    "json": b"{}\n" * 99_999,
-    "objects-on-a-line": b"data: " + b"{}" * 999_999,
-    "short-lines": b"data: [\n" + b"data: 1\n" * 299_999,
-    "blank": b"data: {}\n" + b"\n" * 999_999,
-    "fields": b"data: {\n" + b"event: a\n" * 99_999,
-    "lines": b"data: [\n" + b"data: 1,\n" * 99_999,
-    "junk": b"data: junk\n\n" * 99_999,
-    "text": b"x" * 9_999_999,
+    "comments": b": ping\n\n" * 19_999,
+    "events": b"data: {}\n\n" * 19_999,
+    "json": b"{}\n" * 19_999,
+    "objects-on-a-line": b"data: " + b"{}" * 199_999,
+    "short-lines": b"data: [\n" + b"data: 1\n" * 59_999,
+    "blank": b"data: {}\n" + b"\n" * 199_999,
+    "fields": b"data: {\n" + b"event: a\n" * 19_999,
+    "lines": b"data: [\n" + b"data: 1,\n" * 19_999,
+    "junk": b"data: junk\n\n" * 19_999,
+    "text": b"x" * 1_999_999,
 }
 
 
