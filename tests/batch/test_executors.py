@@ -395,6 +395,43 @@ def test_a_source_that_waits_for_answers_is_not_left_waiting(server: ReplayServe
     assert seen == ["re: 0", "re: 1", "re: 2"]
 
 
+class Counting(ThreadPoolExecutor):
+    """Notes how large its chunks are."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        self.sizes: list[int] = []
+
+    def submit(self, function: Any, /, *args: Any, **options: Any) -> Any:
+        self.sizes.append(len(args[1]))
+        return super().submit(function, *args, **options)
+
+
+def test_who_reads_slowly_does_not_make_chunks_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("openai_compat.batch.executors.LINGER", LIMIT)
+    taken, released = threading.Semaphore(0), threading.Event()
+
+    def requests() -> Iterator[str]:
+        for number in range(12):
+            taken.release()
+            yield str(number)
+
+    def reply(request: Request) -> Reply:
+        if int(question(request)) >= 4:
+            released.wait(LIMIT)
+        return echo(request)
+
+    with ReplayServer(reply) as server, Counting() as executor:
+        run = client(server).map(requests(), executor=executor, workers=2, chunk_size=4)
+        for number in range(12):
+            if number >= 8:  # two chunks are taken ahead, then one request for each that is read
+                next(run)
+            assert taken.acquire(timeout=LIMIT)
+        released.set()
+        assert len(list(run)) == 8
+        assert executor.sizes == [4, 4, 4]
+
+
 def test_leaving_ends_what_this_process_has_under_way(threads: Executor) -> None:
     waiting = threading.Semaphore(0)
 
