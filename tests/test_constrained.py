@@ -190,13 +190,15 @@ def test_a_tool_for_the_answer_does_not_go_beside_others() -> None:
 
 def test_a_real_model_chooses(local_server: LocalServer) -> None:
     with Client(local_server.base_url, provider="llamacpp", model=local_server.model) as client:
-        answer = client.chat(
-            "Is the sky blue? Answer yes or no.", choice=["yes", "no"], logprobs=True, temperature=0, max_tokens=20
-        )
-        assert answer.text in ("yes", "no")
-        assert answer.choice_probabilities is not None
-        assert sum(answer.choice_probabilities.values()) == pytest.approx(1)
-        assert max(answer.choice_probabilities, key=answer.choice_probabilities.__getitem__) == answer.text
+        asking: dict[str, Any] = {"logprobs": True, "temperature": 0, "max_tokens": 40}
+        prompt = "Is the sentiment good or bad? 'Terrible, awful, I want my money back.'"
+        answer = client.chat(prompt, choice=["good", "bad"], **asking)
+        typed = client.chat(prompt, response_type=Literal["good", "bad"], **asking)
+        assert answer.text == typed.parsed == "bad"
+        for probabilities in (answer.choice_probabilities, typed.choice_probabilities):
+            assert probabilities is not None
+            assert sum(probabilities.values()) == pytest.approx(1)
+            assert 0 < probabilities["good"] < probabilities["bad"]
         bare = client.chat("Is the sky blue?", grammar='root ::= "yes" | "no"', temperature=0, max_tokens=20)
         assert bare.text in ("yes", "no")
         year = client.chat("When was 1984 written?", regex="19[0-9][0-9]", temperature=0, max_tokens=30)

@@ -128,18 +128,24 @@ def ask_stream(context: Context) -> None:
 
 
 def ask_logprobs(context: Context) -> None:
-    """The log probabilities of tokens."""
-    answer = context.chat("Say hello.", tokens=8, logprobs=True, top_logprobs=3)
+    """The log probabilities of tokens, and of how many likely ones."""
+    for most in (100, 20, 5):
+        answer = context.chat("Say hello.", tokens=8, logprobs=True, top_logprobs=most)
+        if answer.ok or answer.status not in (400, 422):
+            break
     if not answer.ok:
         context.found("logprobs", "no", answer.refusal)
         return
     said = answer.choices[0].get("logprobs") if answer.choices else None
     content = said.get("content") if isinstance(said, dict) else None
-    if isinstance(content, list) and content and isinstance(content[0], dict):
-        likely = content[0].get("top_logprobs") or []
-        context.found("logprobs", "yes", f"{len(content)} tokens, each with {len(likely)} likely ones")
-    else:
+    if not isinstance(content, list) or not content or not isinstance(content[0], dict):
         context.found("logprobs", "ignored")
+        return
+    likely = content[0].get("top_logprobs")
+    given = len(likely) if isinstance(likely, list) else 0
+    if given:
+        context.constrain(top_logprobs=most)
+    context.found("logprobs", "yes", f"{given} likely ones with each token")
 
 
 def ask_n(context: Context) -> None:
@@ -211,7 +217,7 @@ QUESTIONS = (
     Question(
         names=("stream", "stream_framing", "stream_usage"), ask=ask_stream, requests=2, group=_PLAIN, needs="chat"
     ),
-    Question(names=("logprobs",), ask=ask_logprobs, requests=1, group=_PLAIN, needs="chat"),
+    Question(names=("logprobs",), ask=ask_logprobs, requests=3, group=_PLAIN, needs="chat"),
     Question(names=("n",), ask=ask_n, requests=1, group=_PLAIN, needs="chat"),
     Question(names=("seed",), ask=ask_seed, requests=3, group=_PLAIN, needs="chat"),
     Question(names=("reasoning", "reasoning_switch"), ask=ask_reasoning, requests=4, group=_PLAIN, needs="chat"),

@@ -29,11 +29,13 @@ class Constraints:
             and ``guided`` as vLLM has them, now and before 0.12; ``regex`` as SGLang; ``grammar`` as llama.cpp.
         regex: as a ``pattern`` in a JSON Schema, or ``strict``; the others as for choices; ``none``: it takes none.
         grammar: the name of the field; ``response_format`` as Fireworks has it; ``none``: it takes none.
+        top_logprobs: how many likely tokens may be asked for with each token; OpenAI and vLLM give 20.
     """
 
     choice: ChoiceAs = "enum"
     regex: RegexAs = "pattern"
     grammar: GrammarAs = "none"
+    top_logprobs: int = 20
 
 
 DEFAULT = Constraints()
@@ -157,6 +159,13 @@ def value_schema(inner: Mapping[str, Any]) -> dict[str, Any]:
 def _as_schema(inner: dict[str, Any], *, strict: bool) -> dict[str, Any]:
     named = {"name": "output", "schema": value_schema(inner), "strict": strict}
     return {"response_format": {"type": "json_schema", "json_schema": named}}
+
+
+def names_choices(schema: Mapping[str, Any] | None) -> bool:
+    """Whether a schema is for an object with one ``value`` of a few that it names."""
+    properties = schema.get("properties") if schema is not None else None
+    value = properties.get("value") if isinstance(properties, Mapping) and len(properties) == 1 else None
+    return isinstance(value, Mapping) and ("enum" in value or value.get("type") == "boolean")
 
 
 def _literally(choice: str) -> str:

@@ -279,7 +279,7 @@ _OF_LOCAL_SERVERS = frozenset({"top_k", "min_p", "repeat_penalty"})
 GENERIC = Dialect()
 """Local servers, and every server that is not known: vLLM, SGLang, llama.cpp (which reads ``chat_template_kwargs``; its
 ``reasoning_effort`` turns nothing off: issues of llama.cpp and hermes-agent), NVIDIA NIM, SambaNova."""
-LLAMACPP = attrs.evolve(GENERIC, constraints=Constraints(grammar="grammar"), tokenizer="llamacpp")
+LLAMACPP = attrs.evolve(GENERIC, constraints=Constraints(grammar="grammar", top_logprobs=100), tokenizer="llamacpp")
 """llama.cpp's documentation of its server: ``grammar`` (GBNF), ``pattern`` in a schema, ``/apply-template`` and
 ``/tokenize``. A choice goes as a schema: a grammar would also bind the thoughts."""
 VLLM = attrs.evolve(
@@ -293,7 +293,7 @@ SGLANG = attrs.evolve(GENERIC, constraints=Constraints(choice="regex", regex="re
 EFFORT = Dialect(thinking="reasoning_effort")
 """Servers that read ``reasoning_effort``, "none" included, and take ``top_k``: Ollama (OpenAI compatibility), LM Studio
 (its bug tracker, 2057), LocalAI (its issue 10072), LiteLLM, Fireworks, the Hugging Face router, Perplexity."""
-FIREWORKS = attrs.evolve(EFFORT, constraints=Constraints(grammar="response_format"))
+FIREWORKS = attrs.evolve(EFFORT, constraints=Constraints(grammar="response_format", top_logprobs=5))
 """Documentation of Fireworks (grammar mode: GBNF)."""
 OPENAI = Dialect(
     max_tokens="max_completion_tokens",

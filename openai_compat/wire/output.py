@@ -18,7 +18,7 @@ from ..schema.raw_schema import RawSchema
 from ..schema.strict import check_limits
 from ..schema.types import TypeSchema
 from .constraints import value_schema
-from .request import MAX_TOP_LOGPROBS, ChatRequest, request_messages
+from .request import ChatRequest, request_messages
 from .response import UNKNOWN, ChatResponse, ParsedResponse, ended_by_itself
 
 MAX_CANDIDATES = 100
@@ -96,13 +96,7 @@ class Output:
             raise ConfigurationError(
                 "response_type is given, so response_schema, response_format, choice, regex and grammar cannot be"
             )
-        wanted = MAX_TOP_LOGPROBS if self.choices and request.logprobs else None
-        return attrs.evolve(
-            request,
-            response_schema=self.schema,
-            strict=self._strict,
-            top_logprobs=wanted if request.top_logprobs is None else request.top_logprobs,
-        )
+        return attrs.evolve(request, response_schema=self.schema, strict=self._strict)
 
     def read(self, answer: ChatResponse) -> ParsedResponse[Any]:
         """The answer with its value; None where it calls tools.

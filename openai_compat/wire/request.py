@@ -9,7 +9,7 @@ import attrs
 
 from ..errors import ConfigurationError
 from ..schema.text import text_of
-from .constraints import DEFAULT, Constraints, choices_of, constrained_fields, pattern_of
+from .constraints import DEFAULT, Constraints, choices_of, constrained_fields, names_choices, pattern_of
 from .echo import NO_ECHO, Echo, echoed
 from .messages import Message, message_dict, plain_message
 from .plain import PlainFields, label, number, plain, text, whole
@@ -253,10 +253,6 @@ _SENT_OTHERWISE = {
 _SENT_AS_IS = [field.name for field in attrs.fields(ChatRequest) if field.name not in _SENT_OTHERWISE]
 
 
-MAX_TOP_LOGPROBS = 20
-"""Likely tokens that are asked for with each token where a choice's probabilities are wanted; OpenAI gives no more."""
-
-
 def build_messages(request: ChatRequest, *, origin: str | None = None, echo: Echo = NO_ECHO) -> list[dict[str, Any]]:
     """The ``messages`` of a request: system first, then the history, then the prompt with its images and audio.
 
@@ -335,8 +331,9 @@ def build_body(
         body["response_format"] = {"type": "json_schema", "json_schema": schema}
     elif request.constrained:
         body.update(constrained_fields(request.choice, request.regex, request.grammar, constraints))
-        if request.choice and request.logprobs and request.top_logprobs is None:
-            body["top_logprobs"] = MAX_TOP_LOGPROBS
+    if request.logprobs and request.top_logprobs is None and (request.choice or names_choices(request.response_schema)):
+        # An unlikely choice is among many likely tokens only, and one that is not has no probability.
+        body["top_logprobs"] = constraints.top_logprobs
     if request.response_mode == "tool" and request.tools:
         raise ConfigurationError("response_mode='tool' cannot be used beside tools")
     body.update(request.extra_body)

@@ -12,6 +12,7 @@ from typing import Any
 import attrs
 import pytest
 from support.replay import ReplayServer, Reply, Request
+from support.wire_bodies import error_reply
 
 from openai_compat import Cancelled, CancelToken, Client, ConfigurationError, Constraints, Dialect, LocalServer, Probe
 from openai_compat.probe.run import FEATURES, QUESTIONS, most_requests
@@ -41,7 +42,9 @@ def test_a_server_that_does_all() -> None:
     assert details["token_counts"] == "at the address of vllm: 10, as in usage"
     assert details["error_wrong_key"] == "HTTP 401: Incorrect API key; code invalid_api_key"
     assert probe.dialect == Dialect(
-        constraints=Constraints(choice="structured_outputs", regex="structured_outputs", grammar="structured_outputs"),
+        constraints=Constraints(
+            choice="structured_outputs", regex="structured_outputs", grammar="structured_outputs", top_logprobs=100
+        ),
         tokenizer="vllm",
     )
     assert probe.requests == len(requests) <= most_requests()
@@ -168,6 +171,20 @@ def test_a_thinking_model_gets_room_to_think() -> None:
     assert probe["reasoning_switch"].detail == "reasoning_effort: none"
     assert probe.dialect.thinking == "reasoning_effort"
     assert [request.json()["max_tokens"] for request in requests[1:]] == [48, 1024, 1024, 1024, 1024]
+
+
+@pytest.mark.parametrize(("limit", "asked"), [(200, [100]), (20, [100, 20]), (5, [100, 20, 5])])
+def test_how_many_likely_tokens_a_server_gives(limit: int, asked: list[int]) -> None:
+    def limited(request: Request) -> Reply:
+        if request.body and request.json().get("top_logprobs", 0) > limit:
+            return error_reply(400, f"top_logprobs must be at most {limit}")
+        return servers.able(request)
+
+    probe, requests = probed(limited, only=["logprobs"])
+    sent = [json.loads(request.body or b"{}").get("top_logprobs") for request in requests]
+    assert [number for number in sent if number] == asked
+    assert probe["logprobs"].detail == f"{asked[-1]} likely ones with each token"
+    assert probe.dialect.constraints.top_logprobs == asked[-1]
 
 
 @pytest.mark.parametrize("field", ["grammar", "ebnf", "guided_regex", "regex"])

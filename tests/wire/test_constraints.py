@@ -77,6 +77,11 @@ ASKED: dict[str, tuple[Dialect, dict[str, Any], dict[str, Any]]] = {
         {"choice": ["a"], "logprobs": True},
         {"structured_outputs": {"choice": ["a"]}, "logprobs": True, "top_logprobs": 20},
     ),
+    "more-likely-tokens": (
+        LLAMACPP,
+        {"choice": ["a"], "logprobs": True},
+        {**schema({"enum": ["a"]}), "logprobs": True, "top_logprobs": 100},
+    ),
     "fewer-likely-tokens": (
         VLLM,
         {"choice": ["a"], "logprobs": True, "top_logprobs": 5},
