@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import signal
-
-_SIGNALS = [
-    getattr(signal, name)
-    for name in ("SIGALRM", "SIGINT", "SIGPROF", "SIGTERM", "SIGUSR1", "SIGUSR2", "SIGVTALRM")
-    if hasattr(signal, name)
-]
+_SIGNALS = ("SIGALRM", "SIGINT", "SIGPROF", "SIGTERM", "SIGUSR1", "SIGUSR2", "SIGVTALRM")
 
 
 def interrupts(error: BaseException) -> bool:
     """Whether a signal's handler raised it, such as a task's time limit: it is not what it interrupted that failed."""
-    codes = [getattr(signal.getsignal(number), "__code__", None) for number in _SIGNALS]
+    import signal
+
+    handlers = [signal.getsignal(getattr(signal, name)) for name in _SIGNALS if hasattr(signal, name)]
+    codes = [getattr(handler, "__code__", None) for handler in handlers]
     step = error.__traceback__
     while step is not None:
         if any(step.tb_frame.f_code is code for code in codes):

@@ -17,15 +17,15 @@ from ._interrupts import interrupts
 from ._log import logger
 from ._misuse import refuse_coroutines
 from .errors import ConfigurationError
-from .wire.messages import ToolCall
 from .wire.response import CallInfo, ChatResponse, StreamEvent
 from .wire.retry import Attempt, Reason
 from .wire.sent_request import SentRequest
-from .wire.tool_results import ToolResult
 
 if TYPE_CHECKING:
     from .wire.embeddings import EmbeddingResponse
+    from .wire.messages import ToolCall
     from .wire.models import Model
+    from .wire.tool_results import ToolResult
 
 __all__ = ["ErrorEvent", "Hooks", "RequestEvent", "ResponseEvent", "RetryEvent"]
 
@@ -135,7 +135,7 @@ OnResponse = Callable[[ResponseEvent], object]
 OnRetry = Callable[[RetryEvent], object]
 OnEvent = Callable[[StreamEvent], object]
 OnError = Callable[[ErrorEvent], object]
-WatchTool = Callable[[ToolCall], AbstractContextManager[Callable[[ToolResult], object]]]
+WatchTool = Callable[["ToolCall"], AbstractContextManager[Callable[["ToolResult"], object]]]
 WatchLoop = Callable[[str], AbstractContextManager[Callable[[ChatResponse], object]]]
 
 F = TypeVar("F", bound=Callable[..., object])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Mapping
 
 import attrs
@@ -40,6 +39,8 @@ class SentRequest:
         The key is ``$OPENAI_API_KEY``, expanded by the shell that runs it. A body of more than 64 KiB is read from a
         here-document.
         """
+        import shlex
+
         words = ["curl", "-sS"]
         if b'"stream":true' in (self.body or b"")[-4096:] or b'"stream":true' in (self.body or b"")[:4096]:
             words.append("-N")
@@ -57,6 +58,8 @@ class SentRequest:
         return f"{' '.join(words)} --data-raw {shlex.quote(text)}"
 
     def _header(self, name: str, value: str) -> str:
+        import shlex
+
         if name not in self.hidden:
             return shlex.quote(f"{name}: {value}")
         said, _, variable = f"{name}: {value}".rpartition("$")
