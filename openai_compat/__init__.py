@@ -1,6 +1,8 @@
 """Blocking Python for every server that speaks OpenAI's Chat Completions and Embeddings formats.
 
 Names load on first use, so that importing the package costs next to nothing.
+
+PYTEST_DONT_REWRITE: where this is imported before pytest begins, pytest would warn that it cannot rewrite its asserts.
 """
 
 from __future__ import annotations

@@ -25,7 +25,11 @@ _CHECKED = "fake_server", "recorded"
 """Fixtures that have something to say once a test has passed."""
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
+def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
+    # pytest rewrites the asserts of every package that has a plugin: to import the library would take seconds.
+    marked = getattr(pluginmanager.rewrite_hook, "_must_rewrite", None)
+    if isinstance(marked, set):
+        marked.discard("openai_compat")
     parser.getgroup("openai_compat").addoption(
         "--openai-compat-record",
         choices=("none", "once", "new_episodes", "all"),

@@ -11,7 +11,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import openai_compat
@@ -74,6 +74,9 @@ def test_embeddings(fake_server, fake_client, number):
 '''
 
 
+EARLY = "import sys, openai_compat, pytest; sys.exit(pytest.main())"
+
+
 def run(folder: Path, suite: str, *options: str, ini: str = "", environment: Mapping[str, str] | None = None) -> str:
     """What pytest, with no plugin but ours, says of a suite; its exit status is the last line."""
     return _run(
@@ -86,21 +89,33 @@ def run(folder: Path, suite: str, *options: str, ini: str = "", environment: Map
 
 
 def run_installed(folder: Path, suite: str, ini: str = "") -> str:
-    """The same with all plugins that are installed, and ours by its entry point, as if this very tree were."""
+    """The same with all plugins that are installed, and ours by its entry point, as if this very tree were.
+
+    The library is imported before pytest begins, as a program is that has a command for its tests.
+    """
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
     installed = folder / "site" / "openai_compat_tree-0.dist-info"
     installed.mkdir(parents=True)
     (installed / "entry_points.txt").write_text(f"[pytest11]{setup['options.entry_points']['pytest11']}\n")
     (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: openai-compat-tree\nVersion: 0\n")
-    return _run(folder, suite, [], ini, {"PYTHONPATH": os.pathsep.join([str(PACKAGE), str(installed.parent)])})
+    (installed / "RECORD").write_text("openai_compat/__init__.py,,\nopenai_compat/client.py,,\n")
+    path = os.pathsep.join([str(PACKAGE), str(installed.parent)])
+    return _run(folder, suite, [], ini, {"PYTHONPATH": path}, start=["-c", EARLY])
 
 
-def _run(folder: Path, suite: str, options: list[str], ini: str, environment: Mapping[str, str]) -> str:
+def _run(
+    folder: Path,
+    suite: str,
+    options: list[str],
+    ini: str,
+    environment: Mapping[str, str],
+    start: Sequence[str] = ("-m", "pytest"),
+) -> str:
     (folder / "test_users.py").write_text(suite)
     (folder / "pytest.ini").write_text(f"[pytest]\naddopts = --strict-markers --strict-config\n{ini}\n")
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options, str(folder)],
+        [sys.executable, *start, "-q", "-p", "no:cacheprovider", *options, str(folder)],
         cwd=folder,
         env={**os.environ, "PYTEST_ADDOPTS": "", **environment},
         capture_output=True,

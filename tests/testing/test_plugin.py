@@ -16,8 +16,13 @@ pytestmark = pytest.mark.process
 
 
 def test_a_suite_of_twenty_passes_with_real_calls_blocked(tmp_path: Path) -> None:
-    said = run_installed(tmp_path, TWENTY, ini="openai_compat_block = true\nfilterwarnings = error")
-    assert "20 passed" in said, said
+    suite = f"""{TWENTY}
+def test_the_library_is_not_rewritten():
+    from openai_compat import client
+    assert "pytest" not in type(client.__loader__).__module__
+"""
+    said = run_installed(tmp_path, suite, ini="openai_compat_block = true\nfilterwarnings = error")
+    assert "21 passed" in said, said
 
 
 def test_a_suite_that_asks_for_nothing_pays_nothing(tmp_path: Path) -> None:
