@@ -143,6 +143,8 @@ class BaseClient(NamedOptions):
         self.model: str | None = label(model, "model") if model else None
         self.timeout: Timeout = Timeout.of(timeout)
         self._dialect = known.dialect if known else GENERIC
+        if known is not None and known.local and provider is None:
+            self._dialect = self._dialect.guessed()
         if dialect is not None:
             with importing:
                 from .probe.saved import dialect_from

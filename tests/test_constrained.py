@@ -14,11 +14,13 @@ from openai_compat import (
     BadRequestError,
     Client,
     ConfigurationError,
+    Constraints,
     LocalServer,
     ParsedResponse,
     ResponseTypeError,
     ToolSpec,
 )
+from openai_compat.wire.dialect import VLLM
 
 
 @attrs.frozen
@@ -63,6 +65,14 @@ def test_a_known_server_is_asked_in_its_own_words() -> None:
         {"structured_outputs": {"choice": ["bad"]}},
         {"structured_outputs": {"grammar": "g"}},
     ]
+
+
+def test_a_port_alone_does_not_say_which_fields_a_server_has() -> None:
+    guessed, named = Client("http://localhost:8000/v1"), Client("http://localhost:8000/v1", provider="vllm")
+    assert guessed.provider == named.provider == "vllm"
+    assert guessed._dialect.constraints == Constraints(grammar="structured_outputs")
+    assert (guessed._dialect.tokenizer, named._dialect.tokenizer) == ("ask", "vllm")
+    assert named._dialect.constraints == VLLM.constraints
 
 
 @pytest.mark.parametrize("call", ["chat", "stream", "submit"])

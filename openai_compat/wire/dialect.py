@@ -130,6 +130,13 @@ class Dialect:
             return False
         return can_be_tool(body)
 
+    def guessed(self) -> Dialect:
+        """The same for a server that is known by its port alone, which may be another.
+
+        Choices and expressions go where all take them; another server would ignore a field of vLLM's without a word.
+        """
+        return attrs.evolve(self, constraints=Constraints(grammar=self.constraints.grammar), tokenizer="ask")
+
     def asking(self, way: SchemaAs) -> Dialect:
         """The same, with a schema asked for in this way."""
         return self if way == self.schema_as else attrs.evolve(self, schema_as=way)
