@@ -48,7 +48,7 @@ class Call:
     """One call of the user's, however often it is sent; an attempt begins and ends here, and is told of.
 
     At most ``1 + max_retries`` tries; within a try at most one replay, and that only of a request that went out over a
-    kept connection on which not one byte came back.
+    kept connection that ended at once, with not one byte back.
 
     ``sent`` says whether the request of the attempt under way has gone out, ``status`` how it was answered; ``body`` is
     what is sent, before it becomes JSON.

@@ -47,6 +47,10 @@ class Clock:
         if self._tick_every is not None:
             self._next_tick = self._since + self._tick_every
 
+    def quiet(self) -> float:
+        """Seconds since the last progress."""
+        return time.monotonic() - self._since
+
     def on_payload(self, *, token: bool, over: bool = False) -> None:
         """A payload of a stream has come, perhaps with a piece of the answer: the first ends the wait for it.
 

@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 MAX_RESPONSE_BYTES = 256 * 1024 * 1024
 """Default for the largest body that is read as a whole: 2,048 long vectors as decimal numbers pass."""
 
+STALE_WITHIN = 2.0
+"""Seconds after sending within which a kept connection turns out to be closed; one that breaks later was read from."""
+
 
 class _Request(NamedTuple):
     """What is sent; ``path`` is below the endpoint's base."""
@@ -195,8 +198,8 @@ class Transport:
                 if exchange is not None:
                     exchange.close()
                     call.sent = exchange.sent
-                    stale = lease.reused and exchange.silent and failures.closed_by_server(error)
-                    if stale and not call.deadline.cancelled and call.replay(error):
+                    unread = exchange.silent and clock.quiet() < STALE_WITHIN and failures.closed_by_server(error)
+                    if lease.reused and unread and not call.deadline.cancelled and call.replay(error):
                         fresh = True
                         continue
                 explained = self._explained(error, clock, endpoint, route.proxied)

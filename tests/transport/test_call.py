@@ -185,6 +185,20 @@ class TestReplays:
         assert (len(server.requests), pauses) == (1, [])
 
     @each_call
+    def test_nor_one_that_breaks_long_after_sending(
+        self, call: Any, pauses: list[float], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The server may have been at work on it."""
+        monkeypatch.setattr("openai_compat.transport.transport.STALE_WITHIN", 0.0)
+        with ReplayServer([ok, Reply(head=b"", abort="rst"), ok]) as server:
+            with Client(f"{server.url}/v1", model="m", max_retries=0) as client:
+                call(client)
+                server.wait_idle()
+                with pytest.raises(APIConnectionError) as caught:
+                    call(client)
+        assert (len(server.requests), len(caught.value.attempts)) == (2, 1)
+
+    @each_call
     @pytest.mark.parametrize("came", [b"H", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 103 Early Hints\r\n\r\n"])
     def test_nor_one_on_which_anything_came_back(self, call: Any, came: bytes, pauses: list[float]) -> None:
         with ReplayServer([ok, Reply(head=came, abort="rst"), ok]) as server:
