@@ -14,7 +14,7 @@ from openai_compat._misuse import OF_THE_LOOP
 from openai_compat.wire import request
 
 REQUEST = {field.name: field for field in attrs.fields(ChatRequest)}
-LOOP = {field.name for field in attrs.fields(ToolOptions)} - {"cancel", "secrets"}
+LOOP = {field.name for field in attrs.fields(ToolOptions)} - {"cancel", "secrets", "watch"}
 CONVERTED = {name for name, field in REQUEST.items() if field.converter is not None}
 
 
