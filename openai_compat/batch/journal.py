@@ -163,6 +163,19 @@ def request_key(custom_id: str | None, body: bytes) -> bytes:
     return hashlib.sha256(b"%d:%b%b" % (len(name), name, body)).digest()[:16]
 
 
+def _set_wal(connection: sqlite3.Connection) -> None:
+    """Turn to write-ahead mode; where two connections do so at once, SQLite refuses one of them without waiting."""
+    end = time.monotonic() + LOCK_TIMEOUT
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > end:
+                raise
+            time.sleep(0.005)
+
+
 @attrs.define
 class _Addition:
     """What one thread adds."""
@@ -210,7 +223,7 @@ class Journal:
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         """Make the tables where there are none, and see that they are a journal's."""
-        connection.execute("PRAGMA journal_mode = WAL")
+        _set_wal(connection)
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute(f"PRAGMA wal_autocheckpoint = {_PAGES}")
         if self._format(connection) == str(FORMAT):

@@ -120,6 +120,30 @@ def test_a_journal_of_the_first_format_is_brought_up(tmp_path: Path) -> None:
         assert journal._read("SELECT value FROM journal WHERE name = 'format'") == [("2",)]
 
 
+class Busy(sqlite3.Connection):
+    """As where another connection turns the same new file at the same moment: SQLite refuses one without waiting."""
+
+    refused = 0
+
+    def execute(self, sql: str, *args: Any) -> sqlite3.Cursor:
+        if "journal_mode" in sql and Busy.refused < 3:
+            Busy.refused += 1
+            error = sqlite3.OperationalError("database is locked")
+            error.sqlite_errorcode = sqlite3.SQLITE_BUSY
+            raise error
+        return super().execute(sql, *args)
+
+
+def test_a_new_file_that_another_process_turns_as_well_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda *args, **options: connect(*args, factory=Busy, **options))
+    with Journal(tmp_path / "j.db") as journal:
+        assert journal.counts() == {"answered": 0, "failed": 0}
+    assert Busy.refused == 3
+
+
 def test_many_processes_make_or_bring_up_one_journal(tmp_path: Path) -> None:
     """As many connections, begun at once: each finds a whole journal, or makes it."""
     for number in range(10):
