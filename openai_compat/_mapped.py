@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .batch.files import FileAnswer, FileRequest
     from .batch.result import EmbeddingResult
     from .cancel import CancelToken
-    from .client import Client
+    from ._chat_client import ChatClient
     from .timeouts import Timeout
 
 
@@ -34,7 +34,7 @@ class ChatAsker:
         loop: ``tools`` and whatever else ``run_tools`` takes beside the request.
     """
 
-    client: Client
+    client: ChatClient
     fields: dict[str, Any]
     response_type: Any
     repair: int
@@ -78,7 +78,7 @@ class ChatAsker:
 class LineAsker:
     """Lines of a file made for OpenAI's Batch API."""
 
-    client: Client
+    client: ChatClient
     timeout: Timeout | float | None
 
     def make(self, line: FileRequest) -> FileRequest:
@@ -103,7 +103,7 @@ class TextEmbedder:
         making: what makes another vector of the same text.
     """
 
-    client: Client
+    client: ChatClient
     model: str
     making: Mapping[str, Any]
     encoding_format: Any

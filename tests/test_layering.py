@@ -20,6 +20,7 @@ ORDER = (
     {"web", "fallback"},
     {"client"},
     {"_mapped"},
+    {"_chat_client"},
     {"_base_client"},
     {"server_options"},
     {"conversation", "stream"},
@@ -56,6 +57,7 @@ OWN_RULES = {
 }
 ALSO = {
     "client": {"_imports", "cancel", "credentials", "fallback", "futures", "hooks", "params", "timeouts", "tokens"},
+    "_chat_client": {"_imports", "cancel", "credentials", "fallback", "futures", "hooks", "params", "timeouts", "tokens"},
     "_base_client": {
         *("", "_imports", "_json", "_log", "_misuse", "cancel"),
         *("credentials", "hooks", "limits", "providers", "timeouts"),
@@ -94,8 +96,6 @@ MAY_POINT_BACK: set[Arrow] = {
     ("_rich_display", "display.markdown"),
     # A client makes the one that stands for several.
     ("client", "fallback"),
-    # What is done for each request calls the client's own methods.
-    ("_mapped", "client"),
     # A client looks which budgets are in force, and loads what they are only where there are any.
     ("limits.current", "limits.budget"),
     # The body of an error may be an event stream, and an event may be an error.
@@ -168,7 +168,7 @@ def arrows(*, run: bool = True) -> set[Arrow]:
 
 def test_the_walk_sees_what_is_there() -> None:
     found = arrows()
-    assert ("client", "stream") in found
+    assert ("_chat_client", "stream") in found
     assert ("_base_client", "") in found
     assert ("transport.transport", "transport.by_requests") in found, "an import inside a function"
     assert ("wire.parse", "wire.sse") in found
@@ -246,7 +246,7 @@ def test_errors_know_the_wire_only_as_types() -> None:
 
 
 def test_params_are_for_type_checkers_of_clients() -> None:
-    assert {source for source, target in arrows(run=False) if target == "params"} <= {"client", "fallback"}
+    assert {source for source, target in arrows(run=False) if target == "params"} <= {"client", "_chat_client", "fallback"}
     assert not {source for source, target in arrows() if target == "params"}
 
 
