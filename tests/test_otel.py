@@ -11,7 +11,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -37,7 +37,7 @@ from openai_compat import (
     CancelToken,
     Client,
     RateLimitError,
-    ResponseParseError,
+    ResponseTypeError,
     RetryPolicy,
     StreamInterruptedError,
     tool,
@@ -506,12 +506,12 @@ class TestContent:
         telemetry.close()
 
     def test_is_not_quoted_by_an_error_either(self, telemetry: Telemetry) -> None:
-        replies = [Reply(headers=JSON, body=b"[private words")]
-        with traced(replies, telemetry) as (client, _), pytest.raises(ResponseParseError, match="private"):
-            client.chat("hi")
+        with traced([whole('"private words"')], telemetry) as (client, _):
+            with pytest.raises(ResponseTypeError, match="private"):
+                client.chat("hi", response_type=Literal["yes", "no"])
         (span,) = telemetry.spans
         assert "private" not in span.to_json()
-        assert span.status.description == "ResponseParseError"
+        assert span.status.description == "ResponseTypeError"
 
     @pytest.mark.parametrize("how", ["argument", "true", "span_only", "SPAN_AND_EVENT"])
     def test_is_recorded_where_that_is_wanted(self, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
