@@ -178,9 +178,9 @@ def test_a_part_that_cannot_be_written(tmp_path: Path) -> None:
         parts.add(entry(1))
 
 
-def test_a_part_is_known_by_its_requests() -> None:
+def test_a_part_is_known_by_its_requests(tmp_path: Path) -> None:
+    (tmp_path / "cat.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(8))
     given = [["a", "b"], ["b", "a"], ["ab"], [("a", "b")], [ChatRequest("a")], [ChatRequest("a", max_tokens=3)]]
     assert len({name_of(requests) for requests in given}) == len(given)
-    assert name_of([ChatRequest("a", images=[Path("cat.png")])]) == name_of(
-        [ChatRequest("a", images=[Path("cat.png")])]
-    )
+    one, other = (ChatRequest("a", images=[tmp_path / "cat.png"]) for _ in range(2))
+    assert name_of([one]) == name_of([other])
