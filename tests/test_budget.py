@@ -179,8 +179,10 @@ def test_what_does_not_fit_is_not_sent(name: str) -> None:
         ({"max_tokens": 50, "n": 3}, 150),
         ({"extra_body": {"max_completion_tokens": 60}}, 60),
         ({}, 1000),
+        ({"max_tokens": -1}, 1000),
+        ({"max_tokens": 50, "extra_body": {"n": -3}}, 50),
     ],
-    ids=["max_tokens", "n", "max_completion_tokens", "nothing"],
+    ids=["max_tokens", "n", "max_completion_tokens", "nothing", "llama.cpp's nothing", "less than one"],
 )
 def test_the_estimate_is_the_input_and_the_longest_answer_that_may_come(options: dict[str, Any], tokens: int) -> None:
     given = Budget(usd=10.0)
@@ -311,6 +313,7 @@ ENDS: dict[str, tuple[Any, dict[str, Any], int]] = {
     "a connection that breaks may have cost all": ([broken], {}, 10 + 20),
     "no answer, with usage": ([answer(counted(5, 6), None)], {"empty": True}, 11),
     "a server that says nothing of tokens": ([answer(None)], {}, 10 + 20),
+    "counts that cannot be": ([answer(counted(-5, -5))], {}, 10 + 20),
 }
 
 
@@ -526,7 +529,7 @@ def test_a_forked_child_does_not_wait_for_its_parents_calls() -> None:
         first.result(LIMIT)
 
 
-@pytest.mark.parametrize("bad", [{"usd": 0}, {"usd": -1}, {"tokens": float("nan")}, {"tokens": "1"}, {"usd": True}])
+@pytest.mark.parametrize("bad", [{"usd": 0}, {"usd": -1}, {"tokens": float("nan")}, {"tokens": "1"}, {"usd": 10**400}])
 def test_a_limit_that_is_none_is_refused(bad: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError, match="must be a positive number"):
         Budget(**bad)

@@ -113,6 +113,7 @@ TOLD = {
     "no number": ({"cost": "0.5"}, OWN.of(usage(**PLAIN))),
     "less than nothing": ({"cost": -1}, OWN.of(usage(**PLAIN))),
     "true": ({"cost": True}, OWN.of(usage(**PLAIN))),
+    "no float": ({"cost": 10**400}, OWN.of(usage(**PLAIN))),
 }
 
 
@@ -128,7 +129,7 @@ def test_a_price_is_for_a_million_tokens_and_less_for_cached_ones() -> None:
     assert Price(input=2, output=8).of(found) == pytest.approx((1000 * 2.0 + 100 * 8.0) / 1e6)
 
 
-@pytest.mark.parametrize("bad", [{"input": -1}, {"output": float("nan")}, {"cached_input": "1"}, {"input": True}])
+@pytest.mark.parametrize("bad", [{"input": -1}, {"output": float("nan")}, {"cached_input": "1"}, {"input": 10**400}])
 def test_a_price_that_is_none_is_refused(bad: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError, match="dollars for a million tokens"):
         Price(**{"input": 1.0, "output": 1.0, **bad})
@@ -243,6 +244,7 @@ def test_an_answer_without_usage_has_no_cost_and_one_of_a_server_of_ones_own_nee
     with ReplayServer([reply(counted={}), reply()]) as server, priced(server, prices=None) as client:
         assert client.chat("hi").cost is None
         assert client.chat("hi").cost is None
+    assert cost_of([Charge(usage(prompt_tokens=-1), "m", price=OWN)]) is None
     assert ChatResponse().cost is None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 import threading
 import weakref
 from collections.abc import Iterable, Mapping
@@ -21,7 +22,7 @@ from ..errors import (
 )
 from ..timeouts import Deadline
 from ..wire.messages import Usage
-from ..wire.prices import cost_of, counted, known_cost
+from ..wire.prices import cost_of, counted, known_cost, tells_tokens
 from .current import in_force
 from .estimate import input_tokens, most_output_tokens, text_tokens
 
@@ -105,7 +106,7 @@ class Budget:
     def __init__(self, *, usd: float | None = None, tokens: float | None = None) -> None:
         for name, limit in (("usd", usd), ("tokens", tokens)):
             is_number = isinstance(limit, (int, float)) and not isinstance(limit, bool)
-            if limit is not None and not (is_number and 0 < limit < math.inf):
+            if limit is not None and not (is_number and 0 < limit <= sys.float_info.max):
                 raise ConfigurationError(f"budget: {name} must be a positive number, not {limit!r}")
         self.usd: float | None = usd
         self.tokens: float | None = tokens
@@ -322,7 +323,7 @@ class BudgetPermit:
             return
         usage = None if answer is None else answer.usage
         usd: float | None
-        if answer is not None and usage is not None and (whole or usage.output_tokens):
+        if answer is not None and usage is not None and tells_tokens(usage) and (whole or usage.output_tokens):
             count = counted(usage)
             output, tokens, usd = count.output, count.input + count.output, known_cost(answer.charges)
         elif answer is not None and not whole:

@@ -7,6 +7,8 @@ from typing import Any
 
 MEDIA = 1000
 """Tokens of an image or a clip."""
+MOST = 2**53
+"""That can be asked for; what is larger overflows a float."""
 
 
 def input_tokens(body: Mapping[str, Any]) -> int:
@@ -14,26 +16,34 @@ def input_tokens(body: Mapping[str, Any]) -> int:
     if "input" in body:
         return max(1, _of_inputs(body["input"]))
     forms = [body[name] for name in ("tools", "response_format") if body.get(name)]
-    return sum(4 + _of_message(message) for message in body.get("messages", ())) + sum(map(_of_value, forms))
+    return sum(4 + _of_message(message) for message in body.get("messages") or ()) + sum(map(_of_value, forms))
 
 
 def output_tokens(body: Mapping[str, Any], usual: float) -> int:
     """As many as answers ``usual``ly have, or as the request allows where that is less; none for embeddings."""
     if "input" in body:
         return 0
-    allowed = body.get("max_completion_tokens") or body.get("max_tokens")
-    each = min(usual, allowed) if isinstance(allowed, int) else usual
-    several = body.get("n")
-    return round(each * several) if isinstance(several, int) else round(each)
+    return round(min(usual, _allowed(body) or usual) * _several(body))
 
 
 def most_output_tokens(body: Mapping[str, Any], usual: int) -> int:
     """As many as the request allows, or ``usual`` where it sets no limit; none for embeddings."""
     if "input" in body:
         return 0
-    allowed = body.get("max_completion_tokens") or body.get("max_tokens")
-    several = body.get("n")
-    return (allowed if isinstance(allowed, int) else usual) * (several if isinstance(several, int) else 1)
+    return (_allowed(body) or usual) * _several(body)
+
+
+def _allowed(body: Mapping[str, Any]) -> int | None:
+    """The limit of each answer; None without one: -1 is none for llama.cpp."""
+    return _positive(body.get("max_completion_tokens")) or _positive(body.get("max_tokens"))
+
+
+def _several(body: Mapping[str, Any]) -> int:
+    return _positive(body.get("n")) or 1
+
+
+def _positive(value: Any) -> int | None:
+    return min(value, MOST) if isinstance(value, int) and value > 0 else None
 
 
 def text_tokens(text: str) -> int:

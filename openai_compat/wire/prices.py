@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -19,6 +19,8 @@ INSTALL = (
 MILLION = 1_000_000
 BATCH = "batch"
 """The service tier of a provider's Batch API."""
+MOST = sys.float_info.max
+"""Of what may be a float: JSON's numbers, and Python's, have no end."""
 TICKS = 10_000_000_000
 """Of xAI's, in a dollar: https://docs.x.ai/developers/cost-tracking"""
 
@@ -36,7 +38,7 @@ _TABLE_NAMES = {
 def _dollars(instance: Any, attribute: Any, value: Any) -> None:
     if value is None and attribute.name == "cached_input":
         return
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= MOST:
         raise ConfigurationError(f"a price's {attribute.name} must be dollars for a million tokens, not {value!r}")
 
 
@@ -130,6 +132,8 @@ def _cost(charge: Charge) -> float | None:
     reported = _reported(charge.usage.raw)
     if reported is not None:
         return reported
+    if not tells_tokens(charge.usage):
+        return None
     return _by_table(charge) if charge.price is None else charge.price.of(charge.usage)
 
 
@@ -146,8 +150,13 @@ def _reported(usage: Mapping[str, Any]) -> float | None:
 
 
 def _number(value: Any) -> float | None:
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < math.inf
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= MOST
     return float(value) if is_number else None
+
+
+def tells_tokens(usage: Usage) -> bool:
+    """Whether there is any count in it that can be read."""
+    return any(count is not None for count in (usage.input_tokens, usage.output_tokens, usage.total_tokens))
 
 
 class Counted(NamedTuple):
