@@ -17,7 +17,7 @@ import msgspec
 
 from .._json import decode_json
 from ..cancel import CancelToken
-from ..errors import APIConnectionError, APIError, APIStatusError, Cancelled, ConfigurationError, NotFoundError
+from ..errors import APIError, APIStatusError, APITimeoutError, Cancelled, ConfigurationError, NotFoundError
 from ..wire.batches import (
     MAX_BYTES,
     MAX_REQUESTS,
@@ -396,21 +396,20 @@ class BatchRun(Generic[R]):
         for part, submission in list(self._waiting.items()):
             try:
                 status, hint = self._look(submission)
+                self._statuses[status.id] = status
+                if status.ended:
+                    self._fetch(submission, status)
             except APIError as error:
                 self._failed_looks += 1
-                if (
-                    not (error.retryable or isinstance(error, APIConnectionError))
-                    or self._failed_looks >= MAX_FAILED_LOOKS
-                ):
+                passing = error.retryable or isinstance(error, APITimeoutError)
+                if not passing or self._failed_looks >= MAX_FAILED_LOOKS:
                     raise
                 log.warning("batch %s: %s; it is looked for again", submission.batch_id, error)
                 self._hint = max(self._hint, error.retry_after or 0.0)
                 continue
             self._failed_looks = 0
             self._hint = max(self._hint, hint)
-            self._statuses[status.id] = status
             if status.ended:
-                self._fetch(submission, status)
                 del self._waiting[part]
                 if self._ready is not None:
                     self._ready.append(part)
@@ -432,15 +431,18 @@ class BatchRun(Generic[R]):
     def _fetch(self, submission: Submission, status: BatchStatus) -> None:
         """Write all that came of a batch into the journal."""
         seen: set[bytes] = set()
+        damaged = False
         entries: list[Entry] = []
         seconds = max(0.0, time.time() - submission.submitted_at)
         provider, secrets = self._submitter.provider, self._submitter.secrets()
 
         def take(line: bytes) -> None:
+            nonlocal damaged
             told = parse_answer_line(line, provider=provider, secrets=secrets) if line.strip() else None
             key = None if told is None else _key_of(told.custom_id)
             if told is None or key is None or not self._submissions.has(submission, key):
                 if line.strip():
+                    damaged = True
                     log.warning("batch %s: a line of its file is no answer, and left out", status.id)
                 return
             seen.add(key)
@@ -458,12 +460,22 @@ class BatchRun(Generic[R]):
                     self._api.lines(file_id, take)
                 except NotFoundError as error:
                     self._give_up(error, f"file {file_id} of batch {status.id} is not there any more")
+        if entries:
+            write()
+        left = [key for key in self._submissions.keys(submission) if key not in seen]
+        if left and not self._retry_failed and (damaged or len(seen) < status.completed + status.failed):
+            # What it has may be paid for: to fail these is to have them paid for once more.
+            raise APIError(
+                f"{provider}: the files of batch {status.id} are not whole: {len(left)} requests have no answer in "
+                "them; retry_failed=True gives these up, and the run after it asks anew",
+                provider=provider,
+                retryable=True,
+            )
         why = why_unanswered(status, provider=provider, secrets=secrets)
-        for key in self._submissions.keys(submission):
-            if key not in seen:
-                entries.append(self._entry(key, AnswerLine(key.hex(), None, why), seconds))
-                if len(entries) >= _GROUP:
-                    write()
+        for key in left:
+            entries.append(self._entry(key, AnswerLine(key.hex(), None, why), seconds))
+            if len(entries) >= _GROUP:
+                write()
         if entries:
             write()
         self._submissions.ended(submission, status.status)

@@ -356,6 +356,73 @@ def test_a_download_that_breaks_begins_again(tmp_path: Path) -> None:
     assert broken
 
 
+DAMAGED: dict[str, Callable[[bytes], bytes]] = {
+    "a page in its place": lambda body: b"<html>Sign in</html>",
+    "an error under HTTP 200": lambda body: b'{"error": {"message": "try later"}}',
+    "cut in a line": lambda body: body[: len(body) // 2],
+    "cut between lines": lambda body: body.splitlines(True)[0],
+    "empty": lambda body: b"",
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_answers_that_did_not_all_come_are_fetched_again_and_not_paid_for_again(tmp_path: Path, name: str) -> None:
+    provider, journal, fetched = Provider(polls=1), tmp_path / "j.db", itertools.count(1)
+
+    def damaging(request: Request, reply: Reply) -> Reply:
+        if request.path.endswith("/content") and next(fetched) < 3:
+            assert isinstance(reply.body, bytes)
+            return Reply(headers=reply.headers, body=DAMAGED[name](reply.body), framing="close")
+        return counting(request, reply)
+
+    def counting(request: Request, reply: Reply) -> Reply:
+        if request.method == "GET" and "/batches/" in request.path:
+            assert isinstance(reply.body, bytes)
+            return json_reply({**json.loads(reply.body), "request_counts": {"total": 2, "completed": 2, "failed": 0}})
+        return reply
+
+    provider.after = damaging
+    with ReplayServer(provider) as server:
+        assert told(submitted(server, ["a", "b"], journal)) == ["re: a", "re: b"]
+        assert told(submitted(server, ["a", "b"], journal)) == ["re: a", "re: b"]
+    assert (next(fetched), len(provider.uploads)) == (4, 1)
+
+
+def test_answers_that_never_come_are_given_up_on_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(submit, "MAX_FAILED_LOOKS", 3)
+    provider, journal = Provider(polls=1), tmp_path / "j.db"
+    provider.after = lambda request, reply: (
+        Reply(headers=reply.headers, body=b"no line\n") if request.path.endswith("/content") else reply
+    )
+    with ReplayServer(provider) as server:
+        with pytest.raises(APIError, match="not whole: 1 requests have no answer.*retry_failed=True"):
+            list(submitted(server, ["a"], journal))
+        assert told(submitted(server, ["a"], journal, retry_failed=True)) == ["APIError"]
+        provider.after = lambda request, reply: reply
+        assert told(submitted(server, ["a"], journal)) == ["re: a"]
+    assert len(provider.uploads) == 2
+
+
+@pytest.mark.parametrize("reply", [error_reply(503), error_reply(429), Reply(head=b"", abort="rst")])
+def test_a_file_that_cannot_be_had_for_a_while_is_waited_for(reply: Reply) -> None:
+    provider, refusals = Provider(polls=1), itertools.count(1)
+    provider.before = lambda request: reply if request.path.endswith("/content") and next(refusals) < 3 else None
+    with ReplayServer(provider) as server:
+        assert told(submitted(server, ["a"])) == ["re: a"]
+    assert len(provider.uploads) == 1
+
+
+def test_a_file_that_is_somewhere_else_ends_the_wait_at_once() -> None:
+    provider = Provider(polls=1)
+    elsewhere = Reply(status=302, headers={"Location": "http://storage.example/file?signature=secret"})
+    provider.before = lambda request: elsewhere if request.path.endswith("/content") else None
+    with ReplayServer(provider) as server, submitted(server, ["a"]) as run:
+        with pytest.raises(APIError, match="redirects") as caught:
+            next(run)
+        assert len(server.requests) == 4
+    assert "signature" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     "reply",
     [
