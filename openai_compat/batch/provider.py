@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol, TypeVar, cast
+from urllib.parse import quote
 
 from .._json import encode_json
 from ..cancel import CancelToken
@@ -153,7 +154,7 @@ class BatchAPI:
                 )
             self._pause(pause)
             waited, pause = waited + pause, min(2 * pause, 15.0)
-            file = self._send("GET", f"/files/{file.id}", self._file)
+            file = self._send("GET", _path("files", file.id), self._file)
         return file.id
 
     def create(self, input_file_id: str, endpoint: str, window: str, since: float) -> BatchStatus:
@@ -201,12 +202,12 @@ class BatchAPI:
         def read(reply: Reply) -> tuple[BatchStatus, float]:
             return self._batch(reply), retry_after(reply.headers, None, time.time()) or 0.0
 
-        return self._send("GET", f"/batches/{batch_id}", read)
+        return self._send("GET", _path("batches", batch_id), read)
 
     def cancel(self, batch_id: str) -> BatchStatus:
         """End a batch; one that has ended stays as it is."""
         try:
-            return self._send("POST", f"/batches/{batch_id}/cancel", self._batch, body=b"{}")
+            return self._send("POST", _path("batches", batch_id, "cancel"), self._batch, body=b"{}")
         except APIStatusError as error:
             if error.status_code not in (400, 409):
                 raise
@@ -227,7 +228,7 @@ class BatchAPI:
                 raise
             reply.finish()
 
-        self._send("GET", f"/files/{file_id}/content", read)
+        self._send("GET", _path("files", file_id, "content"), read)
 
     def _pause(self, seconds: float) -> None:
         self._token.wait(seconds)
@@ -251,6 +252,11 @@ class BatchAPI:
         if status in _NO_ROUTES or 200 <= status < 300 or isinstance(error, ResponseShapeError):
             error.args = (f"{error}; {self._provider} seems to have no Batch API: client.map asks one by one",)
         return error
+
+
+def _path(*parts: str) -> str:
+    """What a server named stays one part of a path, whatever is in it."""
+    return "".join(f"/{quote(part, safe='')}" for part in parts)
 
 
 def _lines(reply: Reply) -> Iterator[bytes]:

@@ -83,7 +83,7 @@ def parse_batch(payload: Any, *, provider: str = "", secrets: Iterable[str] = ()
     found, secrets = as_mapping(payload), tuple(secrets)
     if isinstance(found.get("job"), dict):
         found = found["job"]
-    batch_id, status = as_text(found.get("id")), as_text(found.get("status")).lower()
+    batch_id, status = _id(found.get("id")), as_text(found.get("status")).lower()
     if not batch_id or not status:
         raise _no("batch", payload, provider, secrets)
     counts = as_mapping(found.get("request_counts"))
@@ -94,9 +94,9 @@ def parse_batch(payload: Any, *, provider: str = "", secrets: Iterable[str] = ()
         total=as_int(counts.get("total")) or 0,
         completed=as_int(counts.get("completed")) or 0,
         failed=as_int(counts.get("failed")) or 0,
-        input_file_id=as_text(found.get("input_file_id")) or None,
-        output_file_id=as_text(found.get("output_file_id")) or None,
-        error_file_id=as_text(found.get("error_file_id")) or None,
+        input_file_id=_id(found.get("input_file_id")) or None,
+        output_file_id=_id(found.get("output_file_id")) or None,
+        error_file_id=_id(found.get("error_file_id")) or None,
         created_at=as_int(found.get("created_at")),
         errors=tuple(
             (code, redact_error_body(message, secrets=secrets))
@@ -118,7 +118,7 @@ def parse_batches(payload: Any, *, provider: str = "", secrets: Iterable[str] = 
     return tuple(
         parse_batch(each, provider=provider)
         for each in listed
-        if isinstance(each, dict) and as_text(each.get("id")) and as_text(each.get("status"))
+        if isinstance(each, dict) and _id(each.get("id")) and as_text(each.get("status"))
     )
 
 
@@ -136,10 +136,16 @@ def parse_file(payload: Any, *, provider: str = "", secrets: Iterable[str] = ())
         APIStatusError, ResponseShapeError: as for ``parse_batch``.
     """
     found = as_mapping(payload)
-    file_id = as_text(found.get("id"))
+    file_id = _id(found.get("id"))
     if not file_id:
         raise _no("file", payload, provider, secrets)
     return UploadedFile(file_id, as_text(found.get("status")).lower() not in _UNREADY)
+
+
+def _id(value: Any) -> str:
+    """What a server calls a batch or a file; none that would break a line of a request or of an error."""
+    name = as_text(value)
+    return name if name.isascii() and name.isprintable() else ""
 
 
 def _no(what: str, payload: Any, provider: str, secrets: Iterable[str]) -> APIError:

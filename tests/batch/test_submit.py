@@ -458,6 +458,29 @@ def test_to_cancel_what_has_ended_changes_nothing() -> None:
         assert told(run) == ["re: a"]
 
 
+@pytest.mark.parametrize("name", ["x\r\nHost: elsewhere", "\x1b[2J", "\ud800", "日本"])
+def test_a_name_that_would_break_a_line_is_none(name: str) -> None:
+    provider = Provider()
+    provider.after = lambda request, reply: json_reply({**json.loads(reply.body), "id": name})  # type: ignore[arg-type]
+    with ReplayServer(provider) as server:
+        with pytest.raises(APIError, match="is no file"):
+            submitted(server, ["a"])
+        assert paths(server) == ["POST /files"]
+
+
+def test_a_name_is_one_part_of_a_path() -> None:
+    provider = Provider(polls=1)
+    provider.after = lambda request, reply: (
+        json_reply({**json.loads(reply.body), "id": "../a b?c#d"})  # type: ignore[arg-type]
+        if request.method == "POST" and request.path.endswith("/batches")
+        else reply
+    )
+    with ReplayServer(provider) as server, submitted(server, ["a"]) as run:
+        with pytest.raises(NotFoundError):
+            next(run)
+        assert paths(server)[-1] == "GET /batches/..%2Fa%20b%3Fc%23d"
+
+
 @pytest.mark.parametrize("gone", ["batch_1", "output-batch_1"])
 def test_what_is_not_there_any_more_is_told_and_given_up_on_request(tmp_path: Path, gone: str) -> None:
     provider, journal = Provider(polls=1), tmp_path / "j.db"
