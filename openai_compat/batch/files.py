@@ -22,7 +22,7 @@ from ..wire.parse import decode_body, parse_response
 from ..wire.prices import Charge
 from ..wire.response import CallInfo, ChatResponse, ReplyInfo
 from ..wire.retry import Attempt
-from .tables import count_rows, parquet_schema, read_rows, replacing, writing_rows
+from .tables import parquet_schema, read_rows, reading_text, replacing, writing_rows
 
 if TYPE_CHECKING:
     from .result import MapResult
@@ -77,7 +77,7 @@ def read_batch_file(path: Path) -> Iterator[FileRequest]:
         ConfigurationError: a line is none, or has the id of an earlier one; the message says which line.
     """
     seen: set[str] = set()
-    with open(path, encoding="utf-8-sig") as lines:
+    with reading_text(path) as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
@@ -155,32 +155,38 @@ class Table:
 
     Args:
         columns: their names; of a JSONL file those of its first row.
+        count: how many of the rows are asked: those where no column that the template names is null.
     """
 
     path: Path
     template: str
     columns: tuple[str, ...]
+    count: int
 
     @classmethod
     def open(cls, path: Path, template: str) -> Table:
-        """Raises ``ConfigurationError`` where the file is of another kind, or has no column that the template names."""
-        first = next(read_rows(path), None)
-        if first is None:
+        """Look at every row.
+
+        Raises:
+            ConfigurationError: the file is of another kind, or the template does not fit a row.
+        """
+        columns: tuple[str, ...] | None = None
+        count = 0
+        for number, row in enumerate(read_rows(path), 1):
+            columns = tuple(row) if columns is None else columns
+            try:
+                count += _prompt(template, row) is not None
+            except (LookupError, ValueError, TypeError, AttributeError) as error:
+                raise ConfigurationError(
+                    f"the template does not fit the columns of {path} ({', '.join(row)}), in row {number}: {error}"
+                ) from error
+        if columns is None:
             raise ConfigurationError(f"{path} has no rows")
-        try:
-            template.format_map(first)
-        except (KeyError, IndexError, ValueError, AttributeError) as error:
-            known = ", ".join(first)
-            raise ConfigurationError(f"the template does not fit the columns of {path} ({known}): {error}") from error
-        return cls(path=path, template=template, columns=tuple(first))
+        return cls(path=path, template=template, columns=columns, count=count)
 
-    def rows(self) -> Iterator[dict[str, Any]]:
-        """Each row as a dict."""
-        return read_rows(self.path)
-
-    def prompt(self, row: Mapping[str, Any]) -> str:
-        """What is asked of a row."""
-        return self.template.format_map(row)
+    def rows(self) -> Iterator[tuple[dict[str, Any], str | None]]:
+        """Each row as a dict, and what is asked of it: None for nothing."""
+        return ((row, _prompt(self.template, row)) for row in read_rows(self.path))
 
     @contextlib.contextmanager
     def answering(self, output: Path) -> Iterator[Callable[[Mapping[str, Any], str | None, Exception | None], object]]:
@@ -194,6 +200,36 @@ class Table:
                 write({**row, "answer": text and _whole_characters(text), "error": told and _whole_characters(told)})
 
             yield answer
+
+
+class _Cells(Mapping[str, Any]):
+    """A row, which remembers whether null was taken from it."""
+
+    def __init__(self, row: Mapping[str, Any]) -> None:
+        self._row = row
+        self.missing: bool = False
+
+    def __getitem__(self, name: str) -> Any:
+        value = self._row[name]
+        self.missing = self.missing or value is None
+        return value
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._row)
+
+    def __len__(self) -> int:
+        return len(self._row)
+
+
+def _prompt(template: str, row: Mapping[str, Any]) -> str | None:
+    cells = _Cells(row)
+    try:
+        prompt = template.format_map(cells)
+    except (TypeError, AttributeError):
+        if cells.missing:
+            return None
+        raise
+    return None if cells.missing else prompt
 
 
 def _whole_characters(text: str) -> str:
@@ -252,12 +288,18 @@ def run_batch_file(source: Path, output: Path, run: Callable[..., Run]) -> FileS
 def run_table(source: Path, output: Path, template: str, run: Callable[..., Run]) -> FileSummary:
     """Ask a prompt of each row; ``run`` begins to ask pairs of an id and a prompt, in order."""
     table = Table.open(source, template)
-    total = count_rows(source)
-    prompts = ((str(number), table.prompt(row)) for number, row in enumerate(table.rows()))
+    prompts = ((str(number), prompt) for number, (_, prompt) in enumerate(table.rows()) if prompt is not None)
     tally = _Tally()
-    with table.answering(output) as answer, run(prompts, total) as results:
+    with table.answering(output) as answer, run(prompts, table.count) as given:
+        results = iter(given)
         # The rows are read once more: in memory none waits for its answer.
-        for row, result in zip(table.rows(), results, strict=True):
+        for number, (row, prompt) in enumerate(table.rows()):
+            if prompt is None:
+                answer(row, None, None)
+                continue
+            result = next(results, None)
+            if result is None or result.custom_id != str(number):
+                raise ConfigurationError(f"{source} has changed while it was asked")
             tally.add(result)
             answer(row, result.text if result.ok else None, result.error)
     return tally.summary()

@@ -8,7 +8,7 @@ import itertools
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from .._json import NotJSONError, decode_json, encode_reply
 from ..errors import ConfigurationError
@@ -21,6 +21,9 @@ Write = Callable[[Row], object]
 
 READ_ROWS = 1000
 """Rows of a Parquet file that are in memory at a time, beside the pages that they are on."""
+
+MAX_FIELD = 256 * 1024 * 1024
+"""Characters of one field of a CSV file."""
 
 GROUP_ROWS = 5000
 """Rows in a row group that is written: so many wait in memory."""
@@ -40,25 +43,45 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
     """
     check_kind(path)
     if path.suffix == ".csv":
-        with open(path, encoding="utf-8-sig", newline="") as lines:
-            yield from csv.DictReader(lines)
+        yield from _csv_rows(path)
     elif path.suffix == ".parquet":
         with _parquet(path) as file:
             for batch in file.iter_batches(batch_size=READ_ROWS):
                 yield from batch.to_pylist()
     else:
-        with open(path, encoding="utf-8-sig") as lines:
+        with reading_text(path) as lines:
             for number, line in enumerate(lines, 1):
                 if line.strip():
                     yield _json_row(line, f"{path}:{number}")
 
 
-def count_rows(path: Path) -> int:
-    """How many rows there are; each is looked at, but for those of a Parquet file."""
-    if path.suffix == ".parquet":
-        with _parquet(path) as file:
-            return int(file.metadata.num_rows)
-    return sum(1 for _ in read_rows(path))
+@contextlib.contextmanager
+def reading_text(path: Path, newline: str | None = None) -> Iterator[TextIO]:
+    """The lines of a file in UTF-8; ``ConfigurationError`` where it is in another encoding."""
+    with open(path, encoding="utf-8-sig", newline=newline) as lines:
+        try:
+            yield lines
+        except UnicodeDecodeError as error:
+            raise ConfigurationError(f"{path} is not in UTF-8: {error}") from error
+
+
+def _csv_rows(path: Path) -> Iterator[dict[str, Any]]:
+    if csv.field_size_limit() < MAX_FIELD:
+        csv.field_size_limit(MAX_FIELD)  # the whole process's, of 131,072 characters: a document has more
+    with reading_text(path, newline="") as lines:
+        records = csv.reader(lines)
+        try:
+            columns = next(filter(None, records), [])
+            if twice := next((name for name in columns if name and columns.count(name) > 1), None):
+                raise ConfigurationError(f"{path}: two columns are named {twice!r}")
+            for record in filter(None, records):
+                if any(record[len(columns) :]):
+                    raise ConfigurationError(
+                        f"{path}:{records.line_num}: more fields than columns: is a comma not in quotes?"
+                    )
+                yield dict(itertools.zip_longest(columns, record[: len(columns)], fillvalue=""))
+        except csv.Error as error:
+            raise ConfigurationError(f"{path}:{records.line_num}: no CSV: {error}") from error
 
 
 def _json_row(line: str, where: str) -> dict[str, Any]:
@@ -115,7 +138,7 @@ def parquet_schema(source: Path, further: Mapping[str, str]) -> pyarrow.Schema:
             try:
                 found = arrow.table({name: [row.get(name) for row in chunk] for name in names}).schema
                 schema = arrow.unify_schemas([schema, found], promote_options="permissive")
-            except arrow.ArrowException as error:
+            except (arrow.ArrowException, UnicodeError, OverflowError) as error:
                 raise ConfigurationError(f"{source} has no columns that Parquet can hold: {error}") from error
     return arrow.schema([*(field for field in schema if field.name not in further), *_fields(further)])
 
@@ -156,7 +179,8 @@ def writing_rows(path: Path, columns: tuple[str, ...], schema: Callable[[], pyar
             with _writing_parquet(part, schema()) as write:
                 yield write
         else:
-            with open(part, "w", encoding="utf-8", newline="") as file:
+            # Half a character of a row of JSON is written as a question mark.
+            with open(part, "w", encoding="utf-8", errors="replace", newline="") as file:
                 if path.suffix == ".csv":
                     rows = csv.DictWriter(file, columns, extrasaction="ignore")
                     rows.writeheader()
@@ -177,7 +201,7 @@ def _writing_parquet(path: Path, schema: pyarrow.Schema) -> Iterator[Write]:
         def flush() -> None:
             try:
                 writer.write_table(arrow.Table.from_pylist(waiting, schema=schema))
-            except arrow.ArrowException as error:
+            except (arrow.ArrowException, UnicodeError, OverflowError) as error:
                 raise ConfigurationError(f"the rows do not fit the columns of {path}: {error}") from error
             waiting.clear()
 

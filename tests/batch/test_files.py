@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,8 @@ import pytest
 from support.replay import JSON, ReplayServer, Reply, Request
 from support.wire_bodies import chat_reply, error_reply
 
-from openai_compat import AuthenticationError, Client, ConfigurationError, FileSummary, Limits
+from openai_compat import APIError, AuthenticationError, Client, ConfigurationError, FileSummary, Limits, MapResult
+from openai_compat.batch.files import run_table
 from openai_compat.cli.main import main
 
 VECTOR = {
@@ -165,7 +168,7 @@ def test_a_table_of_json(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "template", "message"),
     [
-        ("in.csv", "word\nsun\n", "{text}", r"does not fit the columns of .*in\.csv \(word\): 'text'"),
+        ("in.csv", "word\nsun\n", "{text}", r"does not fit the columns of .*in\.csv \(word\), in row 1: 'text'"),
         ("in.csv", "", "{word}", "has no rows"),
         ("in.xlsx", "", "{word}", r"a \.csv, \.jsonl or \.parquet file is wanted"),
         ("in.jsonl", "[]\n", "{word}", "in.jsonl:1: a row is a JSON object"),
@@ -177,6 +180,92 @@ def test_a_table_that_does_not_fit(tmp_path: Path, name: str, text: str, templat
     with ReplayServer(serve) as server:
         with pytest.raises(ConfigurationError, match=message):
             client(server, model="m").map_file(tmp_path / name, tmp_path / f"out-{name}", template=template)
+        assert server.requests == []
+
+
+ODD_TABLES: dict[str, tuple[bytes, list[str], list[dict[str, str]]]] = {
+    "a byte order mark": (b"\xef\xbb\xbfword\nsun\n", ["sun"], [{"word": "sun"}]),
+    "a document in a field": (b"word\n" + b"x" * 200_000 + b"\n", ["x" * 200_000], [{"word": "x" * 200_000}]),
+    "a row that is short": (b"word,place\nsun\n", ["sun"], [{"word": "sun", "place": ""}]),
+    "commas at the end": (b"word\nsun,,\n", ["sun"], [{"word": "sun"}]),
+    "columns without a name": (b"word,,\nsun,1,2\n", ["sun"], [{"word": "sun", "": "2"}]),
+    "quotes, lines, NUL": (b'word\n"a ""b""\n\0c"\n', ['a "b"\n\0c'], [{"word": 'a "b"\n\0c'}]),
+}
+
+
+@pytest.mark.parametrize("name", ODD_TABLES)
+def test_an_odd_table(tmp_path: Path, name: str) -> None:
+    content, prompts, rows = ODD_TABLES[name]
+    (tmp_path / "in.csv").write_bytes(content)
+    with ReplayServer(serve) as server:
+        client(server, model="m").map_file(tmp_path / "in.csv", tmp_path / "out.jsonl", template="{word}")
+        assert [request.json()["messages"][-1]["content"] for request in server.requests] == prompts
+    written = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    answered = [f"re: {prompt}" for prompt in prompts]
+    assert written == [{**row, "answer": text, "error": None} for row, text in zip(rows, answered, strict=True)]
+
+
+def test_what_is_missing_is_not_asked(tmp_path: Path) -> None:
+    source = written(
+        tmp_path / "in.jsonl", '{"word": "sun"}', '{"word": null}', '{"word": "moon", "further": null}', '{"word": 0}'
+    )
+    with ReplayServer(serve) as server:
+        summary = client(server, model="m").map_file(source, tmp_path / "out.csv", template="{word}")
+        assert len(server.requests) == 3
+    assert (summary.answered, summary.failed) == (3, 0)
+    with open(tmp_path / "out.csv", newline="") as file:
+        rows = [(row["word"], row["answer"], row["error"]) for row in csv.DictReader(file)]
+    assert rows == [("sun", "re: sun", ""), ("", "", ""), ("moon", "re: moon", ""), ("0", "re: 0", "")]
+
+
+def test_a_row_of_half_a_character_costs_no_file(tmp_path: Path) -> None:
+    source = written(tmp_path / "in.jsonl", '{"word": "sun", "mark": "\\ud800"}')
+    with ReplayServer(serve) as server:
+        client(server, model="m").map_file(source, tmp_path / "out.csv", template="{word}")
+    assert (tmp_path / "out.csv").read_text().splitlines()[1] == "sun,?,re: sun,"
+
+
+def test_a_table_that_changes_meanwhile_is_told(tmp_path: Path) -> None:
+    source = written(tmp_path / "in.csv", "word", "sun")
+
+    def run(prompts: Iterable[tuple[str, str]], total: int) -> Any:
+        given = list(prompts)
+        written(source, "word", "sun", "moon")
+        return contextlib.nullcontext(
+            [MapResult(index=0, custom_id=each, request=prompt, error=APIError("no")) for each, prompt in given]
+        )
+
+    with pytest.raises(ConfigurationError, match="has changed"):
+        run_table(source, tmp_path / "out.csv", "{word}", run)
+    assert not (tmp_path / "out.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("in.csv", b"word\ncaf\xe9\n", "not in UTF-8"),
+        ("in.csv", "word\nsun\n".encode("utf-16"), "not in UTF-8"),
+        ("in.csv", b"word\nsun, moon\n", r"in\.csv:2: more fields than columns"),
+        ("in.csv", b"word,word\nsun,moon\n", "two columns are named 'word'"),
+        ("in.jsonl", b'{"word": "sun"}\n{"words": "moon"}\n', "in row 2: 'word'"),
+        ("in.jsonl", b'{"word": "caf\xe9"}\n', "not in UTF-8"),
+    ],
+)
+def test_a_table_that_cannot_be_read_is_told_before_anything_is_asked(
+    tmp_path: Path, name: str, content: bytes, message: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with ReplayServer(serve) as server:
+        with pytest.raises(ConfigurationError, match=message):
+            client(server, model="m").map_file(tmp_path / name, tmp_path / "out.csv", template="{word}")
+        assert server.requests == []
+
+
+def test_so_is_a_file_of_openai_s(tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_bytes(line("a", "caf").encode() + b"\xe9")
+    with ReplayServer(serve) as server:
+        with pytest.raises(ConfigurationError, match="not in UTF-8"):
+            client(server, model="m").map_file(tmp_path / "in.jsonl", tmp_path / "out.jsonl")
         assert server.requests == []
 
 
