@@ -226,6 +226,8 @@ def everything_shown(error: BaseException) -> str:
         seen.append(item)
         waiting += [item.__cause__, item.__context__]
         shown += [str(item), repr(item), repr(vars(item))]
+        if (sent := getattr(item, "request", None)) is not None:
+            shown += [str(sent.url), *map("{0[0]}: {0[1]}".format, sent.headers.items())]
         for frame, _ in traceback.walk_tb(item.__traceback__):
             if frame.f_code.co_filename != __file__:
                 shown += [f"{name}={formatted(value)}" for name, value in frame.f_locals.items()]

@@ -114,7 +114,10 @@ def hide(secrets: Iterable[str], *errors: BaseException) -> None:
         if shown != item.args:
             BaseException.__setattr__(item, "args", shown)  # some exceptions are frozen
         for name, value in list(vars(item).items()):
-            if isinstance(value, str) and (hidden := mask_secrets(value, secrets)) != value:
+            # requests puts the request as it was sent on its exceptions; where tblib is loaded, a pickle has all of it.
+            if type(value).__name__ == "PreparedRequest":
+                vars(item)[name] = None
+            elif isinstance(value, str) and (hidden := mask_secrets(value, secrets)) != value:
                 vars(item)[name] = hidden
         _drop_frames(item)
 
