@@ -6,6 +6,8 @@ import contextlib
 import gc
 import json
 import logging
+import pickle
+import sqlite3
 import threading
 import time
 import weakref
@@ -151,6 +153,75 @@ def test_nobody_is_answered_with_what_another_s_key_has_paid_for(
     make(cache_name=path, match_headers=()).chat("hi")
     make(cache_name=path, match_headers=(), api_key="sk-of-a-third-person-1").chat("hi")
     assert len(server.requests) == 3
+
+
+class Runs:
+    """A pickle that runs code where it is loaded."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.marker,)
+
+
+PLANTED: dict[str, Callable[[Path], Any]] = {
+    "a pickle that runs code": lambda marker: pickle.dumps(Runs(marker)),
+    "another object": lambda marker: pickle.dumps(1),
+    "another JSON": lambda marker: '{"url": 1}',
+    "an entry whose pieces do not fit": lambda marker: kept_json("3@0.0,3@1.0"),
+    "an entry without pieces": lambda marker: kept_json(""),
+    "an entry whose time is no number": lambda marker: kept_json("5@x"),
+    "nothing": lambda marker: b"",
+    "NULL": lambda marker: None,
+    "a number": lambda marker: 5,
+}
+
+
+def kept_json(pieces: str) -> str:
+    headers = {"Content-Type": "application/json", cache._PIECES: pieces}
+    kept = {"url": "http://x/", "reason": "OK", "headers": headers, "content": "aGVsbG8="}
+    return json.dumps({**kept, "created_at": "2026-01-01T00:00:00Z", "expires": None})
+
+
+@pytest.mark.parametrize("planted", PLANTED.values(), ids=PLANTED)
+def test_what_another_program_has_put_there_is_neither_run_nor_an_answer(
+    make: Make, server: ReplayServer, tmp_path: Path, planted: Callable[[Path], Any]
+) -> None:
+    client = make(cache_name=str(tmp_path / "kept.sqlite"))
+    client.chat("hi")
+    with contextlib.closing(sqlite3.connect(tmp_path / "kept.sqlite")) as db, db:
+        assert db.execute("UPDATE responses SET value = ?", (planted(tmp_path / "ran"),)).rowcount == 1
+    assert [client.chat("hi").text for _ in range(2)] == ["ok", "ok"]
+    assert not (tmp_path / "ran").exists()
+    assert len(server.requests) == 2
+
+
+def test_redis_holds_no_pickles_either(
+    make: Make, server: ReplayServer, redis_server: RedisServer, tmp_path: Path
+) -> None:
+    redis = pytest.importorskip("redis", reason="redis is an extra")
+    make(cache_name=redis_server.url).chat("another question")
+    with redis.Redis.from_url(redis_server.url) as connection:
+        for key in connection.keys("*"):
+            connection.set(key, pickle.dumps(Runs(tmp_path / "ran")))
+    assert make(cache_name=redis_server.url).chat("another question").text == "ok"
+    assert not (tmp_path / "ran").exists()
+    assert len(server.requests) == 2
+
+
+@each_call
+def test_a_folder_of_files_holds_them_too(make: Make, server: ReplayServer, tmp_path: Path, call: Any) -> None:
+    first = call(make(cache_name=str(tmp_path / "kept"), backend="filesystem"))
+    assert call(make(cache_name=str(tmp_path / "kept"), backend="filesystem")) == first
+    assert len(server.requests) == 1
+
+
+def test_a_key_in_the_address_is_not_kept(make: Make, server: ReplayServer, tmp_path: Path) -> None:
+    client = make(url=f"{server.url}?key=very-secret-5678", api_key=None, cache_name=str(tmp_path / "kept.sqlite"))
+    assert [client.chat("hi").text for _ in range(2)] == ["ok", "ok"]
+    assert len(server.requests) == 1
+    assert b"very-secret" not in (tmp_path / "kept.sqlite").read_bytes()
 
 
 def test_answers_expire(make: Make, server: ReplayServer) -> None:

@@ -13,7 +13,9 @@ import logging
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 import requests
@@ -24,6 +26,7 @@ try:
     import requests_cache
     from requests_cache.models.response import CachedResponse
     from requests_cache.policy import get_expiration_datetime
+    from requests_cache.serializers import SerializerPipeline, Stage
 except ImportError as missing:
     raise ConfigurationError("the cache needs another package: pip install 'openai-compat[cache]'") from missing
 
@@ -38,12 +41,46 @@ CREDENTIALS = ("authorization", "api-key", "x-api-key", "openai-organization", "
 _log = logging.getLogger(__name__)
 
 
+class _Entry(msgspec.Struct):
+    """What is kept of an answer, as JSON."""
+
+    url: str
+    reason: str | None
+    headers: dict[str, str]
+    content: bytes
+    created_at: datetime
+    expires: datetime | None
+
+
+def _dumped(kept: CachedResponse) -> str:
+    entry = _Entry(kept.url, kept.reason, dict(kept.headers), kept.content, kept.created_at, kept.expires)
+    return msgspec.json.encode(entry).decode()
+
+
+def _loaded(data: str | bytes) -> CachedResponse:
+    entry = msgspec.json.decode(data, type=_Entry)
+    return CachedResponse(
+        status_code=200,
+        reason=entry.reason,
+        url=entry.url,
+        headers=requests.structures.CaseInsensitiveDict(entry.headers),
+        content=entry.content,
+        created_at=entry.created_at,
+        expires=entry.expires,
+    )
+
+
+# requests-cache's own default is pickle, by which whoever can write to the cache runs code in who reads it.
+_JSON = SerializerPipeline([Stage(dumps=_dumped, loads=_loaded)], name="json")
+
+
 class CachedSession(requests_cache.CachedSession):
     """A session for ``Client(session=...)`` that answers what it was asked before.
 
     Kept is what came whole and without an error: chat, embeddings, lists of models. A streamed answer is handed on
     while it comes, kept once it has ended, and is a stream again when it is replayed. An answer that was kept has the
     header ``x-openai-compat-cache: hit``. Neither the request nor its headers are kept, only a hash of both.
+    Answers are kept as JSON, not as pickles, which could run code.
 
     What the cache cannot do, because a disk is full or a server is down, is logged, and the model is asked.
 
@@ -77,6 +114,8 @@ class CachedSession(requests_cache.CachedSession):
         self._timed = replay == "timed"
         self._matched = tuple(sorted(name.lower() for name in match_headers))
         super().__init__(str(cache_name), backend or "sqlite", expire_after=expire_after, **options)
+        if "serializer" not in options and self.cache.responses.serializer is not None:
+            self.cache.responses.serializer = _JSON
 
     def send(  # type: ignore[override]
         self, request: requests.PreparedRequest, *args: Any, **options: Any
@@ -85,7 +124,7 @@ class CachedSession(requests_cache.CachedSession):
         key = self._key(request)
         kept = self._kept(key)
         if kept is not None:
-            return _replayed(kept, request, timed=self._timed)
+            return _replayed(*kept, request, timed=self._timed)
         response: requests.Response = requests.Session.send(self, request, *args, **options)
         if response.status_code == 200:
             reference = weakref.ref(response)
@@ -103,13 +142,13 @@ class CachedSession(requests_cache.CachedSession):
         digest.update(body)
         return digest.hexdigest()
 
-    def _kept(self, key: str) -> CachedResponse | None:
+    def _kept(self, key: str) -> tuple[CachedResponse, list[tuple[float, bytes]]] | None:
         try:
             kept = self.cache.get_response(key)
+            return None if kept is None or kept.is_expired else (kept, _pieces(kept))
         except Exception:
             _log.warning("the cache cannot be read: the server is asked", exc_info=True)
             return None
-        return kept if kept is not None and not kept.is_expired else None
 
     def _keep(self, key: str, response: requests.Response | None, pieces: list[tuple[float, bytes]]) -> None:
         content = b"".join(piece for _, piece in pieces)
@@ -122,13 +161,19 @@ class CachedSession(requests_cache.CachedSession):
             self.cache.responses[key] = CachedResponse(
                 status_code=200,
                 reason=response.reason,
-                url=str(response.url),
+                url=_without_secrets(str(response.url)),
                 headers=requests.structures.CaseInsensitiveDict({**headers, **request_ids, _PIECES: times}),
                 content=content,
                 expires=get_expiration_datetime(self.settings.expire_after),
             )
         except Exception:
             _log.warning("an answer could not be kept", exc_info=True)
+
+
+def _without_secrets(url: str) -> str:
+    """A URL without what may hold a key: user, password and query."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def _redis(url: str) -> Any:
@@ -211,16 +256,29 @@ class _Replay:
         """Nothing is open."""
 
 
-def _replayed(kept: CachedResponse, request: requests.PreparedRequest, *, timed: bool) -> requests.Response:
-    headers = requests.structures.CaseInsensitiveDict({**kept.headers, HIT: "hit"})
-    content, start, pieces = kept.content, 0, []
-    for item in headers.pop(_PIECES).split(","):
+def _pieces(kept: CachedResponse) -> list[tuple[float, bytes]]:
+    """The pieces in which an answer came, and the seconds until each.
+
+    Raises:
+        ValueError: another program has kept this.
+    """
+    start, pieces = 0, []
+    for item in kept.headers.get(_PIECES, "").split(","):
         size, _, seconds = item.partition("@")
-        pieces.append((float(seconds), content[start : start + int(size)]))
+        pieces.append((float(seconds), kept.content[start : start + int(size)]))
         start += int(size)
+    if start != len(kept.content):
+        raise ValueError(f"{start} bytes in pieces, and {len(kept.content)} in all")
+    return pieces
+
+
+def _replayed(
+    kept: CachedResponse, pieces: list[tuple[float, bytes]], request: requests.PreparedRequest, *, timed: bool
+) -> requests.Response:
     response = requests.Response()
-    response.status_code, response.reason, response.url = kept.status_code, kept.reason, kept.url
-    response.headers = headers
+    response.status_code, response.reason, response.url = 200, kept.reason, str(request.url)
+    response.headers = requests.structures.CaseInsensitiveDict({**kept.headers, HIT: "hit"})
+    del response.headers[_PIECES]
     response.request = request
     response.raw = _Replay(pieces, timed=timed)
     return response
