@@ -46,6 +46,10 @@ class SentRequest:
             words.append("-N")
         if self.method != ("GET" if self.body is None else "POST"):
             words += ["-X", shlex.quote(self.method)]
+        if set("[]{}") & set(self.url):
+            words.append("-g")
+        if "/." in self.url:
+            words.append("--path-as-is")
         words.append(shlex.quote(self.url))
         for name, value in self.headers.items():
             if name.lower() not in _NOT_NEEDED:
@@ -61,7 +65,8 @@ class SentRequest:
         import shlex
 
         if name not in self.hidden:
-            return shlex.quote(f"{name}: {value}")
+            # After a colon alone, curl would send no such header.
+            return shlex.quote(f"{name}: {value}" if value.strip() else f"{name};")
         said, _, variable = f"{name}: {value}".rpartition("$")
         # The shell has to see the variable, and nothing else of what stands there.
         return f'"{said}${variable}"' if _PLAIN(said) else f'{shlex.quote(said)}"${variable}"'
