@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 _BLANKS = b" \t\r\n"
+_LEAST = -1000
+"""A logarithm of what is 0 as a float; an integer of JSON may have more digits than a float."""
 
 
 class _Token(NamedTuple):
@@ -122,14 +124,14 @@ def _token(entry: Any) -> _Token | None:
     if not isinstance(entry, Mapping) or not isinstance(entry.get("token"), str):
         return None
     logprob, listed = entry.get("logprob"), entry.get("bytes")
-    if not isinstance(logprob, (int, float)) or math.isnan(logprob):
+    if not isinstance(logprob, (int, float)) or isinstance(logprob, bool) or logprob != logprob:
         return None
     try:
         # Of a character in several tokens, each has a part, which only ``bytes`` tells.
         said = bytes(listed) if isinstance(listed, list) else entry["token"].encode("utf-8", "replace")
     except (TypeError, ValueError):
         said = entry["token"].encode("utf-8", "replace")
-    return _Token(said, math.exp(min(float(logprob), 0.0)))
+    return _Token(said, math.exp(max(min(logprob, 0), _LEAST)))
 
 
 def _value_in(said: bytes, chosen: Any) -> tuple[int, Any] | None:

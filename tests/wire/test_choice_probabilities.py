@@ -159,6 +159,8 @@ def test_tokens_are_added_up(name: str) -> None:
         {"content": [None]},
         {"content": [entry("elsewhere", 1.0)]},
         {"content": [{**entry("good", 1.0), "logprob": float("nan")}]},
+        pytest.param({"content": [{**entry("good", 1.0), "logprob": -(10**400)}]}, id="no float is as small"),
+        {"content": [{**entry("good", 1.0), "logprob": True}]},
         {"tokens": ["good"], "token_logprobs": [-1.0]},
     ],
     ids=str,
