@@ -56,7 +56,7 @@ class RegexOutput(Output):
     def _words(self, text: str, *, cut: bool) -> Iterator[str]:
         # What the server was told is anchored: the text is the match, or holds it as JSON. A match within a longer
         # text may be of something else.
-        if not _is_object(text) and not cut:
+        if not _is_wrapped(text) and not cut:
             yield text
             yield text.strip()
 
@@ -64,11 +64,13 @@ class RegexOutput(Output):
         return _with_text(super()._read(answer))
 
 
-def _is_object(text: str) -> bool:
+def _is_wrapped(text: str) -> bool:
+    """Whether a text is the object that the value was to be put into."""
     try:
-        return isinstance(decode_json(text), dict)
+        value = decode_json(text)
     except NotJSONError:
         return False
+    return isinstance(value, dict) and value.keys() == {"value"}
 
 
 def _with_text(answer: ParsedResponse[Any]) -> ParsedResponse[Any]:

@@ -69,15 +69,16 @@ def pattern_of(value: Any) -> str | None:
 
     if value is None:
         return None
-    if isinstance(value, re.Pattern):
-        if value.flags & ~re.UNICODE:
-            raise ConfigurationError("regex has flags, which no server takes: write them into the pattern")
-        value = value.pattern
-    pattern = text(value, "regex")
+    flags = value.flags if isinstance(value, re.Pattern) else 0
+    pattern = text(value.pattern if isinstance(value, re.Pattern) else value, "regex")
     try:
-        re.compile(pattern)
-    except re.error as error:
+        flags |= re.compile(pattern).flags
+        if not flags & ~re.UNICODE:
+            re.compile(f"(?:{pattern})")
+    except (re.error, OverflowError, RecursionError) as error:
         raise ConfigurationError(f"regex is no regular expression: {error}") from error
+    if flags & ~re.UNICODE:
+        raise ConfigurationError("regex has flags, which servers do not take: write [Yy]es for (?i)yes")
     return pattern
 
 

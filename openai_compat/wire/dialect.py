@@ -300,8 +300,8 @@ SGLANG = attrs.evolve(GENERIC, constraints=Constraints(choice="regex", regex="re
 EFFORT = Dialect(thinking="reasoning_effort")
 """Servers that read ``reasoning_effort``, "none" included, and take ``top_k``: Ollama (OpenAI compatibility), LM Studio
 (its bug tracker, 2057), LocalAI (its issue 10072), LiteLLM, Fireworks, the Hugging Face router, Perplexity."""
-FIREWORKS = attrs.evolve(EFFORT, constraints=Constraints(grammar="response_format", top_logprobs=5))
-"""Documentation of Fireworks (grammar mode: GBNF)."""
+FIREWORKS = attrs.evolve(EFFORT, constraints=Constraints(regex="none", grammar="response_format", top_logprobs=5))
+"""Documentation of Fireworks (structured outputs: GBNF in ``response_format``; no ``pattern`` in a schema)."""
 OPENAI = Dialect(
     max_tokens="max_completion_tokens",
     thinking="reasoning_effort",

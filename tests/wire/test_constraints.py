@@ -108,7 +108,7 @@ def test_every_way_is_in_the_table() -> None:
     [
         (GENERIC, {"grammar": "g"}, "takes no grammar"),
         (OPENAI, {"grammar": "g"}, "type='custom'"),
-        (Dialect(constraints=Constraints(regex="none")), {"regex": "a"}, "no regular expression"),
+        (FIREWORKS, {"regex": "a"}, "no regular expression"),
     ],
 )
 def test_what_a_server_cannot_be_asked_is_told_before_anything_is_sent(
@@ -130,6 +130,9 @@ def test_what_a_server_cannot_be_asked_is_told_before_anything_is_sent(
         {"choice": 3},
         {"regex": "("},
         {"regex": re.compile("a", re.IGNORECASE)},
+        {"regex": "(?i)a"},
+        {"regex": "(?u)a"},
+        {"regex": "a{99999999999}"},
         {"regex": 3},
         {"choice": ["a"], "regex": "a"},
         {"regex": "a", "grammar": "g"},
@@ -167,6 +170,8 @@ def answer(text: str, finish_reason: str = "stop") -> ChatResponse:
         ({"regex": r"\d+"}, "12", "12"),
         ({"regex": "a|b"}, "b\n", "b"),
         ({"regex": r"\{\}"}, '{"value": "{}"}', "{}"),
+        ({"regex": r'\{"n": \d+\}'}, '{"n": 5}', '{"n": 5}'),
+        ({"regex": "(?i:yes)"}, "YES", "YES"),
     ],
 )
 def test_the_text_is_the_value(fields: dict[str, Any], text: str, value: str) -> None:
