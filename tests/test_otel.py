@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import itertools
 import json
 import re
 import subprocess
@@ -552,6 +553,82 @@ class TestContent:
         ran = said(telemetry.named("execute_tool add"))
         assert json.loads(ran["gen_ai.tool.call.arguments"]) == {"a": 1, "b": 2}
         assert ran["gen_ai.tool.call.result"] == "3"
+        telemetry.close()
+
+
+HALF = "\ud800"
+
+
+class TestHostileWords:
+    """Half a character, which JSON can spell and UTF-8 cannot: an exporter would lose all spans of its batch."""
+
+    @pytest.mark.parametrize("capture", [False, True])
+    @pytest.mark.parametrize(
+        "ask",
+        [
+            lambda client: client.chat("hi"),
+            lambda client: client.chat(HALF, stop=HALF, model=HALF, seed=2**80, extra_body={"reasoning_effort": HALF}),
+            lambda client: client.conversation(id=HALF).say("hi"),
+            lambda client: client.run_tools("hi", tools=[add]),
+        ],
+        ids=["chat", "request", "conversation", "tools"],
+    )
+    @pytest.mark.parametrize(
+        "reply",
+        [
+            error_reply(400, HALF),
+            whole(HALF, id=HALF, model=HALF),
+            chat_reply(HALF, finish_reason=HALF),
+            chat_reply(None, tool_calls=[tool_call("add", f'{{"a": 1, "b": "{HALF}"}}', HALF)]),
+            chat_reply(None, tool_calls=[tool_call(HALF, "{}", "1")]),
+        ],
+        ids=["error", "answer", "reason", "arguments", "tool"],
+    )
+    def test_can_be_exported(self, reply: Reply, ask: Any, capture: bool, caplog: pytest.LogCaptureFixture) -> None:
+        encoder = pytest.importorskip("opentelemetry.exporter.otlp.proto.common.trace_encoder", reason="no exporter")
+        telemetry = Telemetry(capture_content=capture)
+        replies = itertools.chain([reply], itertools.repeat(whole()))
+        with traced(lambda _: next(replies), telemetry) as (client, server):
+            with contextlib.suppress(BadRequestError):
+                ask(client)
+            assert len([span for span in telemetry.spans if span.name.startswith("chat")]) == len(server.requests)
+        encoder.encode_spans(telemetry.spans).SerializeToString()
+        assert [record.getMessage() for record in caplog.records if "tool add failed" not in record.getMessage()] == []
+        telemetry.close()
+
+    def test_of_a_model_name_no_tools(self, telemetry: Telemetry) -> None:
+        replies = [chat_reply(None, tool_calls=[tool_call("of the model", "{}")]), whole()]
+        with traced(replies, telemetry) as (client, _):
+            client.run_tools("hi", tools=[add])
+        assert sorted(span.name for span in telemetry.spans) == ["chat m", "chat m", "invoke_agent"]
+
+    def test_do_not_make_ever_more_metrics(self, telemetry: Telemetry) -> None:
+        with traced(lambda request: whole(model=f"m-{request.number}"), telemetry) as (client, _):
+            for _ in range(otel.MAX_MODELS + 10):
+                client.chat("hi")
+        points = telemetry.metrics()["gen_ai.client.operation.duration"]
+        assert len(points) == otel.MAX_MODELS + 1
+        assert sum(point.count for point in points) == otel.MAX_MODELS + 10
+
+    @pytest.mark.parametrize(
+        "fields",
+        [
+            {"stop": 5},
+            {"modalities": 5},
+            {"top_k": 1e300},
+            {"tools": 5},
+            {"tools": ["x", {"type": 5}]},
+            {"messages": [{"role": "user", "content": "hi", "tool_calls": 5}]},
+            {"messages": [{"role": "user", "content": [5], "tool_calls": [5]}]},
+        ],
+        ids=str,
+    )
+    def test_of_an_odd_body_are_no_failure(self, fields: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
+        telemetry = Telemetry(capture_content=True)
+        with traced([whole()], telemetry) as (client, _):
+            client.chat("hi", extra_body=fields)
+        assert [record.getMessage() for record in caplog.records] == []
+        assert said(telemetry.named("chat m"))["gen_ai.output.messages"]
         telemetry.close()
 
 

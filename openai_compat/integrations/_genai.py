@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from .._json import as_mapping, encode_json
+from .._json import as_mapping, encode_reply
 from ..errors import APIStatusError, StreamServerError
 from ..wire.messages import ToolCall, Usage
 from ..wire.response import ChatResponse
@@ -16,6 +17,9 @@ SCHEMA_URL = "https://opentelemetry.io/schemas/1.41.0"
 
 Value = str | bool | int | float | Sequence[str]
 Attributes = dict[str, Value]
+
+MAX_NAME = 500
+"""Characters of a name that the server gives."""
 
 TOKEN_BUCKETS = [4.0**power for power in range(14)]
 SECOND_BUCKETS = [0.01 * 2.0**power for power in range(14)]
@@ -41,6 +45,24 @@ _NUMBERS = {
 }
 
 
+def exportable(attributes: Mapping[str, Any]) -> Attributes:
+    """The attributes, as each exporter takes them: without halves of characters, and integers of more than 64 bits."""
+    made: Attributes = {}
+    for name, value in attributes.items():
+        if isinstance(value, str):
+            made[name] = exportable_text(value)
+        elif isinstance(value, (list, tuple)):
+            made[name] = [exportable_text(str(item)) for item in value]
+        elif isinstance(value, float) or -(2**63) <= value < 2**63:
+            made[name] = value
+    return made
+
+
+def exportable_text(text: str) -> str:
+    """A text without halves of surrogate pairs, which UTF-8 lacks: an exporter would lose its whole batch to one."""
+    return text.encode("utf-8", "replace").decode()
+
+
 def provider_name(provider: str) -> str:
     """The conventions' name of a provider."""
     return _PROVIDERS.get(provider, provider)
@@ -63,14 +85,14 @@ def request_attributes(body: Mapping[str, Any]) -> Attributes:
     attributes: Attributes = {}
     for name, (key, kind) in _NUMBERS.items():
         value = body.get(name)
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
             attributes[key] = kind(value)
     if isinstance(body.get("n"), int) and body["n"] != 1:
         attributes["gen_ai.request.choice.count"] = body["n"]
     if body.get("stream") is True:
         attributes["gen_ai.request.stream"] = True
     stop = body.get("stop")
-    if stop:
+    if stop and isinstance(stop, (str, list)):
         attributes["gen_ai.request.stop_sequences"] = [stop] if isinstance(stop, str) else list(map(str, stop))
     if isinstance(body.get("reasoning_effort"), str):
         attributes["gen_ai.request.reasoning.level"] = body["reasoning_effort"]
@@ -79,7 +101,7 @@ def request_attributes(body: Mapping[str, Any]) -> Attributes:
     kind_of_answer = as_mapping(body.get("response_format")).get("type")
     if kind_of_answer in ("json_schema", "json_object"):
         attributes["gen_ai.output.type"] = "json"
-    elif "audio" in (body.get("modalities") or ()):
+    elif "audio" in _listed(body.get("modalities")):
         attributes["gen_ai.output.type"] = "speech"
     return attributes
 
@@ -88,17 +110,22 @@ def answer_attributes(answer: Any) -> Attributes:
     """What an answer says of itself, its content left out."""
     attributes: Attributes = {}
     if getattr(answer, "model", ""):
-        attributes["gen_ai.response.model"] = answer.model
+        attributes["gen_ai.response.model"] = answer.model[:MAX_NAME]
     raw = getattr(answer, "raw", None)
     identifier = raw.get("id") if isinstance(raw, Mapping) else None
     if isinstance(identifier, str) and identifier:
-        attributes["gen_ai.response.id"] = identifier
+        attributes["gen_ai.response.id"] = identifier[:MAX_NAME]
     if isinstance(answer, ChatResponse):
-        attributes["gen_ai.response.finish_reasons"] = [choice.finish_reason for choice in answer.choices]
+        attributes["gen_ai.response.finish_reasons"] = finish_reasons(answer)
         if answer.first_token_ms is not None:
             attributes["gen_ai.response.time_to_first_chunk"] = answer.first_token_ms / 1000
     attributes.update(usage_attributes(getattr(answer, "usage", None)))
     return attributes
+
+
+def finish_reasons(answer: ChatResponse) -> list[str]:
+    """Why each choice ended."""
+    return [choice.finish_reason[:MAX_NAME] for choice in answer.choices]
 
 
 def usage_attributes(usage: Usage | None) -> Attributes:
@@ -142,9 +169,12 @@ def input_content(body: Mapping[str, Any]) -> Attributes:
     content: Attributes = {}
     if isinstance(messages, list):
         content["gen_ai.input.messages"] = _json([_message(message) for message in map(as_mapping, messages)])
-    if body.get("tools"):
+    if tools := _listed(body.get("tools")):
         content["gen_ai.tool.definitions"] = _json(
-            [{"type": tool.get("type", "function"), **as_mapping(tool.get("function"))} for tool in body["tools"]]
+            [
+                {"type": tool.get("type", "function"), **as_mapping(tool.get("function"))}
+                for tool in map(as_mapping, tools)
+            ]
         )
     return content
 
@@ -181,11 +211,11 @@ def _message(message: Mapping[str, Any]) -> dict[str, Any]:
     parts = [{"type": "text", "content": content}] if isinstance(content, str) and content else []
     if isinstance(content, list):
         parts = [_part(part) for part in map(as_mapping, content)]
-    return {"role": role, "parts": [*parts, *_calls(message.get("tool_calls") or ())]}
+    return {"role": role, "parts": [*parts, *_calls(_listed(message.get("tool_calls")))]}
 
 
 def _calls(calls: Iterable[Any]) -> list[dict[str, Any]]:
-    return [call_part(ToolCall.from_wire(call)) for call in calls]
+    return [call_part(ToolCall.from_wire(call)) for call in map(as_mapping, calls)]
 
 
 def _part(part: Mapping[str, Any]) -> dict[str, Any]:
@@ -202,4 +232,9 @@ def _part(part: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _json(value: Any) -> str:
-    return encode_json(value).decode("utf-8", "replace")
+    return encode_reply(value).decode("utf-8", "replace")
+
+
+def _listed(value: Any) -> list[Any]:
+    """``value`` where it is a list, else an empty one: a body may hold anything, by ``extra_body``."""
+    return value if isinstance(value, list) else []

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from contextvars import Token
 from types import TracebackType
@@ -41,6 +41,8 @@ T = TypeVar("T")
 CAPTURE = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
 MAX_WORDS = 500
 """Characters of an error's message that become the description of a span's status."""
+MAX_MODELS = 100
+"""Names of models, as servers give them, that metrics tell apart: each is kept for as long as the process lives."""
 _CONVERSATION = "gen_ai.conversation.id"
 _OPERATIONS = ("chat", "embeddings")
 """What the conventions have a span for."""
@@ -103,6 +105,7 @@ class OpenTelemetry:
         self._first_chunk = seconds("time_to_first_chunk", "Time to receive the first chunk of a stream.")
         self._per_chunk = seconds("time_per_output_chunk", "Time between two chunks of a stream.")
         self._calls: dict[str, _Call] = {}
+        self._models: set[str] = set()
 
     def attach(self, client: Client) -> Callable[[], None]:
         """Begin with a client; returns a function that ends this. A client that is instrumented already stays so."""
@@ -128,38 +131,38 @@ class OpenTelemetry:
         if span.is_recording():
             span.set_attribute("gen_ai.operation.name", "invoke_agent")
             if id:
-                span.set_attribute(_CONVERSATION, id)
+                span.set_attribute(_CONVERSATION, _genai.exportable_text(id))
         around = trace.set_span_in_context(span)
         return _Scope(span, contexts.set_value(_CONVERSATION, id, around) if id else around, self._round_up)
 
     def _round_up(self, span: Span, answer: ChatResponse) -> None:
         said = {
             "gen_ai.provider.name": _genai.provider_name(answer.provider),
-            "gen_ai.response.finish_reasons": [choice.finish_reason for choice in answer.choices],
+            "gen_ai.response.finish_reasons": _genai.finish_reasons(answer),
             **_genai.usage_attributes(answer.usage),
         }
-        span.set_attributes(said)
+        _tell(span, said)
 
     def _tool(self, call: ToolCall) -> AbstractContextManager[Callable[[ToolResult], object]]:
-        span = self._tracer.start_span(f"execute_tool {call.name}", kind=SpanKind.INTERNAL)
+        name = _genai.exportable_text(call.name)
+        span = self._tracer.start_span(f"execute_tool {name}", kind=SpanKind.INTERNAL)
         if span.is_recording():
-            span.set_attributes(
-                {
-                    "gen_ai.operation.name": "execute_tool",
-                    "gen_ai.tool.name": call.name,
-                    "gen_ai.tool.call.id": call.id,
-                    "gen_ai.tool.type": "function",
-                }
-            )
+            said = {
+                "gen_ai.operation.name": "execute_tool",
+                "gen_ai.tool.name": name,
+                "gen_ai.tool.call.id": call.id[: _genai.MAX_NAME],
+                "gen_ai.tool.type": "function",
+            }
             if self._capture:
-                span.set_attribute("gen_ai.tool.call.arguments", call.arguments_json)
+                said["gen_ai.tool.call.arguments"] = call.arguments_json
+            _tell(span, said)
         return _Scope(span, trace.set_span_in_context(span), self._tool_ran)
 
     def _tool_ran(self, span: Span, result: ToolResult) -> None:
         if result.error is not None:
             _fail(span, result.error, words=self._capture)
         elif self._capture:
-            span.set_attribute("gen_ai.tool.call.result", result.content)
+            _tell(span, {"gen_ai.tool.call.result": result.content})
 
     def _requested(self, event: RequestEvent) -> AbstractContextManager[object] | None:
         if event.operation not in _OPERATIONS:
@@ -168,21 +171,22 @@ class OpenTelemetry:
         if call is None:
             call = self._calls[event.call_id] = self._begun(event)
             if call.span.is_recording():
-                call.span.set_attributes(_genai.request_attributes(event.body or {}))
+                _tell(call.span, _genai.request_attributes(event.body or {}))
                 if self._capture and event.operation == "chat":
-                    call.span.set_attributes(_genai.input_content(json.loads(event.request.body or b"{}")))
+                    _tell(call.span, _genai.input_content(json.loads(event.request.body or b"{}")))
         return _Current(call.span)
 
     def _begun(self, event: RequestEvent | ErrorEvent | ResponseEvent) -> _Call:
         info = event.call
-        attributes = _genai.call_attributes(event.operation, info.provider, info.model, info.origin)
+        model = _genai.exportable_text(info.model)
+        attributes = _genai.call_attributes(event.operation, info.provider, model, info.origin)
         begun = time.time_ns() - int(event.seconds * 1e9)
         span = self._tracer.start_span(
-            f"{event.operation} {info.model}".strip(), kind=SpanKind.CLIENT, attributes=attributes, start_time=begun
+            f"{event.operation} {model}".strip(), kind=SpanKind.CLIENT, attributes=attributes, start_time=begun
         )
         conversation = contexts.get_value(_CONVERSATION)
         if isinstance(conversation, str):
-            span.set_attribute(_CONVERSATION, conversation)
+            span.set_attribute(_CONVERSATION, _genai.exportable_text(conversation))
         return _Call(span, attributes, begun)
 
     def _heard(self, event: StreamEvent) -> None:
@@ -215,25 +219,34 @@ class OpenTelemetry:
         answer: Any = None,
         error: BaseException | None = None,
     ) -> None:
-        span = call.span
         came = answer if error is None else getattr(error, "partial", None)
-        if span.is_recording():
-            for attempt in attempts:
-                moment = call.begun + int(attempt.started * 1e9)
-                span.add_event("openai_compat.attempt", _genai.attempt_attributes(attempt, words=self._capture), moment)
-            if came is not None:
-                span.set_attributes(_genai.answer_attributes(came))
-                if self._capture and isinstance(came, ChatResponse):
-                    span.set_attributes(_genai.output_content(came))
-            if error is not None:
-                _fail(span, error, words=self._capture)
-        self._measure(call, seconds, came, error)
-        span.end()
+        try:
+            if call.span.is_recording():
+                self._record(call, attempts, came, error)
+            self._measure(call, seconds, came, error)
+        finally:
+            call.span.end()
+
+    def _record(self, call: _Call, attempts: tuple[Attempt, ...], came: Any, error: BaseException | None) -> None:
+        span = call.span
+        for attempt in attempts:
+            moment = call.begun + int(attempt.started * 1e9)
+            said = _genai.exportable(_genai.attempt_attributes(attempt, words=self._capture))
+            span.add_event("openai_compat.attempt", said, moment)
+        if came is not None:
+            _tell(span, _genai.answer_attributes(came))
+            if self._capture and isinstance(came, ChatResponse):
+                _tell(span, _genai.output_content(came))
+        if error is not None:
+            _fail(span, error, words=self._capture)
 
     def _measure(self, call: _Call, seconds: float, came: Any, error: BaseException | None) -> None:
         attributes = dict(call.attributes)
-        if getattr(came, "model", ""):
-            attributes["gen_ai.response.model"] = came.model
+        if model := _genai.exportable_text((getattr(came, "model", "") or "")[: _genai.MAX_NAME]):
+            if len(self._models) < MAX_MODELS:
+                self._models.add(model)
+            if model in self._models:
+                attributes["gen_ai.response.model"] = model
         around = trace.set_span_in_context(call.span)
         usage: Usage | None = getattr(came, "usage", None)
         if usage is not None:
@@ -305,6 +318,10 @@ class _Scope:
         return False
 
 
+def _tell(span: Span, attributes: Mapping[str, Any]) -> None:
+    span.set_attributes(_genai.exportable(attributes))
+
+
 def _fail(span: Span, error: BaseException, *, words: bool) -> None:
     """Mark a span as failed.
 
@@ -313,4 +330,5 @@ def _fail(span: Span, error: BaseException, *, words: bool) -> None:
     """
     span.set_attributes(_genai.error_attributes(error))
     told = words or isinstance(error, (APIStatusError, APIConnectionError, StreamServerError))
-    span.set_status(Status(StatusCode.ERROR, str(error)[:MAX_WORDS] if told else type(error).__name__))
+    said = _genai.exportable_text(str(error)[:MAX_WORDS]) if told else type(error).__name__
+    span.set_status(Status(StatusCode.ERROR, said))

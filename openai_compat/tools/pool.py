@@ -101,7 +101,7 @@ def run_call(
     arguments = {"input": call.input} if call.type == CUSTOM else call.arguments
     if arguments is None or (call.invalid and call.type != CUSTOM):
         return invalid_result(call)
-    if watch is None:
+    if watch is None or not toolbox.has(call.name):
         return _run(toolbox, call, arguments, cancel)
     with watch(call) as tell:
         result = _run(toolbox, call, arguments, cancel)

@@ -315,6 +315,10 @@ class Toolbox:
         names = ", ".join(map(_name_of, self.specs)) or "none"
         raise ToolError(f"there is no tool named {name!r}; there are {names}")
 
+    def has(self, name: str) -> bool:
+        """Whether there is a tool of that name, here or with the dispatcher."""
+        return name in self._tools or (self._dispatcher is not None and name in self._offered)
+
     def leave_behind(self, thread: threading.Thread) -> None:
         """Note the thread of a call that timed out, or that was given up."""
         self._left_behind.append(thread)
