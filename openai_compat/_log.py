@@ -11,9 +11,15 @@ from .redaction import redact_error_body
 log: logging.Logger = logging.getLogger("openai_compat")
 
 
+_WORDS = frozenset({"provider", "model", "origin", "request_id", "error", "finish_reason"})
+"""Fields of a record that somebody else wrote."""
+
+
 def _keep_lines(record: logging.LogRecord) -> bool:
     if isinstance(record.args, tuple):
         record.args = tuple(map(_in_one_line, record.args))
+    for name in _WORDS & vars(record).keys():
+        setattr(record, name, _in_one_line(getattr(record, name)))
     if record.exc_info and record.exc_info[1] is not None:
         record.exc_text = _traceback(record.exc_info[1])
     return True
@@ -56,8 +62,8 @@ def logger(room: str) -> logging.Logger:
 def log_as_environment_says() -> None:
     """Log to standard error where ``OPENAI_COMPAT_LOG`` says ``debug``, ``info``, ``warning`` or ``error``.
 
-    It is read once in a process. Where the program has handlers of its own, the lines go there, and only the level is
-    set.
+    It is read once in a process. Where the program has handlers of its own, or gets them later, the lines go there, and
+    only the level is set.
     """
     global _read_environment
     if _read_environment:
@@ -72,6 +78,7 @@ def log_as_environment_says() -> None:
     log.setLevel(said)
     if not log.hasHandlers():
         handler = logging.StreamHandler()
+        handler.addFilter(lambda record: log.handlers == [handler] and not logging.root.handlers)
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         log.addHandler(handler)
 

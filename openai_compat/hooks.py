@@ -230,7 +230,8 @@ class Hooks:
                 setattr(self, name, (*getattr(self, name), *functions))
 
         def remove() -> None:
-            for name, functions in added.items():
+            while added:
+                name, functions = added.popitem()
                 for function in functions:
                     self._remove(name, function)
 
@@ -365,12 +366,16 @@ class _Scopes:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        for scope in reversed(self._scopes):
-            try:
-                scope.__exit__(kind, error, traceback)
-            except Exception as failure:
-                if failure is not error:
-                    self._hooks._failed_once(type(scope).__exit__, failure)
+        if not self._scopes:
+            return
+        scope = self._scopes.pop()
+        try:
+            scope.__exit__(kind, error, traceback)
+        except Exception as failure:
+            if failure is not error:
+                self._hooks._failed_once(type(scope).__exit__, failure)
+        finally:
+            self.__exit__(kind, error, traceback)
 
     def _tell(self, event: Any) -> None:
         self._hooks.tell(self._listeners, event)

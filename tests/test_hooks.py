@@ -394,6 +394,16 @@ class TestListeners:
                 assert heard == ["second"]
                 assert repr(client.hooks) == "Hooks(on_request=1)"
 
+    def test_what_was_removed_is_removed_once(self) -> None:
+        def listener(event: Any) -> None: ...
+
+        hooks = Hooks()
+        remove = hooks.add(on_request=listener)
+        hooks.add(on_request=listener)
+        remove()
+        remove()
+        assert hooks.on_request == (listener,)
+
     def test_one_that_raises_breaks_nothing_and_is_logged_once(self, caplog: pytest.LogCaptureFixture) -> None:
         def broken(event: Any) -> None:
             raise ZeroDivisionError("mine")
@@ -455,6 +465,21 @@ class TestListeners:
             client.hooks.add(on_response=lambda event: order.append("response"))
             client.chat("hi")
         assert order == ["in", "served", "out", "response"]
+
+    def test_a_context_that_is_interrupted_leaves_the_others_too(self) -> None:
+        left: list[str] = []
+
+        @contextlib.contextmanager
+        def around(name: str) -> Iterator[None]:
+            yield
+            left.append(name)
+            raise KeyboardInterrupt(name)
+
+        around_all = [lambda event, name=name: around(name) for name in "ab"]
+        with ReplayServer(saying("ok")) as server, Client(server.url, model="m", on_request=around_all) as client:
+            with pytest.raises(KeyboardInterrupt):
+                client.chat("hi")
+        assert left == ["b", "a"]
 
     @pytest.mark.parametrize("where", ["__enter__", "__exit__"])
     def test_a_context_that_raises_breaks_nothing(self, where: str, caplog: pytest.LogCaptureFixture) -> None:
@@ -566,6 +591,17 @@ class TestLog:
         assert (last.error_type, last.status) == ("BadRequestError", 400)
         assert "no" in last.error
 
+    def test_has_fields_that_forge_no_line_either(self, caplog: pytest.LogCaptureFixture) -> None:
+        headers = {"X-Request-Id": "id\x1b[2J"}
+        with (
+            caplog.at_level(logging.DEBUG, "openai_compat"),
+            ReplayServer([error_reply(400, headers=headers)]) as server,
+        ):
+            with Client(server.url, model="m\n2026 INFO all is well") as client, pytest.raises(BadRequestError):
+                client.chat("hi")
+        last: Any = caplog.records[-1]
+        assert (last.model, last.request_id) == ("m 2026 INFO all is well", "id[2J")
+
 
 @pytest.mark.process
 class TestLogByEnvironment:
@@ -598,6 +634,13 @@ class TestLogByEnvironment:
         make += "from openai_compat import Client; Client('http://localhost:1'); Client('http://localhost:1'); "
         told = self.log("debug", make + "logging.getLogger('openai_compat').debug('once')")
         assert told == "mine: once\n"
+
+    def test_says_nothing_twice_where_handlers_come_later(self) -> None:
+        later = "import logging; from openai_compat import Client; Client('http://localhost:1'); "
+        later += (
+            "logging.basicConfig(format='mine: %(message)s'); logging.getLogger('openai_compat.transport').info('once')"
+        )
+        assert self.log("debug", later) == "mine: once\n"
 
     def test_tells_of_a_word_that_it_does_not_know(self) -> None:
         told = self.log("loud", "from openai_compat import Client; Client('http://localhost:1')")
