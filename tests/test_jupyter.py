@@ -934,8 +934,8 @@ def test_the_tour_runs(tmp_path: Path) -> None:
         [output] = outputs[name]
         assert shown(output["data"]["text/html"]), name
     assert " + 40 tokens · " in shown(outputs["stream"][0]["data"]["text/html"])
-    assert re.match("system You are brief. user My name is Alice. assistant .* user What is my name. assistant .*input",
-                    shown(outputs["conversation"][0]["data"]["text/html"]))  # fmt: skip
+    said = "system Be brief. user What is the capital of France. assistant .* user And of Italy. assistant .*input"
+    assert re.match(said, shown(outputs["conversation"][0]["data"]["text/html"]))
     pages = [output["data"]["text/html"] for output in outputs["tools"]]
     assert len(pages) > 1
     assert "→ add(" in shown(pages[0])
