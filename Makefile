@@ -132,6 +132,7 @@ markdown-it: $(VENV)/venv.stamp
 	@$(BIN)/python scripts/update_markdown_it.py $(VERSION)
 
 $(VENV)/venv.stamp:
+	@$(PYTHON) -c 'import sys; sys.version_info < (3, 11) and sys.exit("Python 3.11 or later is needed: make chat PYTHON=python3.12, for instance")'
 	@echo "==> making $(VENV) with $$($(PYTHON) --version)"
 	@$(PYTHON) -m venv $(VENV)
 	@touch $@
