@@ -23,6 +23,8 @@ myst_heading_anchors = 4
 myst_fence_as_directive = ["mermaid"]
 
 html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_title = f"openai_compat {version}"
 html_baseurl = "https://openai-compat.github.io/openai_compat/"
 html_theme_options = {
