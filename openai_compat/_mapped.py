@@ -18,10 +18,10 @@ from .wire.request import ChatRequest, build_body
 from .wire.response import ChatResponse, ReplyInfo
 
 if TYPE_CHECKING:
+    from ._chat_client import ChatClient
     from .batch.files import FileAnswer, FileRequest
     from .batch.result import EmbeddingResult
     from .cancel import CancelToken
-    from ._chat_client import ChatClient
     from .timeouts import Timeout
 
 

@@ -57,7 +57,17 @@ OWN_RULES = {
 }
 ALSO = {
     "client": {"_imports", "cancel", "credentials", "fallback", "futures", "hooks", "params", "timeouts", "tokens"},
-    "_chat_client": {"_imports", "cancel", "credentials", "fallback", "futures", "hooks", "params", "timeouts", "tokens"},
+    "_chat_client": {
+        "_imports",
+        "cancel",
+        "credentials",
+        "fallback",
+        "futures",
+        "hooks",
+        "params",
+        "timeouts",
+        "tokens",
+    },
     "_base_client": {
         *("", "_imports", "_json", "_log", "_misuse", "cancel"),
         *("credentials", "hooks", "limits", "providers", "timeouts"),
@@ -246,7 +256,11 @@ def test_errors_know_the_wire_only_as_types() -> None:
 
 
 def test_params_are_for_type_checkers_of_clients() -> None:
-    assert {source for source, target in arrows(run=False) if target == "params"} <= {"client", "_chat_client", "fallback"}
+    assert {source for source, target in arrows(run=False) if target == "params"} <= {
+        "client",
+        "_chat_client",
+        "fallback",
+    }
     assert not {source for source, target in arrows() if target == "params"}
 
 
