@@ -390,10 +390,22 @@ class BaseClient(NamedOptions):
             call.permit = self._permit(body, call)
         return call
 
+    def _budgets(self) -> tuple[Budget, ...]:
+        return in_force.get() if self._budget is None else (self._budget, *in_force.get())
+
+    def _refuse_budgets(self) -> None:
+        """Nothing stops what a provider has taken: a batch keeps to no budget."""
+        for each in self._budgets():
+            if each.usd is not None or each.tokens is not None:
+                raise ConfigurationError(
+                    "a provider's batch keeps to no budget, as nothing stops it once it is submitted: submit it with a "
+                    "client and in a block without one"
+                )
+
     def _permit(self, body: Mapping[str, Any], call: Call) -> Permit | BudgetPermit | None:
         """What a call needs for each of its tries: room in the client's limits, and in all budgets."""
         permit = None if self._limits is None else self._limits.permit(body, call.deadline)
-        budgets = in_force.get() if self._budget is None else (self._budget, *in_force.get())
+        budgets = self._budgets()
         if not budgets:
             return permit
         with importing:

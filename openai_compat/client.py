@@ -332,6 +332,8 @@ class Client(ChatClient):
             query: Mapping[str, str] | None = None,
             once: bool = False,
         ) -> T:
+            if (method, path) == ("POST", "/files"):
+                self._refuse_budgets()
             policy = attrs.evolve(self._retry, max_retries=0) if once else self._retry
             deadline = self._deadline(timeout, cancel)
             call = Call(

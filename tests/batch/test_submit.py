@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import itertools
 import json
@@ -29,6 +30,7 @@ from openai_compat import (
     APITimeoutError,
     BadRequestError,
     BatchRun,
+    Budget,
     Cancelled,
     CancelToken,
     ChatRequest,
@@ -40,6 +42,7 @@ from openai_compat import (
     NotFoundError,
     ResponseTypeError,
     RetryPolicy,
+    budget,
 )
 from openai_compat.batch import provider as api
 from openai_compat.batch import submit
@@ -592,6 +595,20 @@ def test_requests_are_taken_one_by_one_and_a_bad_one_is_told() -> None:
         with pytest.raises(ConfigurationError, match="no headers and no query"):
             submitted(server, [ChatRequest("a", extra_headers={"X": "y"})])
         assert server.requests == []
+
+
+@pytest.mark.parametrize("where", ["client", "block"])
+def test_a_budget_that_could_not_stop_it_is_told_before_anything_is_uploaded(tmp_path: Path, where: str) -> None:
+    provider, limit = Provider(), Budget(tokens=1_000_000)
+    with ReplayServer(provider) as server:
+        asking = client(server, budget=limit if where == "client" else None)
+        with limit if where == "block" else contextlib.nullcontext(), pytest.raises(ConfigurationError, match="budget"):
+            asking.submit_batch(["a"], journal=tmp_path / "j.db")
+        assert server.requests == []
+        with budget():  # only counts
+            assert told(submitted(server, ["a"], tmp_path / "j.db")) == ["re: a"]
+        with limit:  # nothing is submitted
+            assert told(submitted(server, ["a"], tmp_path / "j.db")) == ["re: a"]
 
 
 def test_on_error_raise_and_ordered() -> None:
