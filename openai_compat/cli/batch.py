@@ -35,6 +35,11 @@ if TYPE_CHECKING:
     type=click.Path(dir_okay=False, path_type=Path),
     help="Where the answers are until all have come; by default beside the output.",
 )
+@click.option(
+    "--submit",
+    is_flag=True,
+    help="Through the provider's own Batch API, which takes longer and costs less; without --workers and --budget.",
+)
 @click.option("--retry-failed", is_flag=True, help="Ask again what failed in an earlier run, whatever the reason.")
 @click.option(
     "--budget",
@@ -68,15 +73,16 @@ def batch(source: Path, output: Path, **given: Any) -> None:
         given["prices"] = Price(input=given["price"][0], output=given["price"][1])
     options: dict[str, Any] = {
         "template": given["template"],
-        "workers": given["workers"],
         "progress": None if given["quiet"] else True,
         "retry_failed": True if given["retry_failed"] else None,
         **({"journal": given["journal"]} if given["journal"] else {}),
         **asked,
     }
+    if not given["submit"]:
+        options["workers"] = given["workers"]
     with connected(given, screen, purpose="chat") as client, budget(usd=given["budget"]) as spent:
         try:
-            done = client.map_file(source, output, **options)
+            done = (client.submit_file if given["submit"] else client.map_file)(source, output, **options)
         except BudgetExceededError as error:
             raise OpenAICompatError(
                 f"stopped at ${spent.usd:.4f}, as the next request could cost more than the ${error.limit:g} given; "
@@ -85,7 +91,7 @@ def batch(source: Path, output: Path, **given: Any) -> None:
     if given["as_json"]:
         import attrs
 
-        print_json({**attrs.asdict(done), "usd": None if spent.unpriced else spent.usd})
+        print_json({**attrs.asdict(done), "usd": None if spent.unpriced or given["submit"] else spent.usd})
         return
     told = [f"{done.answered} answered", f"{done.failed} failed" * bool(done.failed)]
     told.append(f"{done.from_journal} of these by an earlier run" * bool(done.from_journal))

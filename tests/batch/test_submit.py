@@ -47,6 +47,7 @@ from openai_compat import (
 from openai_compat.batch import provider as api
 from openai_compat.batch import submit
 from openai_compat.batch.journal import Entry
+from openai_compat.cli.main import main
 
 
 class Clock(CancelToken):
@@ -769,6 +770,26 @@ def test_a_table_with_a_template(tmp_path: Path) -> None:
         *("word,answer,error", "sun,re: One colour for sun:,", "moon,re: One colour for moon:,"),
     ]
     assert [each["body"]["max_tokens"] for each in provider.uploads[0]] == [4, 4]
+
+
+@pytest.mark.parametrize("table", [True, False])
+def test_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], table: bool
+) -> None:
+    monkeypatch.setattr(submit, "FIRST_PAUSE", 0.001)
+    provider, output = Provider(), tmp_path / "out.jsonl"
+    source = tmp_path / ("in.csv" if table else "in.jsonl")
+    source.write_text("word\nsun\n" if table else json.dumps(line("a", "sun")) + "\n")
+    with ReplayServer(provider) as server:
+        command = ["batch", str(source), "-o", str(output), "--base-url", f"{server.url}/v1", "--model", "m"]
+        command += ["--submit", "--quiet", *(["--template", "{word}"] if table else [])]
+        assert main([*command, "--budget", "1"]) == 2
+        assert "keeps to no budget" in capsys.readouterr().err
+        assert main([*command, "--json"]) == 0
+        told = json.loads(capsys.readouterr().out)
+        assert main(command) == 0
+    assert (told["answered"], told["usd"], len(provider.uploads)) == (1, None, 1)
+    assert "re: sun" in output.read_text()
 
 
 def test_lines_that_nobody_can_read_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
