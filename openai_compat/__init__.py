@@ -34,6 +34,7 @@ _MODULES = {
         "ResponseParseError",
         "ResponseShapeError",
         "ResponseTypeError",
+        "SharedLimitsError",
         "StreamError",
         "StreamInterruptedError",
         "StreamServerError",
@@ -131,6 +132,7 @@ if TYPE_CHECKING:
     from .errors import ResponseParseError as ResponseParseError
     from .errors import ResponseShapeError as ResponseShapeError
     from .errors import ResponseTypeError as ResponseTypeError
+    from .errors import SharedLimitsError as SharedLimitsError
     from .errors import StreamError as StreamError
     from .errors import StreamInterruptedError as StreamInterruptedError
     from .errors import StreamServerError as StreamServerError

@@ -4,6 +4,7 @@
 
     OpenAICompatError
     ├── ConfigurationError           bad input, found before anything was sent (also a ValueError)
+    │   ├── SharedLimitsError        the file or Redis by which processes share limits cannot be used
     │   └── UnknownPriceError        a price is needed, and not known
     ├── BudgetExceededError          a budget has no room for the call: it was not sent
     ├── LocalServerError             the embedded server could not be started; holds its log
@@ -57,6 +58,7 @@ __all__ = [
     "ResponseParseError",
     "ResponseShapeError",
     "ResponseTypeError",
+    "SharedLimitsError",
     "StreamError",
     "StreamInterruptedError",
     "StreamServerError",
@@ -104,6 +106,10 @@ class ToolError(OpenAICompatError):
 
 class ConfigurationError(OpenAICompatError, ValueError):
     """What the caller gave cannot be used; nothing was sent."""
+
+
+class SharedLimitsError(ConfigurationError):
+    """The file or the Redis by which processes share their limits cannot be used."""
 
 
 class UnknownPriceError(ConfigurationError):

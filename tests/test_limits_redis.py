@@ -19,7 +19,7 @@ from support.redis_server import RedisServer, redis_server, running_redis
 from support.replay import ReplayServer, Reply, Request
 from support.wire_bodies import chat_reply
 
-from openai_compat import APITimeoutError, Client, ConfigurationError, Limits
+from openai_compat import APITimeoutError, Client, ConfigurationError, Journal, Limits
 from openai_compat.limits import redis_buckets
 from openai_compat.limits.bucket import Bucket
 from openai_compat.limits.redis_buckets import RedisBuckets
@@ -167,8 +167,7 @@ def test_the_place_of_a_process_that_is_gone_is_free_again(
     assert here.take({}, "three") > 0
     here.release("one")
     here.release("two")
-    assert here._renewing is not None
-    here._renewing.join(LIMIT)
+    until(lambda: here._renewing is None)
     for each in (gone, here):
         each._redis.close()
 
@@ -185,8 +184,7 @@ def test_a_place_is_kept_as_long_as_the_call_takes(
     until(lambda: (empty.zscore(key, "here") or 0.0) > first + 1.0)  # its first second is over, and it is still there
     here.release("here")
     assert empty.zscore(key, "here") is None
-    assert here._renewing is not None
-    here._renewing.join(LIMIT)
+    until(lambda: here._renewing is None)
     here._redis.close()
 
 
@@ -224,6 +222,26 @@ def test_no_answer_is_lost_to_a_redis_that_goes_away(tmp_path: Path, caplog: pyt
             with pytest.raises(ConfigurationError, match="cannot be used"):
                 asking.chat("hi")
             assert len(server.requests) == 1
+
+
+def test_a_run_ends_where_its_redis_goes_away_and_fails_nothing(tmp_path: Path) -> None:
+    with running_redis(tmp_path) as there:
+
+        def reply(request: Request) -> Reply:
+            if request.number == 5:
+                there.kill()
+            return chat_reply()
+
+        prompts = [str(number) for number in range(200)]
+        with ReplayServer(reply) as server:
+            with client(server, Limits(requests_per_minute=60_000, shared=there.url)) as asking:
+                with pytest.raises(ConfigurationError, match="cannot be used"):
+                    list(asking.map(prompts, workers=2, journal=tmp_path / "j.db"))
+            with Journal(tmp_path / "j.db") as journal:
+                assert journal.counts()["failed"] == 0
+            with Client(f"{server.url}/v1", model="m", max_retries=0) as asking:
+                assert all(result.ok for result in asking.map(prompts, workers=2, journal=tmp_path / "j.db"))
+            assert 200 <= len(server.requests) <= 202  # those under way were ended
 
 
 def test_without_the_package_it_says_how_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:

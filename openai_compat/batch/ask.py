@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import msgspec
 
 from ..cancel import CancelToken
-from ..errors import AuthenticationError, BudgetExceededError, Cancelled, UnknownPriceError
+from ..errors import AuthenticationError, BudgetExceededError, Cancelled, SharedLimitsError, UnknownPriceError
 from .journal import MAX_REQUEST, Entry, Journal, JournalError, request_key
 from .result import MapResult
 from .source import Item
@@ -50,7 +50,7 @@ def outcome(ask: Callable[[Any, CancelToken], Any], request: Any, token: CancelT
     failure: Exception | None = None
     try:
         answer = ask(request, token)
-    except (AuthenticationError, BudgetExceededError, UnknownPriceError):
+    except (AuthenticationError, BudgetExceededError, SharedLimitsError, UnknownPriceError):
         raise  # no other request would fare better
     except Cancelled as error:
         if token.cancelled:

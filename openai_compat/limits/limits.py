@@ -20,7 +20,14 @@ import attrs
 
 from .._imports import importing
 from .._log import logger
-from ..errors import APIStatusError, APITimeoutError, Cancelled, ConfigurationError, StreamServerError
+from ..errors import (
+    APIStatusError,
+    APITimeoutError,
+    Cancelled,
+    ConfigurationError,
+    SharedLimitsError,
+    StreamServerError,
+)
 from ..timeouts import Deadline
 from .bucket import Bucket
 from .estimate import input_tokens, output_tokens
@@ -266,7 +273,7 @@ class _Gate:
                 for bucket, more in zip(self._buckets[1:], tokens, strict=True):
                     if bucket is not None:
                         bucket.take(more)
-        except ConfigurationError as error:
+        except SharedLimitsError as error:
             # An answer is worth more than the count of its tokens.
             log.warning("%s", error)
 

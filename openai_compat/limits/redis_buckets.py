@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, SharedLimitsError
 from .bucket import SLACK, Bucket
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ class RedisBuckets:
             lease: a name for the call's place, until ``release``.
 
         Raises:
-            ConfigurationError: Redis does not answer.
+            SharedLimitsError: Redis does not answer.
         """
         seconds = float(self._asked(lambda: self._take(self._keys, self._arguments(needs, lease, self._places))))
         if not seconds and self._places:
@@ -132,7 +132,7 @@ class RedisBuckets:
         """Take so much more, or give back a negative amount.
 
         Raises:
-            ConfigurationError: Redis does not answer.
+            SharedLimitsError: Redis does not answer.
         """
         self._asked(lambda: self._take(self._keys, self._arguments(amounts, "", 0, always=True)))
 
@@ -143,7 +143,7 @@ class RedisBuckets:
         self._leases.discard(lease)
         try:
             self._asked(lambda: self._redis.zrem(self._keys[1], lease))
-        except ConfigurationError as error:
+        except SharedLimitsError as error:
             log.warning("%s", error)
 
     def _arguments(self, needs: Mapping[str, float], lease: str, places: int, *, always: bool = False) -> list[Any]:
@@ -164,7 +164,7 @@ class RedisBuckets:
         if leases := list(self._leases):
             try:
                 self._asked(lambda: self._renew(self._keys[1:], [LEASE, *leases]))
-            except ConfigurationError as error:
+            except SharedLimitsError as error:
                 log.warning("%s", error)
             self._renew_later()
 
@@ -174,5 +174,5 @@ class RedisBuckets:
         except self._failures as error:
             raise self._unusable(error) from error
 
-    def _unusable(self, error: Exception) -> ConfigurationError:
-        return ConfigurationError(f"limits: Redis at {without_password(self._url)} cannot be used: {error}")
+    def _unusable(self, error: Exception) -> SharedLimitsError:
+        return SharedLimitsError(f"limits: Redis at {without_password(self._url)} cannot be used: {error}")

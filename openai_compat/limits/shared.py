@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import Mapping
 from types import TracebackType
 
-from ..errors import ConfigurationError
+from ..errors import SharedLimitsError
 from .bucket import Bucket
 
 PATIENCE = 10.0
@@ -25,7 +25,7 @@ class SharedBuckets:
         buckets: by the names that they have there.
 
     Raises:
-        ConfigurationError: the file cannot be used.
+        SharedLimitsError: the file cannot be used.
     """
 
     def __init__(self, path: str | os.PathLike[str], buckets: Mapping[str, Bucket]) -> None:
@@ -73,5 +73,5 @@ class SharedBuckets:
         if self._db.in_transaction:
             self._db.rollback()
 
-    def _unusable(self, error: sqlite3.Error) -> ConfigurationError:
-        return ConfigurationError(f"limits: the shared file {os.fspath(self._path)!r} cannot be used: {error}")
+    def _unusable(self, error: sqlite3.Error) -> SharedLimitsError:
+        return SharedLimitsError(f"limits: the shared file {os.fspath(self._path)!r} cannot be used: {error}")
