@@ -222,7 +222,7 @@ def secret_option(options: Mapping[str, Any]) -> str | None:
         "base_url": "@" in url or any(secrets_in_query(url.partition("?")[2])),
         "headers": any(map(_SECRET_NAME, headers)),
         "proxies": any("@" in proxy for proxy in proxies.values()),
-        "limits": re.search("://[^/]*@", str(getattr(options.get("limits"), "shared", ""))) is not None,
+        "limits": re.search("://.*@|[?&]password=", str(getattr(options.get("limits"), "shared", ""))) is not None,
     }
     return next((name for name, holds in held.items() if holds), None)
 

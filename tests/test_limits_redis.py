@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -251,8 +252,27 @@ def test_without_the_package_it_says_how_it_is_installed(monkeypatch: pytest.Mon
 
 
 def test_an_address_that_is_none_is_told(redis_server: RedisServer) -> None:
-    with pytest.raises(ConfigurationError, match="cannot be used"):
+    with pytest.raises(ConfigurationError, match="no address that can be used"):
         RedisBuckets("redis://localhost:port", "x", {}, None)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://:pa@s/p4ssw0rd@127.0.0.1:1/0",
+        "redis://:pa/s:p4ssw0rd@127.0.0.1:1/0",
+        "rediss://:p4ssw0rd#x@127.0.0.1:1",
+        "redis://127.0.0.1:1/0?db=1&password=p4ssw0rd",
+        "redis://127.0.0.1:1/0?password=p4ssw0rd&socket_timeout=long",
+    ],
+)
+def test_no_password_is_shown(url: str) -> None:
+    limits = Limits(concurrency=4, shared=url)
+    with Client("http://localhost:1", limits=limits, model="m") as asking, pytest.raises(ConfigurationError) as caught:
+        asking.chat("hi")
+    assert "p4ssw0rd" not in repr(limits) + "".join(traceback.format_exception(caught.value))
+    with pytest.raises(ConfigurationError, match="limits would stand in the pickle in clear"):
+        pickle.dumps(asking)
 
 
 def test_a_password_is_in_a_pickle_of_the_client_only_where_that_is_wanted() -> None:

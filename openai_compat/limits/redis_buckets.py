@@ -74,7 +74,7 @@ def is_redis(shared: object) -> bool:
 
 def without_password(shared: object) -> str:
     """The address as it may be shown."""
-    return re.sub(r"//[^@/]*@", "//***@", repr(shared))
+    return re.sub(r"((?:\?|&)password=)[^&']*", r"\1***", re.sub(r"//.*@", "//***@", repr(shared)))
 
 
 class RedisBuckets:
@@ -103,8 +103,12 @@ class RedisBuckets:
             self._redis: Redis = Redis.from_url(
                 url, decode_responses=True, socket_timeout=PATIENCE, socket_connect_timeout=PATIENCE
             )
-        except ValueError as error:
-            raise self._unusable(error) from error
+        except ValueError:
+            # Its words may be a part of the password.
+            address = without_password(url)
+            raise ConfigurationError(
+                f"limits: {address} is no address that can be used: what is special in a password is written as in %40"
+            ) from None
         # The braces keep both on one node of a cluster.
         self._keys = [f"openai_compat:limits:{{{name}}}", f"openai_compat:limits:{{{name}}}:calls"]
         self._take = self._redis.register_script(TAKE)
