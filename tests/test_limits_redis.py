@@ -197,6 +197,15 @@ def test_a_redis_that_has_forgotten_the_script_is_told_it_again(redis_server: Re
         asking.chat("hi")
 
 
+def test_a_clock_that_was_set_back_stops_nothing(redis_server: RedisServer, empty: Redis) -> None:
+    here = RedisBuckets(redis_server.url, "x", {"requests": Bucket(6000)}, None)
+    key, tomorrow = "openai_compat:limits:{x}", time.time() + 86400
+    empty.hset(key, mapping={"requests": -1, "requests at": tomorrow})
+    assert here.take({"requests": 1}, "one") > 0
+    until(lambda: here.take({"requests": 1}, "one") == 0)
+    here._redis.close()
+
+
 def test_a_redis_that_is_not_there_is_named_before_anything_is_sent() -> None:
     limits = Limits(requests_per_minute=60, shared="redis://user:p4ssw0rd@127.0.0.1:1/0")
     assert repr(limits).count("***") == 1

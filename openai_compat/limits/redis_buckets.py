@@ -40,7 +40,11 @@ for i = 5, #ARGV, 4 do
   local name, rate, burst, need = ARGV[i], tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2]), tonumber(ARGV[i + 3])
   local level = tonumber(redis.call('HGET', KEYS[1], name)) or burst
   local filled = tonumber(redis.call('HGET', KEYS[1], name .. ' at')) or now
-  level = math.min(burst, level + math.max(0, now - filled) * rate)
+  if filled > now then  -- the clock was set back, or another Redis took over
+    filled = now
+    redis.call('HSET', KEYS[1], name .. ' at', string.format('%%.17g', now))
+  end
+  level = math.min(burst, level + (now - filled) * rate)
   local missing = math.min(need, burst) - level
   if missing > %(slack)r then wait = math.max(wait, missing / rate) end
   levels[name] = {level - need, math.max(0, burst - level + need) / rate}
