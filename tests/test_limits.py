@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import json
 import os
 import pickle
 import signal
@@ -412,6 +413,19 @@ def test_what_was_estimated_is_corrected_by_the_answers_usage() -> None:
         client(server, limits).chat("a" * 4000, max_tokens=1000)
     # At a token a minute next to nothing has come in since.
     assert (round(level(limits, 1)), round(level(limits, 2))) == (3, 2)
+
+
+def test_a_count_that_cannot_be_stops_nobody_for_years() -> None:
+    limits = Limits(input_tokens_per_minute=600, output_tokens_per_minute=600)
+    body = json.loads(chat_body()) | {"usage": {"prompt_tokens": 2**53, "completion_tokens": 2**53}}
+    with ReplayServer([Reply(headers=JSON, body=json.dumps(body).encode())]) as server:
+        with client(server, limits) as asking:
+            asking.chat("hi", max_tokens=5)
+    (gate,) = limits._gates.values()
+    for bucket in gate._buckets[1:]:
+        assert bucket is not None
+        assert 500 < bucket.wait(1, time.monotonic()) < 700
+    assert gate._usual_output < 2000
 
 
 def test_a_stream_is_corrected_too() -> None:

@@ -44,6 +44,8 @@ log: logging.Logger = logger("limits")
 
 USUAL_OUTPUT = 500.0
 """Tokens that an answer is taken to have before any has come."""
+LONGEST_DEBT = 600.0
+"""Seconds that one answer has others wait, however many tokens it is said to have; 1,000 are always believed."""
 _NAMES = "requests", "input_tokens", "output_tokens"
 REFUSALS = (429, 503, 529)
 """Statuses of a server that has too much to do."""
@@ -243,8 +245,11 @@ class _Gate:
         return 0.0
 
     def answered(
-        self, permit: Permit, told: tuple[int | None, int | None], headers: Mapping[str, str], seconds: float
+        self, permit: Permit, told: tuple[float | None, ...], headers: Mapping[str, str], seconds: float
     ) -> None:
+        # A server whose counts are absurd stops nobody for years.
+        most = [math.inf if bucket is None else max(bucket.rate * LONGEST_DEBT, 1000.0) for bucket in self._buckets[1:]]
+        told = tuple(None if real is None else min(real, limit) for real, limit in zip(told, most, strict=True))
         with self._lock:
             self._pace.answered(permit.number, seconds)
             needs = permit.needs[1:]
