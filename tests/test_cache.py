@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import itertools
 import json
 import logging
+import os
 import pickle
+import signal
 import sqlite3
 import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +25,16 @@ from support.redis_server import RedisServer, redis_server
 from support.replay import EVENT_STREAM, JSON, ReplayServer, Reply, Request
 from support.wire_bodies import chat_reply, chunk, error_reply, stream_pieces
 
-from openai_compat import APIConnectionError, APIError, APITimeoutError, Cancelled, CancelToken, Client, StopStream
+from openai_compat import (
+    APIConnectionError,
+    APIError,
+    APITimeoutError,
+    Cancelled,
+    CancelToken,
+    Client,
+    ConfigurationError,
+    StopStream,
+)
 
 cache = pytest.importorskip("openai_compat.integrations.cache", reason="requests-cache is an extra")
 
@@ -222,6 +234,80 @@ def test_a_key_in_the_address_is_not_kept(make: Make, server: ReplayServer, tmp_
     assert [client.chat("hi").text for _ in range(2)] == ["ok", "ok"]
     assert len(server.requests) == 1
     assert b"very-secret" not in (tmp_path / "kept.sqlite").read_bytes()
+
+
+def test_a_file_that_another_program_locks_costs_no_answer(
+    make: Make, server: ReplayServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache, "LOCKED", 0.01)
+    path = tmp_path / "kept.sqlite"
+    client = make(cache_name=str(path), timeout=0.01)
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        assert in_time(lambda: client.chat("hi").text) == "ok"
+        with pytest.raises(ConfigurationError, match="locked"):
+            in_time(lambda: make(cache_name=str(path)))
+    assert [client.chat("hi").text for _ in range(2)] == ["ok", "ok"]
+    assert len(server.requests) == 2
+
+
+def in_time(call: Callable[[], Any]) -> Any:
+    """What a call returns, if it does within 20 seconds; it may hang for ever."""
+    future: Future[Any] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(call())
+        except Exception as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return future.result(20)
+
+
+@pytest.mark.parametrize("name", ["folder.sqlite", "none.sqlite", "none.sqlite/below.sqlite"], ids=repr)
+def test_a_path_that_is_of_no_use_is_told(make: Make, tmp_path: Path, name: str) -> None:
+    (tmp_path / "folder.sqlite").mkdir()
+    (tmp_path / "none.sqlite").write_bytes(b"this is no database" * 1000)
+    with pytest.raises(ConfigurationError, match="cannot be opened"):
+        make(cache_name=str(tmp_path / name))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork")
+def test_a_fork_amid_its_use_leaves_both_sides_their_own_connection(
+    make: Make, server: ReplayServer, tmp_path: Path
+) -> None:
+    path = tmp_path / "kept.sqlite"
+    client = make(cache_name=str(path))
+    client.chat("seed")
+    stop = threading.Event()
+
+    def ask(number: int) -> None:
+        for count in itertools.takewhile(lambda _: not stop.is_set(), itertools.count()):
+            client.chat(f"{number} {count}")
+
+    askers = [threading.Thread(target=ask, args=(number,)) for number in range(3)]
+    for asker in askers:
+        asker.start()
+    children = []
+    for number in range(6):
+        child = os.fork()
+        if not child:
+            signal.alarm(20)
+            try:
+                assert client.chat(f"child {number}").text == client.chat("seed").text == "ok"
+            except BaseException:
+                os._exit(1)
+            os._exit(0)
+        children.append(child)
+    exits = [os.waitpid(child, 0)[1] for child in children]
+    stop.set()
+    for asker in askers:
+        asker.join(20)
+    assert exits == [0] * 6
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
 
 
 def test_answers_expire(make: Make, server: ReplayServer) -> None:

@@ -10,6 +10,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
+import os
+import sqlite3
+import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator
@@ -24,6 +27,8 @@ from ..errors import ConfigurationError
 
 try:
     import requests_cache
+    from requests_cache.backends.base import BaseCache
+    from requests_cache.backends.sqlite import SQLiteCache, SQLiteDict
     from requests_cache.models.response import CachedResponse
     from requests_cache.policy import get_expiration_datetime
     from requests_cache.serializers import SerializerPipeline, Stage
@@ -37,6 +42,8 @@ HIT = "x-openai-compat-cache"
 _PIECES = "x-openai-compat-pieces"
 TICK = 0.02
 """Seconds after which a replayed pause is looked at again."""
+LOCKED = 2.0
+"""Seconds for which another program's lock of SQLite is waited for."""
 CREDENTIALS = ("authorization", "api-key", "x-api-key", "openai-organization", "openai-project")
 _log = logging.getLogger(__name__)
 
@@ -45,7 +52,7 @@ class _Entry(msgspec.Struct):
     """What is kept of an answer, as JSON."""
 
     url: str
-    reason: str | None
+    reason: str
     headers: dict[str, str]
     content: bytes
     created_at: datetime
@@ -53,7 +60,7 @@ class _Entry(msgspec.Struct):
 
 
 def _dumped(kept: CachedResponse) -> str:
-    entry = _Entry(kept.url, kept.reason, dict(kept.headers), kept.content, kept.created_at, kept.expires)
+    entry = _Entry(kept.url, kept.reason or "", dict(kept.headers), kept.content, kept.created_at, kept.expires)
     return msgspec.json.encode(entry).decode()
 
 
@@ -69,6 +76,13 @@ def _loaded(data: str | bytes) -> CachedResponse:
         expires=entry.expires,
     )
 
+
+_using_sqlite = threading.RLock()
+"""Held while SQLite is used: a fork waits, or a child would have half a transaction, and locks that nobody opens."""
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_using_sqlite.acquire, after_in_parent=_using_sqlite.release, after_in_child=_using_sqlite.release
+    )
 
 # requests-cache's own default is pickle, by which whoever can write to the cache runs code in who reads it.
 _JSON = SerializerPipeline([Stage(dumps=_dumped, loads=_loaded)], name="json")
@@ -94,7 +108,8 @@ class CachedSession(requests_cache.CachedSession):
         options: for ``requests_cache.CachedSession``.
 
     Raises:
-        ConfigurationError: requests-cache, or for Redis redis, is not installed; or a value is of no use.
+        ConfigurationError: requests-cache, or for Redis redis, is not installed; a value is of no use; or the file is
+            no SQLite file, or not to be opened.
     """
 
     def __init__(
@@ -113,9 +128,30 @@ class CachedSession(requests_cache.CachedSession):
             cache_name, backend = requests_cache.DEFAULT_CACHE_NAME, _redis(str(cache_name))
         self._timed = replay == "timed"
         self._matched = tuple(sorted(name.lower() for name in match_headers))
-        super().__init__(str(cache_name), backend or "sqlite", expire_after=expire_after, **options)
+        self._caches: dict[int, BaseCache] = {}
+        self._open: Callable[[], BaseCache] | None = None
+        if backend in (None, "sqlite"):
+            self._open = lambda: _sqlite(str(cache_name), **{"serializer": _JSON, **options})
+            backend = self._open()
+            super().__init__(backend=backend, expire_after=expire_after, **options)
+        else:
+            super().__init__(str(cache_name), backend, expire_after=expire_after, **options)
         if "serializer" not in options and self.cache.responses.serializer is not None:
             self.cache.responses.serializer = _JSON
+
+    @property
+    def cache(self) -> BaseCache:
+        """Where answers are kept. A child process opens SQLite anew: a connection does not outlive a fork."""
+        process = os.getpid()
+        if process not in self._caches:
+            inherited = next(reversed(self._caches.values()))
+            self._caches.setdefault(process, inherited if self._open is None else self._open())
+            self.settings = inherited._settings
+        return self._caches[process]
+
+    @cache.setter
+    def cache(self, opened: BaseCache) -> None:
+        self._caches[os.getpid()] = opened
 
     def send(  # type: ignore[override]
         self, request: requests.PreparedRequest, *args: Any, **options: Any
@@ -144,7 +180,8 @@ class CachedSession(requests_cache.CachedSession):
 
     def _kept(self, key: str) -> tuple[CachedResponse, list[tuple[float, bytes]]] | None:
         try:
-            kept = self.cache.get_response(key)
+            with self._in_use():
+                kept = self.cache.get_response(key)
             return None if kept is None or kept.is_expired else (kept, _pieces(kept))
         except Exception:
             _log.warning("the cache cannot be read: the server is asked", exc_info=True)
@@ -158,7 +195,7 @@ class CachedSession(requests_cache.CachedSession):
         request_ids = {name: value for name, value in response.headers.items() if name.lower().endswith("request-id")}
         times = ",".join(f"{len(piece)}@{seconds:.4f}" for seconds, piece in pieces)
         try:
-            self.cache.responses[key] = CachedResponse(
+            answer = CachedResponse(
                 status_code=200,
                 reason=response.reason,
                 url=_without_secrets(str(response.url)),
@@ -166,8 +203,38 @@ class CachedSession(requests_cache.CachedSession):
                 content=content,
                 expires=get_expiration_datetime(self.settings.expire_after),
             )
+            with self._in_use():
+                if isinstance(self.cache.responses, SQLiteDict):
+                    _require_unlocked(self.cache.responses.db_path)
+                self.cache.responses[key] = answer
         except Exception:
             _log.warning("an answer could not be kept", exc_info=True)
+
+    def _in_use(self) -> contextlib.AbstractContextManager[object]:
+        return contextlib.nullcontext() if self._open is None else _using_sqlite
+
+
+def _sqlite(path: str, **options: Any) -> SQLiteCache:
+    try:
+        with _using_sqlite:
+            if os.path.isfile(path):
+                _require_unlocked(path)
+            return SQLiteCache(path, **options)
+    except (OSError, sqlite3.Error) as error:
+        raise ConfigurationError(f"{path!r} cannot be opened as a cache: {error}") from error
+
+
+def _require_unlocked(path: str | os.PathLike[str]) -> None:
+    """See that SQLite can be written to; requests-cache would wait for that without end.
+
+    Raises:
+        sqlite3.Error: it cannot.
+    """
+    path = os.fspath(path)
+    with contextlib.closing(
+        sqlite3.connect(path, timeout=LOCKED, isolation_level=None, uri=path.startswith("file:"))
+    ) as connection:
+        connection.execute("BEGIN IMMEDIATE")
 
 
 def _without_secrets(url: str) -> str:
