@@ -319,6 +319,9 @@ def test_answers_expire(make: Make, server: ReplayServer) -> None:
 FAILED = {
     "an error": error_reply(500, "broken"),
     "an error under status 200": Reply(headers=JSON, body=b'{"error": {"message": "no"}}'),
+    "an error in words of its own": Reply(headers=JSON, body=b'{"detail": "the model is being loaded"}'),
+    "an answer without choices": Reply(headers=JSON, body=b'{"choices": []}'),
+    "a stream without choices": Reply(headers=EVENT_STREAM, body=[b"data: [DONE]\n\n"]),
     "an error in a stream": Reply(headers=EVENT_STREAM, body=[chunk({"content": "a"}), b'data: {"error": "x"}\n\n']),
     "a stream that breaks off": Reply(headers=EVENT_STREAM, body=[chunk({"content": "a"})]),
     "a page": Reply(headers={"Content-Type": "text/html"}, body=b"<html>log in</html>"),

@@ -258,8 +258,10 @@ def _whole(content: bytes) -> bool:
         said = msgspec.json.decode(content)
     except (msgspec.DecodeError, RecursionError):
         lines = [line[5:].strip() for line in content.splitlines() if line.startswith(b"data:")]
-        return b"[DONE]" in lines and not any(b'"error"' in line and _failed(line) for line in lines)
-    return isinstance(said, dict) and not said.get("error")
+        said_something = any(b'"choices"' in line for line in lines)
+        return b"[DONE]" in lines and said_something and not any(b'"error"' in line and _failed(line) for line in lines)
+    answered = isinstance(said, dict) and (said.get("choices") or said.get("data") or said.get("models"))
+    return bool(answered) and not said.get("error")
 
 
 def _failed(line: bytes) -> bool:
