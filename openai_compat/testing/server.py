@@ -59,7 +59,7 @@ class FakeServer:
     ``close`` raises, as leaving the ``with`` block does.
 
     Args:
-        replies: what is said, in order, as ``add`` takes it.
+        replies: what is said, in order, as ``add`` takes them.
         models: names for the list of models; the first is the default of ``client()`` and ``environment``.
         api_key: what a request must bring, else it is answered with 401; None takes any, or none.
         dimensions: of a vector, where the request does not say.
@@ -86,8 +86,7 @@ class FakeServer:
         self._requests: list[AskedRequest] = []
         self._abandoned: list[AskedRequest] = []
         self._unscripted: list[str] = []
-        for reply in replies:
-            self.add(reply)
+        self.add(*replies)
         self._http = HTTPServer(self._handle)
         PORTS.add(self._http.address[1])
 
@@ -134,27 +133,27 @@ class FakeServer:
 
     def add(
         self,
-        reply: Scripted,
-        *,
+        *replies: Scripted,
         model: str | None = None,
         last: str | re.Pattern[str] | None = None,
         when: Fits | None = None,
         kind: Kind | None = None,
         times: int | None = 1,
     ) -> None:
-        """Script a reply. The first in order that fits a request, and is not used up, answers it.
+        """Script replies. The first in order that fits a request, and is not used up, answers it.
 
         Args:
-            reply: text; what a builder made (``answer``, ``stream_of``, ``error``, ``fault``, ...); a value to send as
-                JSON; or a function that makes one of these of the request.
+            replies: each a text; what a builder made (``answer``, ``stream_of``, ``error``, ``fault``, ...); a value to
+                send as JSON; or a function that makes one of these of the request.
             model: only for requests that name it.
             last: only where the last message has this piece of text, or a match of this pattern.
             when: only where this function of the request is true.
             kind: only for this endpoint: by default an answer is for chats, vectors are for embeddings, and an error is
                 for either.
-            times: how often it answers; None for any number.
+            times: how often each answers; None for any number.
         """
-        self._script.add(Rule(reply, kind, model, last, when, times))
+        for reply in replies:
+            self._script.add(Rule(reply, kind, model, last, when, times))
 
     @property
     def requests(self) -> tuple[AskedRequest, ...]:

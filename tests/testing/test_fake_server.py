@@ -61,6 +61,15 @@ def test_answers_are_given_in_order_streamed_or_not() -> None:
         server.assert_all_used()
 
 
+def test_several_are_added_at_once() -> None:
+    with FakeServer() as server, server.client() as client:
+        server.add("of a", "of a too", last="a")
+        server.add("of b", error(400), last="b", times=2)
+        assert [client.chat(prompt).text for prompt in "baba"] == ["of b", "of a", "of b", "of a too"]
+        with pytest.raises(BadRequestError):
+            client.chat("b")
+
+
 def test_the_first_that_fits_and_is_not_used_up_answers() -> None:
     with FakeServer() as server, server.client() as client:
         server.add("a city", last=re.compile(r"capital of \w+"))
