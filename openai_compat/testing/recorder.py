@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 RecordMode = Literal["none", "once", "new_episodes", "all"]
 
+TICK = 0.02
+"""Seconds after which a replayed pause is looked at again."""
 _ENDPOINTS = ("/chat/completions", "/embeddings", "/models")
 
 
@@ -267,8 +269,9 @@ class _Body(urllib3.HTTPResponse):
     def stream(self, amt: int | None = 65536, decode_content: bool | None = None) -> Generator[bytes, None, None]:
         """The pieces, each at its time."""
         for at, data in self._exchange.pieces:
-            if self._timed:
-                time.sleep(max(0.0, self._begun + at - time.monotonic()))
+            while self._timed and (left := self._begun + at - time.monotonic()) > 0:
+                time.sleep(min(left, TICK))
+                yield b""  # so that limits and a token are heard
             yield data
         if self._exchange.broken:
             raise urllib3.exceptions.ProtocolError("the connection broke here when this was recorded")

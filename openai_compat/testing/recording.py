@@ -51,7 +51,7 @@ def save(path: Path, exchanges: Iterable[Exchange]) -> None:
     told = ",\n".join(_indented(_as_json(exchange)) for exchange in exchanges)
     path.parent.mkdir(parents=True, exist_ok=True)
     made = path.with_name(f"{path.name}.{os.getpid()}.new")
-    made.write_text(f'{{\n"format": {json.dumps(FORMAT)},\n"exchanges": [\n{told}\n]\n}}\n', encoding="utf-8")
+    made.write_bytes(_encoded(f'{{\n"format": {json.dumps(FORMAT)},\n"exchanges": [\n{told}\n]\n}}\n'))
     made.replace(path)
 
 
@@ -100,9 +100,11 @@ def _as_json(exchange: Exchange) -> dict[str, Any]:
 def _body_as_json(data: bytes) -> dict[str, Any]:
     text = _text_as_json(data)
     try:
-        return {"body": json.loads(text["text"])}
-    except (KeyError, ValueError):
+        body = json.loads(text["text"])
+        _indented(body)
+    except (KeyError, ValueError, RecursionError):
         return text
+    return {"body": body}
 
 
 def _event_as_json(at: float, data: bytes) -> dict[str, Any]:
@@ -118,7 +120,12 @@ def _event_as_json(at: float, data: bytes) -> dict[str, Any]:
 
 
 def _event_of(decoded: Any) -> bytes:
-    return b"data: %b\n\n" % json.dumps(decoded, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+    return b"data: %b\n\n" % _encoded(json.dumps(decoded, ensure_ascii=False, separators=(",", ":")))
+
+
+def _encoded(text: str) -> bytes:
+    """JSON as bytes; half of a character that takes two, such as an emoji, stands as its escape."""
+    return text.encode("utf-8", "backslashreplace")
 
 
 def _text_as_json(data: bytes) -> dict[str, str]:
@@ -146,7 +153,7 @@ def _bytes_of(part: Mapping[str, Any]) -> bytes:
     if "data" in part:
         return _event_of(part["data"])
     if "body" in part:
-        return json.dumps(part["body"], ensure_ascii=False).encode("utf-8", "replace")
+        return _encoded(json.dumps(part["body"], ensure_ascii=False))
     return base64.b64decode(part["base64"]) if "base64" in part else str(part["text"]).encode()
 
 

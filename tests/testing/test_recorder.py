@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import attrs
@@ -16,7 +17,10 @@ from hypothesis import strategies as st
 
 from openai_compat import (
     APIConnectionError,
+    APITimeoutError,
     BadRequestError,
+    Cancelled,
+    CancelToken,
     ChatResponse,
     Client,
     ConfigurationError,
@@ -313,19 +317,75 @@ def test_pauses_are_kept(tmp_path: Path) -> None:
     assert second - first >= 0.1
 
 
-@pytest.mark.parametrize("timed", [False, True])
-def test_pauses_are_made_again_where_they_are_wanted(
-    timed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def slow(tmp_path: Path) -> Iterator[FakeServer]:
+    """The server of a recording in ``r.json``, an hour of which lies between one event and the next."""
     pieces = [(3600.0 * number, chunk) for number, chunk in enumerate(stream_of("Hel", "lo").chunks)]
     with FakeServer(stream_of("Hel", "lo")) as server:
         recorded(tmp_path / "r.json", server, streamed)
         (exchange,) = load(tmp_path / "r.json")
         save(tmp_path / "r.json", [attrs.evolve(exchange, pieces=tuple(pieces))])
-        slept: list[float] = []
-        monkeypatch.setattr(recorder.time, "sleep", slept.append)
-        assert replayed(tmp_path / "r.json", server, streamed, timed=timed).text == "Hello"
-    assert [seconds > 0 for seconds in slept] == [False, *[True] * (len(pieces) - 1)] * timed
+        yield server
+
+
+def test_pauses_are_made_again_where_they_are_wanted(
+    slow: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    slept: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        now[0] += 1800.0
+
+    clock = SimpleNamespace(monotonic=lambda: now[0], sleep=sleep)
+    monkeypatch.setattr(recorder, "time", clock)
+    assert replayed(tmp_path / "r.json", slow, streamed).text == "Hello"
+    assert not slept
+    assert replayed(tmp_path / "r.json", slow, streamed, timed=True).text == "Hello"
+    (exchange,) = load(tmp_path / "r.json")
+    assert now[0] == exchange.pieces[-1][0]
+
+
+def test_a_replayed_pause_can_be_cancelled_and_has_limits(slow: FakeServer, tmp_path: Path) -> None:
+    def cancelled(client: Client) -> APIConnectionError | Cancelled:
+        token = CancelToken()
+        with pytest.raises(Cancelled) as caught:
+            client.chat("hi", sink=lambda event: token.cancel(), cancel=token)
+        return caught.value
+
+    def late(client: Client) -> APIConnectionError | Cancelled:
+        with pytest.raises(APITimeoutError) as caught:
+            client.chat("hi", sink=lambda event: None, timeout=0.5)
+        return caught.value
+
+    for ask in (cancelled, late):
+        assert replayed(tmp_path / "r.json", slow, ask, timed=True).partial.text in ("", "Hel")
+
+
+@pytest.mark.parametrize(
+    "content", [r"\ud83d, half of an emoji", r"\ud83d\ude00", r"\u2028\u0000"], ids=["half", "emoji", "controls"]
+)
+def test_what_is_no_text_for_a_file_is_recorded(content: str, tmp_path: Path) -> None:
+    body = f'{{"choices":[{{"message":{{"role":"assistant","content":"{content}"}},"finish_reason":"stop"}}]}}'
+
+    def ask(client: Client) -> str:
+        question = {"messages": [{"role": "user", "content": json.loads(f'"{content}"')}]}
+        return str(requests.post(f"{client.base_url}/chat/completions", json=question, timeout=10).json())
+
+    with FakeServer(raw_reply(body, headers={"content-type": "application/json"})) as server:
+        first = recorded(tmp_path / "r.json", server, ask)
+        assert replayed(tmp_path / "r.json", server, ask) == first
+    (tmp_path / "r.json").read_bytes().decode()
+
+
+@pytest.mark.parametrize("depth", [300, 900, 5000, 100_000])
+def test_a_body_however_deep_is_recorded(depth: int, tmp_path: Path) -> None:
+    exchange = Exchange(
+        method="POST", url="u", body={}, status=200, headers={}, pieces=((0.0, b"[" * depth + b"]" * depth),)
+    )
+    save(tmp_path / "r.json", [exchange])
+    assert load(tmp_path / "r.json") == [exchange]
 
 
 def test_a_dialect_learnt_from_a_refusal_is_recorded_with_it(tmp_path: Path) -> None:
