@@ -25,11 +25,17 @@ def as_reply(value: Scripted) -> Reply:
     return value if isinstance(value, (Answer, RawReply, Vectors, Fault)) else answer(value)
 
 
+def as_reply_or_function(value: Scripted) -> Reply | Callable[[AskedRequest], Scripted]:
+    """The same, but for a function from the request to a reply."""
+    function: Callable[[AskedRequest], Scripted] = value
+    return function if callable(value) and not isinstance(value, type) else as_reply(value)
+
+
 @attrs.define
 class Rule:
-    """A scripted reply, and the requests that it is for."""
+    """A scripted reply, or a function that makes one, and the requests that it is for."""
 
-    reply: Scripted
+    reply: Reply | Callable[[AskedRequest], Scripted]
     kind: Kind | None
     model: str | None
     last: str | re.Pattern[str] | None
@@ -51,8 +57,7 @@ class Rule:
 
     def __str__(self) -> str:
         reply = self.reply
-        is_function = callable(reply) and not isinstance(reply, (Answer, RawReply, Vectors, Fault))
-        said = getattr(reply, "__name__", "a function") if is_function else str(as_reply(reply))
+        said = getattr(reply, "__name__", "a function") if callable(reply) else str(reply)
         limits = [
             f"model {self.model!r}" if self.model is not None else "",
             f"last message like {pattern_of(self.last)!r}" if self.last is not None else "",
@@ -85,9 +90,7 @@ class Script:
             if rule.left is not None:
                 rule.left -= 1
         reply = rule.reply
-        if callable(reply) and not isinstance(reply, type):
-            reply = reply(request)
-        return as_reply(reply)
+        return as_reply(reply(request)) if callable(reply) else reply
 
     @property
     def unused(self) -> tuple[Rule, ...]:
@@ -110,7 +113,7 @@ def pattern_of(pattern: str | re.Pattern[str] | None) -> str | None:
     return pattern.pattern if isinstance(pattern, re.Pattern) else pattern
 
 
-def _kind_of(reply: Scripted) -> Kind | None:
+def _kind_of(reply: object) -> Kind | None:
     if isinstance(reply, Vectors):
         return "embeddings"
     return None if isinstance(reply, (RawReply, Fault)) or callable(reply) else "chat"

@@ -32,7 +32,7 @@ from .embedded import embeddings_body, vector_of
 from .http import Exchange, HTTPServer, HungUp, Left
 from .rates import RateLimit
 from .replies import Fault, RawReply, Vectors
-from .script import Fits, Reply, Rule, Script, Scripted
+from .script import Fits, Reply, Rule, Script, Scripted, as_reply_or_function
 
 if TYPE_CHECKING:
     from typing import Self
@@ -151,9 +151,12 @@ class FakeServer:
             kind: only for this endpoint: by default an answer is for chats, vectors are for embeddings, and an error is
                 for either.
             times: how often each answers; None for any number.
+
+        Raises:
+            TypeError: a value has no JSON form.
         """
         for reply in replies:
-            self._script.add(Rule(reply, kind, model, last, when, times))
+            self._script.add(Rule(as_reply_or_function(reply), kind, model, last, when, times))
 
     @property
     def requests(self) -> tuple[AskedRequest, ...]:

@@ -70,6 +70,21 @@ def test_several_are_added_at_once() -> None:
             client.chat("b")
 
 
+@pytest.mark.parametrize("nothing", [object(), dict, {"at": threading.Lock()}], ids=["object", "class", "lock"])
+def test_what_is_no_reply_is_told_where_it_is_added(nothing: Any) -> None:
+    with FakeServer() as server, pytest.raises(TypeError, match="no JSON form"):
+        server.add(nothing)
+
+
+def test_a_function_that_returns_no_reply_is_told() -> None:
+    with (
+        pytest.raises(UnscriptedRequestError, match="object has no JSON form"),
+        FakeServer(lambda _: object()) as server,
+    ):
+        with pytest.raises(BadRequestError, match="object has no JSON form"):
+            server.client().chat("hi")
+
+
 def test_the_first_that_fits_and_is_not_used_up_answers() -> None:
     with FakeServer() as server, server.client() as client:
         server.add("a city", last=re.compile(r"capital of \w+"))
