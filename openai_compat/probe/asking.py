@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 import attrs
 
-from .._json import NotJSONError, decode_json, encode_json
+from .._json import NotJSONError, as_int, decode_json, encode_reply
 from .._terminal import one_line
 from ..errors import APIError, APIStatusError
 from ..wire.sse import TICK
@@ -135,7 +135,7 @@ class Asker:
         Raises:
             Unanswered: no answer, or not the whole of one.
         """
-        answer = self._ask("POST", path, encode_json(body), headers or {}, at_root)
+        answer = self._ask("POST", path, encode_reply(body), headers or {}, at_root)
         if answer.ok:
             self.count(answer.usage)
         return answer
@@ -143,8 +143,8 @@ class Asker:
     def count(self, usage: Mapping[str, Any]) -> None:
         """Add the tokens that an answer tells of."""
         with self._lock:
-            self.input_tokens += _whole(usage.get("prompt_tokens"))
-            self.output_tokens += _whole(usage.get("completion_tokens"))
+            self.input_tokens += as_int(usage.get("prompt_tokens")) or 0
+            self.output_tokens += as_int(usage.get("completion_tokens")) or 0
 
     def _ask(
         self, method: str, path: str, body: bytes | None, headers: Mapping[str, str] | None = None, root: bool = False
@@ -160,12 +160,12 @@ class Asker:
             pieces = tuple((time.monotonic() - begun, piece) for piece in self._pieces(reply))
         except APIStatusError as error:
             said = _OURS.sub("", one_line(str(error)))
-            words = shortened(f"HTTP {error.status_code}: {said}")
+            words = f"HTTP {error.status_code}: {said}"
             if error.status_code >= 500 and not _UNSUPPORTED.search(said):
                 raise Unanswered(words) from error
             return Answer(status=error.status_code, refusal=words, seconds=time.monotonic() - begun, error=error)
         except APIError as error:
-            raise Unanswered(shortened(error)) from error
+            raise Unanswered(str(error)) from error
         whole = b"".join(piece for _, piece in pieces)
         value = _decoded(whole)
         error_said = value.get("error") if isinstance(value, dict) else None
@@ -175,7 +175,7 @@ class Asker:
             headers=reply.headers,
             pieces=pieces,
             seconds=time.monotonic() - begun,
-            refusal=f"HTTP {reply.status}, an error: {shortened(error_said)}" if error_said else "",
+            refusal=f"HTTP {reply.status}, an error: {error_said}" if error_said else "",
         )
 
     @staticmethod
@@ -193,9 +193,10 @@ class Asker:
         reply.finish()
 
 
-def shortened(said: object) -> str:
-    """Others' words as a row shows them."""
-    line = one_line(str(said))
+def shown(said: str, hide: Callable[[str], str]) -> str:
+    """Others' words as a row shows them: in one short line, and without what ``hide`` takes out of it."""
+    # Cut is what is hidden already: a piece of a key is not found.
+    line = hide(one_line(printable(said)))
     return line if len(line) <= MAX_DETAIL else f"{line[: MAX_DETAIL - 1]}…"
 
 
@@ -206,5 +207,6 @@ def _decoded(body: bytes) -> Any:
         return None
 
 
-def _whole(value: Any) -> int:
-    return value if isinstance(value, int) and not isinstance(value, bool) else 0
+def printable(text: str) -> str:
+    """A text without halves of surrogate pairs, which no file and no terminal takes."""
+    return text.encode("utf-8", "replace").decode()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from .._json import as_int
 from ..errors import ConfigurationError, ResponseShapeError
 from ..wire.models import Model, first_model, parse_models
-from .asking import Answer, shortened
+from .asking import Answer
 from .framing import read_stream
 from .question import SHORT_WITH_THOUGHTS, Context, Question, thoughts_of
 
@@ -24,7 +25,7 @@ def ask_models(context: Context) -> None:
     try:
         models = parse_models(answer.value)
     except ResponseShapeError as error:
-        context.found("models", "no", shortened(error))
+        context.found("models", "no", str(error))
         context.found("context_length", "skipped", "no list of models")
         return
     if not context.model and len(models) > 1 and not context.picks:
@@ -32,7 +33,7 @@ def ask_models(context: Context) -> None:
     context.model = context.model or first_model(models) or ""
     context.embedding_model = context.embedding_model or first_model(models, embeds=True) or context.model
     shown = ", ".join(model.id for model in models[:4]) + (", ..." if len(models) > 4 else "")
-    context.found("models", "yes", shortened(f"{len(models)}: {shown}"))
+    context.found("models", "yes", f"{len(models)}: {shown}")
     lengths = {length for model in models if model.id == context.model for length in [_context_length(model)] if length}
     if lengths:
         context.found("context_length", "yes", f"{max(lengths):,} tokens")
@@ -44,8 +45,8 @@ def _context_length(model: Model) -> int | None:
     meta = model.raw.get("meta")
     for place in (model.raw, meta if isinstance(meta, dict) else {}):
         for name in _CONTEXTS:
-            if isinstance(place.get(name), int):
-                return int(place[name])
+            if length := as_int(place.get(name)):
+                return length
     return None
 
 
@@ -56,8 +57,8 @@ def _note_server(context: Context, answer: Answer) -> None:
     value = answer.value if isinstance(answer.value, dict) else {}
     said.append(value.get("system_fingerprint"))
     for name in said:
-        if isinstance(name, str) and name and shortened(name) not in context.server:
-            context.server.append(shortened(name))
+        if isinstance(name, str) and name and name not in context.server:
+            context.server.append(name)
 
 
 def ask_chat(context: Context) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import attrs
 
-from .._json import NotJSONError, decode_json
+from .._json import NotJSONError, as_mapping, decode_json
 
 
 @attrs.frozen(kw_only=True)
@@ -66,9 +66,10 @@ def read_stream(pieces: Iterable[tuple[float, bytes]], content_type: str = "") -
         if not isinstance(delta, dict):
             continue
         deltas += bool(delta.get("content"))
-        calls = [call for call in delta.get("tool_calls") or () if isinstance(call, dict)]
+        listed = delta.get("tool_calls")
+        calls = [call for call in listed if isinstance(call, dict)] if isinstance(listed, list) else []
         called = called or bool(calls)
-        call_parts += sum(bool((call.get("function") or {}).get("arguments")) for call in calls)
+        call_parts += sum(bool(as_mapping(call.get("function")).get("arguments")) for call in calls)
         if first is None and (delta.get("content") or calls or any("reason" in key and delta[key] for key in delta)):
             first = _when(pieces, at)
     return Stream(

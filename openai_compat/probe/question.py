@@ -9,7 +9,7 @@ import attrs
 
 from ..wire.constraints import Constraints
 from ..wire.dialect import Dialect
-from .asking import Answer, Asker
+from .asking import Answer, Asker, shown
 from .report import Finding, ProbeRow
 
 SHORT = 48
@@ -57,7 +57,7 @@ class Context:
     def found(self, name: str, finding: Finding, detail: str = "") -> None:
         """A row."""
         # A server may say again what it was sent: the key, for one.
-        row = ProbeRow(name, finding, self.hide(detail), self.group)
+        row = ProbeRow(name, finding, shown(detail, self.hide), self.group)
         self.rows.append(row)
         self.tell(row)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .asking import Answer, shortened
+from .asking import Answer
 from .question import Context, Question
 
 WRONG_KEY = "wrong-key-of-a-probe"
@@ -34,7 +34,7 @@ def _found(context: Context, name: str, answer: Answer, taken: str) -> None:
         return
     error = answer.error
     told = [f"{field} {value}" for field in ("code", "type", "param") if (value := getattr(error, field, None))]
-    context.found(name, "yes", shortened("; ".join([answer.refusal, *told])))
+    context.found(name, "yes", "; ".join([answer.refusal, *told]))
 
 
 _GROUP = "errors"

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from ..errors import ConfigurationError
 from ..wire.dialect import Dialect
 from . import chat, media, refusals, speed, structured, tools, vectors
-from .asking import Asker, Send, Unanswered, shortened
+from .asking import Asker, Send, Unanswered, printable, shown
 from .question import Context, Question
 from .report import Finding, Probe, ProbeRow
 
@@ -105,9 +105,9 @@ def run_probe(
     return Probe(
         base_url=base_url,
         provider=provider,
-        model=context.model,
-        embedding_model=context.embedding_model if context.has("embeddings") else "",
-        server=hide(", ".join(context.server)),
+        model=hide(printable(context.model)),
+        embedding_model=hide(printable(context.embedding_model)) if context.has("embeddings") else "",
+        server=", ".join(shown(name, hide) for name in context.server),
         rows=tuple(context.rows),
         dialect=context.dialect,
         requests=asker.requests,
@@ -130,7 +130,7 @@ def _ask(question: Question, context: Context) -> None:
     try:
         question.ask(context)
     except Unanswered as error:
-        finding, why = "failed", shortened(error)
+        finding, why = "failed", str(error)
     told = {row.name for row in context.rows}
     for name in question.names:
         if name not in told:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 
+from .._json import as_int
 from .asking import Answer, Unanswered
 from .framing import Stream, read_stream
 from .question import Context, Question
@@ -44,8 +45,8 @@ def _ask(context: Context) -> tuple[Answer, Stream]:
 
 
 def _tokens(stream: Stream) -> int:
-    counted = (stream.usage or {}).get("completion_tokens")
-    return counted if isinstance(counted, int) else stream.deltas
+    counted = as_int((stream.usage or {}).get("completion_tokens"))
+    return stream.deltas if counted is None else counted
 
 
 def _at_once(context: Context) -> list[tuple[Answer, Stream]]:

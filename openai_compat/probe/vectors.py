@@ -113,7 +113,10 @@ def _vector(entry: Mapping[str, Any]) -> list[float]:
         except (ValueError, struct.error):
             return []
     numbers = said if isinstance(said, list) else []
-    return [float(number) for number in numbers if isinstance(number, (int, float))]
+    try:
+        return [float(number) for number in numbers if isinstance(number, (int, float))]
+    except OverflowError:
+        return []
 
 
 _GROUP = "tokens and vectors"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import attrs
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -57,15 +59,22 @@ REPLIES = st.fixed_dictionaries(
 BODIES = (REPLIES | VALUES).map(lambda value: json.dumps(value).encode()) | st.binary(max_size=20)
 
 
-def probed(bodies: list[bytes]) -> Probe:
+def probed(
+    bodies: list[bytes],
+    *,
+    model: str = "m",
+    headers: Mapping[str, str] = MappingProxyType({}),
+    hide: Callable[[str], str] = str,
+) -> Probe:
     left = iter(bodies * 50)
 
     def send(
         method: str, path: str, body: bytes | None, *, seconds: float, headers: Mapping[str, str], at_root: bool
     ) -> Said:
-        return Said(next(left))
+        return Said(next(left), headers=said_of_itself)
 
-    return run_probe(send, base_url="u", provider="p", dialect=Dialect(), model="m", seconds=60, hide=str)
+    said_of_itself = headers
+    return run_probe(send, base_url="u", provider="p", dialect=Dialect(), model=model, seconds=60, hide=hide)
 
 
 @given(st.lists(BODIES, min_size=1, max_size=9))
@@ -76,6 +85,52 @@ def test_every_row_is_there_once(bodies: list[bytes]) -> None:
     assert dialect_from(json.loads(probe.to_json())) == probe.dialect
     assert str(probe)
     assert probe.to_markdown()
+
+
+HELLO: dict[str, Any] = {"choices": [{"message": {"content": "hi"}, "finish_reason": "stop"}]}
+HALF = "\ud800"
+
+
+def streamed(**delta: Any) -> bytes:
+    return b"data: " + json.dumps({"choices": [{"delta": delta}]}).encode() + b"\n\n"
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        *(streamed(tool_calls=calls) for calls in (5, "x", {"a": 1}, [5], [{"function": "x"}])),
+        b'data: {"choices": [{"delta": {"content": "x"}}], "usage": {"completion_tokens": 1%s}}\n\n' % (b"0" * 400),
+        b'{"data": [{"embedding": [1%s]}, {"embedding": [1]}]}' % (b"0" * 400),
+        b'{"choices": [{}], "usage": {"prompt_tokens": %s, "completion_tokens": 1}}' % (b"9" * 4300),
+        b'{"data": [{"id": "m", "context_length": %s}]}' % (b"9" * 4300),
+        json.dumps({"results": [{HALF: 1}, {}]}).encode(),
+        json.dumps({"error": HALF}).encode(),
+        json.dumps({"data": [{"id": HALF}]}).encode(),
+    ],
+    ids=lambda reply: reply[:60].decode(),
+)
+def test_a_hostile_answer_is_a_row(reply: bytes) -> None:
+    for model in ("m", ""):
+        probe = probed([reply, json.dumps(HELLO).encode(), *[reply] * 50], model=model)
+        assert len(f"{probe}\n{probe.to_markdown()}{probe.to_json()}".encode()) < 30_000
+
+
+def test_what_a_server_says_of_itself_moves_no_cursor_and_is_short() -> None:
+    said = "\x1b[2J\nchat  yes  " + "x" * 500
+    choice = {"message": {"content": "hi"}, "finish_reason": said}
+    probe = probed([b'{"data": []}', json.dumps({"choices": [choice]}).encode()])
+    assert all(len(row.detail) <= 90 and row.detail.isprintable() for row in probe.rows)
+
+
+@pytest.mark.parametrize("length", range(40, 100, 7))
+def test_no_piece_of_a_key_is_left_where_words_are_cut(length: int) -> None:
+    key = "key-of-a-probe-" + "1234567890" * 4
+    said = "x" * length + key
+    models = json.dumps({"data": [{"id": said}, {"id": "m"}]}).encode()
+    error = json.dumps({"error": said}).encode()
+    for bodies in ([models, json.dumps(HELLO).encode()], [b'{"data": []}', error], [error]):
+        probe = probed(bodies, headers={"server": said}, hide=lambda text: text.replace(key, "***"))
+        assert key[:15] not in f"{probe}\n{probe.to_json()}"
 
 
 @given(st.lists(BODIES | st.binary(max_size=9), max_size=5), st.sampled_from([b"\n\n", b"\r\n\r\n", b"\r"]))
