@@ -195,6 +195,12 @@ def test_a_client_takes_a_dialect_from_a_file(tmp_path: Path) -> None:
         ('{"dialect": []}', "Expected"),
         ('{"dialect": {"thinking": "x"}}', "thinking"),
         ('{"thinks": "x", "colour": 1}', "unknown colour"),
+        ('{"version": 2, "dialect": {"colour": 1}}', "a later release"),
+        ('{"version": 2, "dialect": {"tokenizer": "later"}}', "a later release"),
+        ("[" * 100_000, "not JSON"),
+        ('{"key_header": "X\\r\\nEvil: 1"}', "key_header"),
+        ('{"key_header": ""}', "key_header"),
+        ('{"max_tokens": ""}', "max_tokens"),
     ],
 )
 def test_a_file_that_holds_none_is_refused(tmp_path: Path, text: str, words: str) -> None:

@@ -73,7 +73,7 @@ def ask_chat(context: Context) -> None:
             context.basics = {}
         elif "max_tokens" in words or "max_completion_tokens" in words:
             names = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
-            context.learn(max_tokens=names[context.dialect.max_tokens])
+            context.learn(max_tokens=names.get(context.dialect.max_tokens, "max_tokens"))
         else:
             break
         answer = context.chat(prompt)

@@ -13,7 +13,7 @@ import msgspec
 from .._terminal import one_line
 from ..errors import ConfigurationError
 from ..wire.dialect import Dialect
-from .saved import dialect_fields
+from .saved import VERSION, dialect_fields
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -29,7 +29,6 @@ MEANING: dict[str, str] = {
     "skipped": "not asked",
 }
 _COLOURS = {"yes": "green", "no": "red", "ignored": "red", "unclear": "yellow", "failed": "red", "skipped": "dim"}
-_VERSION = 1
 
 
 @attrs.frozen
@@ -89,7 +88,7 @@ class Probe:
     def to_dict(self) -> dict[str, Any]:
         """All of it, as JSON has it."""
         return {
-            "version": _VERSION,
+            "version": VERSION,
             "base_url": self.base_url,
             "provider": self.provider,
             "model": self.model,

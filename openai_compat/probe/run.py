@@ -105,8 +105,8 @@ def run_probe(
     return Probe(
         base_url=base_url,
         provider=provider,
-        model=hide(printable(context.model)),
-        embedding_model=hide(printable(context.embedding_model)) if context.has("embeddings") else "",
+        model=printable(context.model),
+        embedding_model=printable(context.embedding_model) if context.has("embeddings") else "",
         server=", ".join(shown(name, hide) for name in context.server),
         rows=tuple(context.rows),
         dialect=context.dialect,

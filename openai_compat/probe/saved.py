@@ -12,6 +12,9 @@ import msgspec
 from ..errors import ConfigurationError
 from ..wire.dialect import Dialect
 
+VERSION = 1
+"""Of the file's form."""
+
 
 def dialect_from(given: Dialect | Mapping[str, Any] | str | os.PathLike[str]) -> Dialect:
     """The dialect that a client was given: itself, what a file of a probe holds, or the path of one.
@@ -27,18 +30,21 @@ def dialect_from(given: Dialect | Mapping[str, Any] | str | os.PathLike[str]) ->
             given = msgspec.json.decode(Path(where).read_bytes())
         except OSError as error:
             raise ConfigurationError(f"dialect: cannot read {where!r}: {error.strerror or error}") from error
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, RecursionError) as error:
             raise ConfigurationError(f"dialect: {where!r} is not JSON: {error}") from error
     if not isinstance(given, Mapping):
         raise ConfigurationError(f"dialect is a Dialect, or the path of a probe's file, not {type(given).__name__}")
     fields = given.get("dialect", given)
+    version = given.get("version")
+    later = isinstance(version, int) and version > VERSION
+    written = " (the file was written by a later release)" if later else ""
     unknown = fields.keys() - {field.name for field in Dialect.__attrs_attrs__} if isinstance(fields, Mapping) else ()
     if unknown:
-        raise ConfigurationError(f"dialect: unknown {', '.join(sorted(map(str, unknown)))}")
+        raise ConfigurationError(f"dialect: unknown {', '.join(sorted(map(str, unknown)))}{written}")
     try:
         return msgspec.convert(fields, Dialect)
     except msgspec.ValidationError as error:
-        raise ConfigurationError(f"dialect: {error}") from error
+        raise ConfigurationError(f"dialect: {error}{written}") from error
 
 
 def dialect_fields(dialect: Dialect) -> dict[str, Any]:

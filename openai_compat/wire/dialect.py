@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
 
-from ..errors import APIStatusError
+from ..errors import APIStatusError, ConfigurationError
 from .constraints import DEFAULT, Constraints
 from .echo import NO_ECHO, Echo, echoed
 from .response_format import SchemaAs, can_be_tool, next_schema_as, set_response_format
@@ -34,6 +34,7 @@ Thinking = Literal[
 Tokenizer = Literal["none", "ask", "llamacpp", "vllm", "tiktoken"]
 
 _MAX_TOKENS = ("max_tokens", "max_completion_tokens")
+_OTHER_NAME = dict(zip(_MAX_TOKENS, reversed(_MAX_TOKENS), strict=True))
 _EFFORTS = {"none": 0, "minimal": 1, "low": 2, "medium": 3, "default": 3, "high": 4, "xhigh": 5, "max": 6}
 _BESIDE_TOOLS = (
     "reasoning together with tools on Chat Completions (to choose yourself, give reasoning=False, no tools, or a model "
@@ -56,6 +57,11 @@ _TEMPLATE_SWITCHES: tuple[tuple[str, str], ...] = (
 
 
 _DEEPSEEK_ECHO = Echo(field="reasoning_content", whole_turn=True)
+
+
+def _is_name(dialect: object, field: attrs.Attribute[str], value: str) -> None:
+    if not isinstance(value, str) or not re.fullmatch(r"[\w.~-]+", value, re.ASCII):
+        raise ConfigurationError(f"{field.name} is a name, not {value!r}")
 
 
 @attrs.frozen(kw_only=True)
@@ -83,7 +89,7 @@ class Dialect:
             the two answers (``ask``); OpenAI's own ``tiktoken`` on this machine; ``none``: nobody.
     """
 
-    max_tokens: str = "max_tokens"
+    max_tokens: str = attrs.field(default="max_tokens", validator=_is_name)
     stream_options: bool = True
     thinking: Thinking = "chat_template_kwargs"
     thinks: str = "enabled"
@@ -94,7 +100,7 @@ class Dialect:
     user_after_tool: bool = True
     leaves_out: frozenset[str] = frozenset()
     echo: Echo = NO_ECHO
-    key_header: str = "Authorization"
+    key_header: str = attrs.field(default="Authorization", validator=_is_name)
     constraints: Constraints = DEFAULT
     tokenizer: Tokenizer = "ask"
 
@@ -226,8 +232,13 @@ class Dialect:
         said = Rejection(error, body)
         if "stream_options" in body and said.refuses("stream_options", "include_usage"):
             return attrs.evolve(self, stream_options=False)
-        other = _MAX_TOKENS[1 - _MAX_TOKENS.index(self.max_tokens)]
-        if self.max_tokens in body and (said.refuses(self.max_tokens) or said.asks_for(other, self.max_tokens)):
+        # A name of its own was chosen by whoever knows the server.
+        other = _OTHER_NAME.get(self.max_tokens)
+        if (
+            other
+            and self.max_tokens in body
+            and (said.refuses(self.max_tokens) or said.asks_for(other, self.max_tokens))
+        ):
             return attrs.evolve(self, max_tokens=other)
         if self.user_after_tool and said.wants_assistant_after_tool():
             return attrs.evolve(self, user_after_tool=False)

@@ -607,6 +607,13 @@ def test_somebodys_words_that_a_server_repeats_teach_nothing(words: str, carrier
             assert GENERIC.learn(refusal(quoted.format(said), status), body) is None
 
 
+def test_a_limit_may_have_a_name_of_its_own() -> None:
+    own = Dialect(max_tokens="max_new_tokens")
+    adapted, _ = own.adapt({"max_tokens": 5})
+    assert adapted == {"max_new_tokens": 5}
+    assert own.learn(refusal("max_tokens is not supported"), adapted) is None
+
+
 def test_what_param_says_is_believed_whatever_was_asked() -> None:
     body = {**SENT, "messages": [{"role": "user", "content": SWAP}]}
     assert GENERIC.learn(refusal(SWAP, param="max_tokens", code="unsupported_parameter"), body) == NEW_NAME
