@@ -69,8 +69,9 @@ def count_tokens(
         try:
             tokens = _BY_SERVER[name](text, body, ask)
         except APIStatusError as error:
-            refused = error.status_code in (400, 404, 405, 422, 501) if tokenizer == "ask" else error.status_code == 404
-            if not refused:
+            # Of an address that it does not have a gateway may say that it is forbidden.
+            unknown = (400, 403, 404, 405, 422, 501) if tokenizer == "ask" else (404,)
+            if error.status_code not in unknown:
                 raise
         except ResponseParseError:
             if tokenizer == name:
@@ -108,7 +109,7 @@ def _by_vllm(text: str | None, body: Mapping[str, Any], ask: Ask) -> int | None:
         asked = {"model": body["model"], "prompt": text, "add_special_tokens": False}
     counted = ask("/tokenize", asked)
     count = counted.get("count") if isinstance(counted, dict) else None
-    return count if isinstance(count, int) else None
+    return count if isinstance(count, int) and not isinstance(count, bool) and count >= 0 else None
 
 
 _BY_SERVER: dict[Literal["llamacpp", "vllm"] | str, Callable[[str | None, Mapping[str, Any], Ask], int | None]] = {

@@ -111,7 +111,19 @@ def test_a_server_that_fails_is_not_one_that_does_not_count(status: int, error: 
             client.count_tokens(MESSAGES, estimate=True)
 
 
-@pytest.mark.parametrize("reply", [said({}), said([]), said({"tokens": "x"}), said({"count": "7"}), Reply(body=b"<p>")])
+@pytest.mark.parametrize(
+    "reply",
+    [
+        said({}),
+        said([]),
+        said({"tokens": "x"}),
+        said({"count": "7"}),
+        said({"count": -7}),
+        said({"count": True}),
+        Reply(body=b"<p>"),
+        error_reply(403),
+    ],
+)
 def test_an_answer_that_is_no_count_is_none(reply: Reply) -> None:
     with ReplayServer([reply]) as server, Client(f"{server.url}/v1", model="m") as client:
         assert client.count_tokens("Hello", estimate=True).method == "estimate"
