@@ -25,7 +25,13 @@ if TYPE_CHECKING:
     type=click.Path(dir_okay=False, path_type=Path),
     help="Write what was found to a file, which Client(dialect=...) takes.",
 )
-@click.option("--each", type=float, default=30.0, show_default=True, help="Seconds that each question may take.")
+@click.option(
+    "--each",
+    type=click.FloatRange(min=0, min_open=True),
+    default=30.0,
+    show_default=True,
+    help="Seconds that each question may take.",
+)
 @click.option("--markdown", is_flag=True, help="Print a table in Markdown.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout, for scripts.")
 def probe(url: str | None, **given: Any) -> None:
@@ -40,6 +46,9 @@ def probe(url: str | None, **given: Any) -> None:
     given["base_url"] = url or given["base_url"]
     if given["as_json"] and given["markdown"]:
         raise ConfigurationError("--json and --markdown cannot be combined")
+    save: Path | None = given["save"]
+    if save is not None and not save.parent.is_dir():
+        raise ConfigurationError(f"cannot write {str(save)!r}: there is no folder {str(save.parent)!r}")
     required, only = check_features(_names(given["require"])), check_features(_names(given["only"]))
     screen = Screen(quiet=given["quiet"])
     with connected(given, screen, purpose=None) as client:
@@ -54,8 +63,8 @@ def probe(url: str | None, **given: Any) -> None:
             )
     _show(found, given)
     screen.note(found.spent)
-    if given["save"]:
-        found.save(given["save"])
+    if save is not None:
+        found.save(save)
     if found.interrupted:
         raise KeyboardInterrupt
     if all(row.finding in ("failed", "skipped") for row in found.rows):

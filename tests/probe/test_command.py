@@ -64,6 +64,18 @@ def test_what_is_saved_is_a_dialect(able: Any, tmp_path: Path) -> None:
         assert client._dialect.constraints.regex == "structured_outputs"
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [("--save", "none/server.json", "no folder"), ("--each", "0", "--each"), ("--each", "-1", "--each")],
+)
+def test_what_cannot_be_done_is_told_before_anything_is_asked(
+    option: str, value: str, words: str, tmp_path: Path, able: Any
+) -> None:
+    status, out, err = able(option, str(tmp_path / value) if option == "--save" else value, "--only", "chat")
+    assert (status, out) == (2, "")
+    assert words in err
+
+
 def test_the_address_is_given_once(able: Any) -> None:
     status, _, err = able("--base-url", "http://localhost:1")
     assert status == 2
