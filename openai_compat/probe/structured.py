@@ -44,7 +44,9 @@ def ask_object(context: Context) -> None:
         context.found("json_object", "unclear", "JSON that came to no end")
     else:
         context.found("json_object", "ignored", "the answer is text")
-    if not any(row.name == "json_schema" and row.finding == "failed" for row in context.rows):
+    told = {row.name: row.finding for row in context.rows}
+    # What was not asked about, or not answered, is not given up for another way.
+    if told.get("json_schema", "failed") != "failed" and (context.has("json_schema") or "tools_forced" in told):
         context.learn(schema_as=_best_way(context))
 
 

@@ -138,6 +138,12 @@ def test_only_what_is_wanted_is_asked() -> None:
         probed(servers.able, only=["json_shema"])
 
 
+@pytest.mark.parametrize("only", [["json_object"], ["json_object", "json_schema"], ["json_object", "tools_forced"]])
+def test_a_way_that_was_not_asked_about_is_not_given_up(only: list[str]) -> None:
+    probe, _ = probed(servers.able, only=only)
+    assert probe.dialect.schema_as == "json_schema"
+
+
 def test_ctrl_c_ends_with_what_is_known() -> None:
     def stop(row: Any) -> None:
         if row.name == "logprobs":
