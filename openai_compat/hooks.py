@@ -269,11 +269,17 @@ class Hooks:
 
     def tell(self, functions: Iterable[Callable[[Any], object]], event: Any) -> None:
         """Call the functions of one kind."""
-        for function in functions:
+        rest = iter(functions)
+        for function in rest:
             try:
-                function(event)
-            except Exception as error:
-                self._failed_once(function, error)
+                try:
+                    function(event)
+                except Exception as error:
+                    self._failed_once(function, error)
+            except BaseException:
+                # The others are told first: spans end there.
+                self.tell(rest, event)
+                raise
 
     def sending(self, event: RequestEvent) -> AbstractContextManager[object]:
         """Call ``on_request``; what to enter while the request is sent."""

@@ -429,6 +429,21 @@ class TestListeners:
             with pytest.raises(error):
                 client.stream("hi").until_done()
 
+    @pytest.mark.parametrize("hook", ["on_response", "on_retry", "on_error"])
+    def test_what_ends_a_program_is_no_reason_not_to_tell_the_others(self, hook: str) -> None:
+        def stop(event: Any) -> None:
+            raise KeyboardInterrupt
+
+        replies = saying("ok") if hook == "on_response" else [error_reply(503)]
+        retries = 1 if hook == "on_retry" else 0
+        with ReplayServer(replies) as server, Client(server.url, model="m", max_retries=retries) as client:
+            client.hooks.add(**{hook: stop})  # type: ignore[arg-type]
+            ears = Ears(client.hooks)
+            with pytest.raises(KeyboardInterrupt):
+                client.chat("hi")
+        ears.check()
+        assert hook.removeprefix("on_") in ears.names
+
     def test_what_a_signal_raises_in_one_passes(self) -> None:
         class TimeLimitError(Exception):
             pass
