@@ -361,6 +361,21 @@ class TestLoops:
         assert said(failed)["error.type"] == "ZeroDivisionError"
         assert (failed.status.status_code, failed.status.description) == (StatusCode.ERROR, "ZeroDivisionError")
 
+    def test_what_is_not_entered_has_none(self, telemetry: Telemetry) -> None:
+        started: list[str] = []
+        telemetry.otel._tracer.start_span = lambda name, **said: started.append(name)  # type: ignore[method-assign]
+        telemetry.otel.conversation("mine")
+
+        def stop(told: object) -> Any:
+            raise KeyboardInterrupt
+
+        with traced([chat_reply(None, tool_calls=[tool_call("add", '{"a": 1, "b": 2}')])], telemetry) as (client, _):
+            client.hooks.remove(telemetry.otel._requested)
+            client.hooks.add(watch_loop=stop)
+            with pytest.raises(KeyboardInterrupt):
+                client.run_tools("1 + 2?", tools=[add])
+        assert started == []
+
     def test_run_tools_is_one_without_a_conversation(self, telemetry: Telemetry) -> None:
         replies = [chat_reply(None, tool_calls=[tool_call("add", '{"a": 1, "b": 2}')]), whole("3")]
         with traced(replies, telemetry) as (client, _):

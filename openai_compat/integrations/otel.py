@@ -127,13 +127,16 @@ class OpenTelemetry:
 
         ``Conversation.say`` and ``Client.run_tools`` have one of their own.
         """
-        span = self._tracer.start_span("invoke_agent", kind=SpanKind.INTERNAL)
-        if span.is_recording():
-            span.set_attribute("gen_ai.operation.name", "invoke_agent")
-            if id:
-                span.set_attribute(_CONVERSATION, _genai.exportable_text(id))
-        around = trace.set_span_in_context(span)
-        return _Scope(span, contexts.set_value(_CONVERSATION, id, around) if id else around, self._round_up)
+
+        def begin() -> tuple[Span, contexts.Context]:
+            span = self._tracer.start_span("invoke_agent", kind=SpanKind.INTERNAL)
+            if span.is_recording():
+                said = {"gen_ai.operation.name": "invoke_agent"}
+                _tell(span, {**said, _CONVERSATION: id} if id else said)
+            around = trace.set_span_in_context(span)
+            return span, contexts.set_value(_CONVERSATION, id, around) if id else around
+
+        return _Scope(begin, self._round_up)
 
     def _round_up(self, span: Span, answer: ChatResponse) -> None:
         said = {
@@ -144,19 +147,22 @@ class OpenTelemetry:
         _tell(span, said)
 
     def _tool(self, call: ToolCall) -> AbstractContextManager[Callable[[ToolResult], object]]:
-        name = _genai.exportable_text(call.name)
-        span = self._tracer.start_span(f"execute_tool {name}", kind=SpanKind.INTERNAL)
-        if span.is_recording():
-            said = {
-                "gen_ai.operation.name": "execute_tool",
-                "gen_ai.tool.name": name,
-                "gen_ai.tool.call.id": call.id[: _genai.MAX_NAME],
-                "gen_ai.tool.type": "function",
-            }
-            if self._capture:
-                said["gen_ai.tool.call.arguments"] = call.arguments_json
-            _tell(span, said)
-        return _Scope(span, trace.set_span_in_context(span), self._tool_ran)
+        def begin() -> tuple[Span, contexts.Context]:
+            name = _genai.exportable_text(call.name)
+            span = self._tracer.start_span(f"execute_tool {name}", kind=SpanKind.INTERNAL)
+            if span.is_recording():
+                said = {
+                    "gen_ai.operation.name": "execute_tool",
+                    "gen_ai.tool.name": name,
+                    "gen_ai.tool.call.id": call.id[: _genai.MAX_NAME],
+                    "gen_ai.tool.type": "function",
+                }
+                if self._capture:
+                    said["gen_ai.tool.call.arguments"] = call.arguments_json
+                _tell(span, said)
+            return span, trace.set_span_in_context(span)
+
+        return _Scope(begin, self._tool_ran)
 
     def _tool_ran(self, span: Span, result: ToolResult) -> None:
         if result.error is not None:
@@ -291,16 +297,20 @@ class _Current:
 
 
 class _Scope:
-    """A span of its block, and what is done with the outcome that its value is told."""
+    """A span of its block, and what is done with the outcome that its value is told.
 
-    def __init__(self, span: Span, around: contexts.Context, told: Callable[[Span, Any], None]) -> None:
-        self._span = span
-        self._around = around
+    It begins where the block does: what is never entered has none.
+    """
+
+    def __init__(self, begin: Callable[[], tuple[Span, contexts.Context]], told: Callable[[Span, Any], None]) -> None:
+        self._begin = begin
         self._told = told
+        self._span: Span = trace.INVALID_SPAN
         self._token: Token[contexts.Context] | None = None
 
     def __enter__(self) -> Callable[[Any], object]:
-        self._token = contexts.attach(self._around)
+        self._span, around = self._begin()
+        self._token = contexts.attach(around)
         return self._tell
 
     def _tell(self, outcome: Any) -> None:
