@@ -122,8 +122,9 @@ release: $(VENV)/test.stamp
 
 screenshots: $(VENV)/test.stamp browser
 	@echo "==> taking the pictures of the docs"
-	@$(PIP) install 'nbconvert>=7'
+	@$(PIP) install 'nbconvert>=7' 'pexpect>=4.9'
 	@PYTHONPATH=tests $(BIN)/python scripts/screenshots.py
+	@$(BIN)/python scripts/record_chat.py
 
 # Which reads the chat page's Markdown; needs npm. VERSION: by default the newest
 .PHONY: markdown-it
