@@ -103,9 +103,8 @@ PROVIDERS: dict[str, Provider] = {
         Provider("perplexity", "https://api.perplexity.ai",                   "PERPLEXITY_API_KEY", EFFORT,     ("api.perplexity.ai",), ""),
         Provider("cohere",     "https://api.cohere.ai/compatibility/v1",      "COHERE_API_KEY",     COHERE,     ("api.cohere.ai", "api.cohere.com")),
         Provider("bedrock",    "https://bedrock-runtime.us-west-2.amazonaws.com/openai/v1", "AWS_BEARER_TOKEN_BEDROCK", BEDROCK, ("bedrock-runtime.*.amazonaws.com",)),
-        # LiteLLM's names of the variables: HF_TOKEN and GITHUB_TOKEN are set for other purposes, and would choose these.
+        # LiteLLM's name of the variable: HF_TOKEN is set for other purposes, and would choose this one.
         Provider("huggingface", "https://router.huggingface.co/v1",           "HUGGINGFACE_API_KEY", EFFORT,    ("router.huggingface.co",)),
-        Provider("github",     "https://models.github.ai/inference",          "GITHUB_API_KEY",     CLOUD,      ("models.github.ai",)),
     )
 }  # fmt: skip
 

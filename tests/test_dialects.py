@@ -50,7 +50,6 @@ SENT: dict[str, dict[str, Any]] = {
     "cohere": {**OFF["effort"], "max_tokens": 4},
     "bedrock": {"reasoning_effort": "low", "max_tokens": 4},
     "huggingface": {**OFF["effort"], **AS_GIVEN},
-    "github": {**OFF["effort"], "max_tokens": 4},
 }
 
 

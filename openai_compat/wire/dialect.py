@@ -323,7 +323,7 @@ OPENAI = Dialect(
 """Documentation of OpenAI. Which efforts a model takes, and whether beside tools, is learnt: it differs by model."""
 AZURE = attrs.evolve(OPENAI, key_header="api-key")
 CLOUD = Dialect(thinking="reasoning_effort", leaves_out=_OF_LOCAL_SERVERS)
-"""Cloud services that take OpenAI's fields and refuse those of local servers: Groq, Gemini, xAI, GitHub Models."""
+"""Cloud services that take OpenAI's fields and refuse those of local servers: Groq, Gemini, xAI."""
 OPEN_MODELS = EFFORT
 """Cloud services for open models."""
 OPENROUTER = Dialect(thinking="reasoning")
