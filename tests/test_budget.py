@@ -408,7 +408,7 @@ def test_budgets_within_each_other_count_in_all_and_each_may_stop() -> None:
 def test_a_block_without_limits_only_counts() -> None:
     with ReplayServer(ASK) as server, client(server) as asking, budget() as used:
         asking.chat("hi")
-    assert str(used) == "$10.0000, 10 tokens, 1 requests"
+    assert str(used) == "$10.0000, 10 tokens, 1 request"
     assert repr(used) == f"<Spent: {used}>"
 
 

@@ -421,8 +421,8 @@ def test_what_the_cache_cannot_do_costs_no_answer(
     with caplog.at_level(logging.WARNING, "openai_compat"):
         assert [client.chat("hi").text, *streamed(client)] == ["ok", "one", " two"]
     assert [record.message for record in caplog.records] == [
-        "the cache cannot be read: the server is asked",
-        "an answer could not be kept",
+        "the cache cannot be read, and the server is asked: no space left on device",
+        "an answer could not be kept: no space left on device",
     ] * 2
     assert len(server.requests) == 2
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import BudgetExceededError, ConfigurationError, OpenAICompatError
+from ..errors import BudgetExceededError, ConfigurationError, OpenAICompatError, UnknownPriceError
 from .connect import connected
 from .options import as_json, server
 from .screen import Screen, print_json
@@ -87,6 +87,11 @@ def batch(source: Path, output: Path, **given: Any) -> None:
             raise OpenAICompatError(
                 f"stopped at ${spent.usd:.4f}, as the next request could cost more than the ${error.limit:g} given; "
                 f"the answers to {spent.requests} are kept, and the same command goes on after them"
+            ) from error
+        except UnknownPriceError as error:
+            raise ConfigurationError(
+                "--budget needs the model's price, which is not known: give --price INPUT OUTPUT, in dollars for a "
+                "million tokens"
             ) from error
     if given["as_json"]:
         import attrs

@@ -183,8 +183,8 @@ class CachedSession(requests_cache.CachedSession):
             with self._in_use():
                 kept = self.cache.get_response(key)
             return None if kept is None or kept.is_expired else (kept, _pieces(kept))
-        except Exception:
-            _log.warning("the cache cannot be read: the server is asked", exc_info=True)
+        except Exception as error:
+            _log.warning("the cache cannot be read, and the server is asked: %s", error)
             return None
 
     def _keep(self, key: str, response: requests.Response | None, pieces: list[tuple[float, bytes]]) -> None:
@@ -207,8 +207,8 @@ class CachedSession(requests_cache.CachedSession):
                 if isinstance(self.cache.responses, SQLiteDict):
                     _require_unlocked(self.cache.responses.db_path)
                 self.cache.responses[key] = answer
-        except Exception:
-            _log.warning("an answer could not be kept", exc_info=True)
+        except Exception as error:
+            _log.warning("an answer could not be kept: %s", error)
 
     def _in_use(self) -> contextlib.AbstractContextManager[object]:
         return contextlib.nullcontext() if self._open is None else _using_sqlite

@@ -59,7 +59,7 @@ class Spent:
         """How many of these have no known price."""
 
     def __str__(self) -> str:
-        return f"${self.usd:.4f}, {self.tokens:,} tokens, {self.requests:,} requests"
+        return f"${self.usd:.4f}, {self.tokens:,} tokens, {self.requests:,} request{'s' * (self.requests != 1)}"
 
     def __repr__(self) -> str:
         return f"<Spent: {self}>"

@@ -322,7 +322,7 @@ def test_the_command_stops_before_its_budget_is_exceeded_and_goes_on_with_anothe
         command = ["batch", str(source), "-o", str(output), "--base-url", f"{server.url}/v1", "--model", "m"]
         command += ["--template", "{word}", "--max-tokens", "3", "--workers", "1"]
         assert main([*command, "--budget", "1"]) == 2
-        assert "a budget in dollars needs the price of 'm'" in capsys.readouterr().err
+        assert "which is not known: give --price INPUT OUTPUT" in capsys.readouterr().err
         assert len(server.requests) == 0
 
         command += ["--price", "100000", "100000"]  # ten requests of five tokens are five dollars
