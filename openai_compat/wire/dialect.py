@@ -321,7 +321,8 @@ OPENAI = Dialect(
     tokenizer="tiktoken",
 )
 """Documentation of OpenAI. Which efforts a model takes, and whether beside tools, is learnt: it differs by model."""
-AZURE = attrs.evolve(OPENAI, key_header="api-key")
+AZURE = attrs.evolve(OPENAI, key_header="api-key", constraints=Constraints(choice="strict", regex="none"))
+"""Documentation of Azure OpenAI (structured outputs: ``pattern`` is among the keywords that it does not support)."""
 CLOUD = Dialect(thinking="reasoning_effort", leaves_out=_OF_LOCAL_SERVERS)
 """Cloud services that take OpenAI's fields and refuse those of local servers: Groq, Gemini, xAI."""
 OPEN_MODELS = EFFORT

@@ -10,7 +10,7 @@ import pytest
 from openai_compat.errors import ConfigurationError, ResponseTypeError
 from openai_compat.wire.constrained import constrained_output
 from openai_compat.wire.constraints import CHOICE_WAYS, GRAMMAR_WAYS, REGEX_WAYS, Constraints
-from openai_compat.wire.dialect import FIREWORKS, GENERIC, LLAMACPP, OPENAI, SGLANG, VLLM, Dialect
+from openai_compat.wire.dialect import AZURE, FIREWORKS, GENERIC, LLAMACPP, OPENAI, SGLANG, VLLM, Dialect
 from openai_compat.wire.request import ChatRequest, build_body
 from openai_compat.wire.response import ChatResponse, Choice
 
@@ -109,6 +109,7 @@ def test_every_way_is_in_the_table() -> None:
         (GENERIC, {"grammar": "g"}, "takes no grammar"),
         (OPENAI, {"grammar": "g"}, "type='custom'"),
         (FIREWORKS, {"regex": "a"}, "no regular expression"),
+        (AZURE, {"regex": "a"}, "no regular expression"),
     ],
 )
 def test_what_a_server_cannot_be_asked_is_told_before_anything_is_sent(
