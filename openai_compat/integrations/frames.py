@@ -15,7 +15,8 @@ import sys
 import types
 import typing
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from string import Formatter
 from typing import TYPE_CHECKING, Any
 
@@ -160,15 +161,27 @@ def _prompts(library: _Library, template: str | None) -> list[str | None]:
     if not names or not names <= columns.keys():
         known = ", ".join(filter(None, columns))
         raise ConfigurationError(f"the template {template!r} must name columns: {known}")
+    if twice := names.intersection(library.twice):
+        raise ConfigurationError(f"two columns are named {min(twice)!r}")
     used = {name: library.values(columns[name]) for name in names}
     prompts: list[str | None] = []
     for number, cells in enumerate(zip(*used.values(), strict=True)):
         row = dict(zip(used, cells, strict=True))
         try:
-            prompts.append(None if any(cell is None for cell in cells) else template.format(row.get(""), **row))
+            prompts.append(None if any(cell is None for cell in cells) else _ROW.vformat(template, (), row))
         except (AttributeError, LookupError, TypeError, ValueError) as error:
             raise ConfigurationError(f"the template {template!r} does not fit row {number}: {error}") from error
     return prompts
+
+
+class _Row(Formatter):
+    """Formats templates by name, where a number is the name of a column, too, and ``{}`` is a series."""
+
+    def get_value(self, key: int | str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        return kwargs[str(key)] if str(key) in kwargs else kwargs[""]
+
+
+_ROW = _Row()
 
 
 def _rows_of(prompts: Iterable[str | None]) -> dict[str, list[int]]:
@@ -227,11 +240,13 @@ class _Library:
     Args:
         columns: by name; a ``Series`` without a name has the name ``""``.
         name: of a column of answers.
+        twice: names that several columns have.
     """
 
     columns: dict[str, Any]
     is_frame: bool
     name: Any
+    twice: Collection[str] = ()
 
     def values(self, column: Any) -> list[Any]:
         """The cells, None where one is missing."""
@@ -256,6 +271,7 @@ class _Pandas(_Library):
         self.name = None if self.is_frame else given.name
         if self.is_frame:
             self.columns = {str(name): given.iloc[:, place] for place, name in enumerate(given.columns)}
+            self.twice = {name for name, count in Counter(map(str, given.columns)).items() if count > 1}
         else:
             self.columns = {"" if given.name is None else str(given.name): given}
 
@@ -263,6 +279,7 @@ class _Pandas(_Library):
         return [None if missing else cell for cell, missing in zip(column, column.isna(), strict=True)]
 
     def column(self, values: list[Any], kind: type | None, name: Any) -> Any:
+        values = list(map(_whole, values))
         dtype = {int: "Int64", bool: "boolean", float: "float64", str: None}.get(kind, object) if kind else object
         if kind is str and isinstance(getattr(self._given, "dtype", None), self._pandas.StringDtype):
             dtype = self._given.dtype
@@ -302,7 +319,7 @@ class _Polars(_Library):
         return cells
 
     def column(self, values: list[Any], kind: type | None, name: Any) -> Any:
-        polars = self._polars
+        polars, values = self._polars, list(map(_whole, values))
         dtypes = {int: polars.Int64, bool: polars.Boolean, float: polars.Float64, str: polars.String}
         try:
             return polars.Series(name, values, dtype=dtypes.get(kind) if kind else None)
@@ -318,6 +335,11 @@ class _Polars(_Library):
 
     def frame(self, columns: dict[str, Any]) -> Any:
         return self._polars.DataFrame(columns)
+
+
+def _whole(value: Any) -> Any:
+    """A model may write half a character, which no column of text holds."""
+    return value.encode("utf-8", "replace").decode() if isinstance(value, str) and not value.isascii() else value
 
 
 _KINDS: dict[str, Callable[[Any], _Library]] = {"pandas": _Pandas, "polars": _Polars}

@@ -224,6 +224,32 @@ def test_what_failed_is_missing_and_told(server: ReplayServer, client: Client, l
         map_column(client, given, on_error="raise")
 
 
+def test_columns_whose_names_are_numbers(server: ReplayServer, client: Client) -> None:
+    frame = pd.DataFrame([["cat", "tree"], ["cow", "barn"]])
+    asked = map_column(client, frame, template="{0} in {1}")
+    assert asked.tolist() == ["re: cat in tree", "re: cow in barn"]
+
+
+def test_a_column_that_is_there_twice_is_told(server: ReplayServer, client: Client) -> None:
+    frame = pd.DataFrame([["cat", "tree", "dog"]], columns=["a", "b", "a"])
+    assert map_column(client, frame, template="{b}").tolist() == ["re: tree"]
+    with pytest.raises(ConfigurationError, match="two columns are named 'a'"):
+        map_column(client, frame, template="{a}")
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("library", [pd, pl])
+@pytest.mark.parametrize("with_errors", [True, False])
+def test_half_a_character_costs_no_column(library: Any, with_errors: bool) -> None:
+    with ReplayServer([chat_reply("caf\ud800")]) as server:
+        asking = Client(f"{server.url}/v1", model="m", max_retries=0)
+        given = library.Series(["a", "b"])
+        answers = map_column(asking, given, with_errors=with_errors)
+    column = answers["answer"] if with_errors else answers
+    assert column.to_list() == ["caf?", "caf?"]
+    assert column.dtype == (pl.String if library is pl else pd.Series(["a"]).dtype)
+
+
 def test_nothing_to_ask(server: ReplayServer, client: Client) -> None:
     for given in (pd.Series([], dtype=object), pd.Series([None, None], dtype=object), pl.Series("x", [None, None])):
         for column in (map_column(client, given), embed_column(client, given)):
