@@ -116,4 +116,4 @@ def pattern_of(pattern: str | re.Pattern[str] | None) -> str | None:
 def _kind_of(reply: object) -> Kind | None:
     if isinstance(reply, Vectors):
         return "embeddings"
-    return None if isinstance(reply, (RawReply, Fault)) or callable(reply) else "chat"
+    return None if isinstance(reply, (RawReply, Fault)) else "chat"

@@ -148,8 +148,8 @@ class FakeServer:
             model: only for requests that name it.
             last: only where the last message has this piece of text, or a match of this pattern.
             when: only where this function of the request is true.
-            kind: only for this endpoint: by default an answer is for chats, vectors are for embeddings, and an error is
-                for either.
+            kind: only for this endpoint: by default answers and functions are for chats, vectors are for embeddings,
+                and an error is for either.
             times: how often each answers; None for any number.
 
         Raises:

@@ -85,6 +85,14 @@ def test_a_function_that_returns_no_reply_is_told() -> None:
             server.client().chat("hi")
 
 
+def test_a_function_is_for_chats_if_not_said_otherwise() -> None:
+    with FakeServer(lambda request: request.prompt.upper()) as server, server.client() as client:
+        assert client.embed("a").dims == 8
+        assert client.chat("a").text == "A"
+        server.add(lambda request: vectors([1, 0]), kind="embeddings")
+        assert list(client.embed("a").embedding) == [1, 0]
+
+
 def test_the_first_that_fits_and_is_not_used_up_answers() -> None:
     with FakeServer() as server, server.client() as client:
         server.add("a city", last=re.compile(r"capital of \w+"))
