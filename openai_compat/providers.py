@@ -32,6 +32,7 @@ from .wire.dialect import (
     SGLANG,
     TOGETHER,
     VLLM,
+    XAI,
     ZAI,
     Dialect,
 )
@@ -92,7 +93,7 @@ PROVIDERS: dict[str, Provider] = {
         Provider("together",   "https://api.together.xyz/v1",                 "TOGETHER_API_KEY",   TOGETHER,   ("api.together.xyz", "api.together.ai")),
         Provider("fireworks",  "https://api.fireworks.ai/inference/v1",       "FIREWORKS_API_KEY",  FIREWORKS,  ("api.fireworks.ai",)),
         Provider("gemini",     "https://generativelanguage.googleapis.com/v1beta/openai", "GEMINI_API_KEY", CLOUD, ("generativelanguage.googleapis.com",)),
-        Provider("xai",        "https://api.x.ai/v1",                         "XAI_API_KEY",        CLOUD,      ("api.x.ai",)),
+        Provider("xai",        "https://api.x.ai/v1",                         "XAI_API_KEY",        XAI,        ("api.x.ai",)),
         Provider("dashscope",  "https://dashscope-intl.aliyuncs.com/compatible-mode/v1", "DASHSCOPE_API_KEY", DASHSCOPE, ("dashscope-intl.aliyuncs.com", "dashscope.aliyuncs.com", "dashscope-us.aliyuncs.com")),
         Provider("zai",        "https://api.z.ai/api/paas/v4",                "ZAI_API_KEY",        ZAI,        ("api.z.ai", "open.bigmodel.cn")),
         Provider("moonshot",   "https://api.moonshot.ai/v1",                  "MOONSHOT_API_KEY",   MOONSHOT,   ("api.moonshot.ai", "api.moonshot.cn")),

@@ -121,6 +121,14 @@ def test_probabilities_are_asked_for_with_logprobs() -> None:
     assert [request["top_logprobs"] for request in asked(server, "top_logprobs")] == [20, 20, None, None]
 
 
+@pytest.mark.parametrize(("provider", "most"), [("xai", 8), ("fireworks", 5), ("openai", 20), ("llamacpp", 100)])
+def test_no_more_likely_tokens_are_asked_for_than_a_provider_gives(provider: str, most: int) -> None:
+    with ReplayServer([with_logprobs("good", **LIKELY)]) as server:
+        with Client(server.url, "k", provider=provider, model="m") as client:
+            client.chat("hi", choice=["good", "bad"], logprobs=True)
+    assert asked(server, "top_logprobs") == [{"top_logprobs": most}]
+
+
 def test_probabilities_come_with_a_stream_too() -> None:
     top = [{"token": token, "logprob": logprob} for token, logprob in LIKELY.items()]
     logprobs = {"content": [{**top[0], "top_logprobs": top}]}

@@ -324,7 +324,9 @@ OPENAI = Dialect(
 AZURE = attrs.evolve(OPENAI, key_header="api-key", constraints=Constraints(choice="strict", regex="none"))
 """Documentation of Azure OpenAI (structured outputs: ``pattern`` is among the keywords that it does not support)."""
 CLOUD = Dialect(thinking="reasoning_effort", leaves_out=_OF_LOCAL_SERVERS)
-"""Cloud services that take OpenAI's fields and refuse those of local servers: Groq, Gemini, xAI."""
+"""Cloud services that take OpenAI's fields and refuse those of local servers: Groq, Gemini."""
+XAI = attrs.evolve(CLOUD, constraints=Constraints(top_logprobs=8))
+"""Documentation of xAI (chat completions: ``top_logprobs`` is between 0 and 8)."""
 OPEN_MODELS = EFFORT
 """Cloud services for open models."""
 OPENROUTER = Dialect(thinking="reasoning")
