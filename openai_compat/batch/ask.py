@@ -37,6 +37,9 @@ class Asker(Protocol):
 Outcome = tuple[Any, Exception | None, float]
 """An answer, or else an exception, and the seconds that it took."""
 
+Answer = tuple[Item, bytes, bytes, Outcome]
+"""What came of a request, which is known by a key and its body."""
+
 
 def outcome(ask: Callable[[Any, CancelToken], Any], request: Any, token: CancelToken) -> Outcome:
     """What comes of one request.
@@ -98,7 +101,7 @@ class Book:
 
     def found(self, item: Item, key: bytes) -> MapResult[Any] | None:
         """What the journal has, unless it is to be asked again."""
-        kept = self._journal.get(key)
+        kept = self._journal.find(key)
         if kept is None or self._asks_again(key, kept):
             return None
         return self._restored(item, kept)
@@ -108,8 +111,8 @@ class Book:
             return False
         return bool(kept.retryable) if self._retry_failed is None else self._retry_failed
 
-    def keep(self, *answers: tuple[Item, bytes, bytes, Outcome]) -> list[MapResult[Any]]:
-        """Write down what came, each with its request's key and body.
+    def keep(self, *answers: Answer) -> list[MapResult[Any]]:
+        """Write down what came.
 
         Raises:
             JournalError: it could not be; ``unsaved`` has the results.

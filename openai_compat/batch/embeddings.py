@@ -216,21 +216,21 @@ class _Asking:
         self._under_way: dict[bytes, threading.Event] = {}
         self._own: set[bytes] = set()
 
-    def __call__(self, item: Item, token: CancelToken) -> MapResult[Any]:
+    def __call__(self, item: Item, token: CancelToken) -> list[list[MapResult[Any]]]:
         batches: tuple[Batch, ...] = item.request
         texts = [each for batch in batches for each in batch]
         # What a text is known by may need the server, to say which model it has.
         known, error, _ = outcome(self._questions, batches, token)
         if error is not None:
             results = [attrs.evolve(each, error=each.error or error) for each in texts]
-            return MapResult(index=item.index, request=item.request, response=_as_any(results))
+            return [[MapResult(index=item.index, request=item.request, response=_as_any(results))]]
         questions: dict[bytes, _Question] = {}
         for question in known:
             questions.setdefault(question.key, question)
         found = self._found(questions, token)
         key_of = {question.first.index: question.key for question in known}
         results = [self._result(each, found.get(key_of.get(each.index, b""))) for each in texts]
-        return MapResult(index=item.index, request=item.request, response=_as_any(results))
+        return [[MapResult(index=item.index, request=item.request, response=_as_any(results))]]
 
     def _questions(self, batches: tuple[Batch, ...], token: CancelToken) -> list[_Question]:
         return [

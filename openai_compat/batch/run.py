@@ -8,7 +8,7 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
@@ -37,7 +37,8 @@ GRACE = 0.5
 GLANCE = 0.1
 """Seconds after which a wait looks up: a Ctrl-C in the instant before it is heard only then."""
 
-Ask = Callable[[Item, CancelToken], MapResult[Any]]
+Ask = Callable[[Item, CancelToken], Iterable[Sequence[MapResult[Any]]]]
+"""What asks. It has the result of a request, or those of several at a time, or none: where another thread has it."""
 
 
 class Arrivals:
@@ -48,9 +49,9 @@ class Arrivals:
         self._came: deque[MapResult[Any] | BaseException | None] = deque()
         self._news: SimpleQueue[None] = SimpleQueue()
 
-    def put(self, came: MapResult[Any] | BaseException | None) -> None:
-        """A result, what ended the run, or None after which nothing comes."""
-        self._came.append(came)
+    def put(self, *came: MapResult[Any] | BaseException | None) -> None:
+        """Results, what ended the run, or None after which nothing comes."""
+        self._came.extend(came)
         self._news.put(None)
 
     def wait(self, seconds: float = math.inf) -> bool:
@@ -144,7 +145,8 @@ class ThreadCrew:
                 item = self._take()
                 if item is None:
                     break
-                self.arrivals.put(self._ask(item, self._token))
+                for results in self._ask(item, self._token):
+                    self.arrivals.put(*results)
         except Cancelled:
             pass  # nothing came of it
         except BaseException as error:

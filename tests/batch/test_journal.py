@@ -57,6 +57,39 @@ def test_the_first_answer_stays_and_a_failure_gives_way(tmp_path: Path) -> None:
         assert (found.status, found.text, len(journal)) == ("answered", "3", 1)
 
 
+def test_what_is_added_is_found_whoever_added_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the journal was opened, through it, or through another one."""
+    monkeypatch.setattr(module, "_LOOK", 0.0)
+    with Journal(tmp_path / "j.db") as other:
+        other.add(*map(entry, range(0, 2000, 2)))
+        with Journal(tmp_path / "j.db") as journal:
+            for number in range(20):
+                assert (journal.find(entry(number).key) is None) == (number % 2 == 1)
+            journal.add(entry(3), entry(5))
+            other.add(entry(1), entry(7))
+            journal.add(entry(9))
+            other.add(entry(11))
+            found = [number for number in range(20) if journal.find(entry(number).key) is not None]
+    assert found == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 14, 16, 18]
+
+
+@given(st.lists(st.binary(min_size=16, max_size=16)), st.binary(min_size=16, max_size=16))
+def test_no_key_that_was_seen_is_taken_for_a_new_one(keys: list[bytes], other: bytes) -> None:
+    seen = bytearray(2**21)
+    module._see(seen, keys)
+    for key in (*keys, other):
+        place, bit = module._place(key)
+        assert bool(seen[place] & bit) == (key[:3] in {each[:3] for each in keys})
+
+
+def test_many_rows_at_once_and_one_of_them_twice(tmp_path: Path) -> None:
+    rows = [entry(number, text=str(number)) for number in range(100)]
+    with Journal(tmp_path / "j.db") as journal:
+        journal.add(*rows, entry(7, text="again"))
+        journal.add()
+        assert list(journal) == rows
+
+
 def test_many_threads_write_at_once(tmp_path: Path) -> None:
     numbers = itertools.count()
     with Journal(tmp_path / "j.db") as journal:

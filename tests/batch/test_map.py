@@ -38,6 +38,7 @@ from openai_compat import (
     MapResult,
     Timeout,
 )
+from openai_compat.batch import map as module
 from openai_compat.batch.run import Arrivals
 
 LIMIT = 60.0
@@ -454,6 +455,53 @@ def test_a_question_that_comes_twice_is_asked_once(server: ReplayServer, tmp_pat
     assert len(server.requests) == 1
 
 
+def test_a_question_that_comes_twice_does_not_hold_up_others(tmp_path: Path) -> None:
+    """All workers but one are free to ask the others, whose answers the same one waits for here."""
+    others = threading.Semaphore(0)
+
+    def reply(request: Request) -> Reply:
+        if question(request) == "same":
+            for _ in range(3):
+                assert others.acquire(timeout=LIMIT)
+        else:
+            others.release()
+        return echo(request)
+
+    with ReplayServer(reply) as server:
+        prompts = ["same", "same", "a", "b", "c"]
+        results = list(client(server).map(prompts, journal=tmp_path / "j.db", workers=3, ordered=True))
+        assert asked(server) == Counter({"same": 1, "a": 1, "b": 1, "c": 1})
+    assert [result.text for result in results] == [f"re: {prompt}" for prompt in prompts]
+    assert [result.from_journal for result in results] == [False, True, False, False, False]
+
+
+@pytest.mark.parametrize("fast", [0.0, LIMIT])
+def test_while_the_journal_is_locked_no_more_is_asked_than_may_be_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fast: float
+) -> None:
+    monkeypatch.setattr(module, "FAST", fast)
+    workers = 3
+    with ReplayServer(echo) as server, Journal(tmp_path / "j.db") as journal:
+        holder = sqlite3.connect(tmp_path / "j.db", isolation_level=None, check_same_thread=False)
+        holder.execute("BEGIN IMMEDIATE")
+        counted: list[int] = []
+
+        def let_go() -> None:
+            deadline = time.monotonic() + LIMIT
+            while len(server.requests) < workers and time.monotonic() < deadline:
+                time.sleep(0.001)
+            time.sleep(0.05)  # for those too many: there are none
+            counted.append(len(server.requests))
+            holder.execute("ROLLBACK")
+
+        thread = threading.Thread(target=let_go)
+        thread.start()
+        assert len(list(client(server).map(map(str, range(40)), journal=journal, workers=workers))) == 40
+        thread.join(LIMIT)
+        holder.close()
+    assert counted[0] <= (2 * workers if fast else workers)
+
+
 def flaky(status: int) -> Callable[[Request], Reply]:
     return lambda request: error_reply(status, "no luck", code="why") if request.number == 0 else echo(request)
 
@@ -543,13 +591,20 @@ with Client(url, model="m", max_retries=0) as client:
 
 
 @pytest.mark.process
-def test_a_run_that_is_killed_at_any_moment_goes_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("before", "again"),
+    [("", 2), ("import openai_compat.batch.map as module; module.FAST = 0", 1)],
+    ids=["fast answers", "slow ones"],
+)
+def test_a_run_that_is_killed_at_any_moment_goes_on(tmp_path: Path, before: str, again: int) -> None:
+    """So many requests for each worker are sent again after a kill."""
     count, workers, kills = 300, 4, 6
     path = tmp_path / "j.db"
     printed: set[int] = set()
     with ReplayServer(echo) as server:
         for kill in range(kills + 1):
-            command = [sys.executable, "-c", PROGRAM, f"{server.url}/v1", str(path), str(count), str(workers)]
+            program = before + PROGRAM
+            command = [sys.executable, "-c", program, f"{server.url}/v1", str(path), str(count), str(workers)]
             with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ}) as process:
                 assert process.stdout is not None
                 lines = (
@@ -567,7 +622,7 @@ def test_a_run_that_is_killed_at_any_moment_goes_on(tmp_path: Path) -> None:
     assert sorted(texts, key=str) == sorted((f"re: {number}" for number in range(count)), key=str)
     assert printed == set(range(count))
     assert set(sent) == {str(number) for number in range(count)}
-    assert sum(sent.values()) - count <= kills * workers
+    assert sum(sent.values()) - count <= kills * workers * again
 
 
 @pytest.mark.process
