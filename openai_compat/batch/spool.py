@@ -14,7 +14,7 @@ from .source import Item
 
 _TABLE = """
 CREATE TABLE items (
-    number INTEGER PRIMARY KEY, key BLOB, part INTEGER NOT NULL, custom_id TEXT, request BLOB NOT NULL, error BLOB
+    number INTEGER PRIMARY KEY, key BLOB, part INTEGER NOT NULL, request BLOB NOT NULL, error BLOB
 );
 CREATE INDEX items_key ON items (key);
 CREATE INDEX items_part ON items (part, number);
@@ -38,12 +38,12 @@ class Spool:
             JournalError: the disk for temporary files is full.
         """
         try:
-            request = pickle.dumps(item.request)
+            request = pickle.dumps((item.custom_id, item.request))
         except Exception as unfit:
             raise ConfigurationError(f"request {item.index} cannot be pickled, to wait on disk: {unfit}") from unfit
-        row = (item.index, key, part, item.custom_id, request, None if error is None else pickle.dumps(error))
+        row = (item.index, key, part, request, None if error is None else pickle.dumps(error))
         with _explained():
-            self._database.execute("INSERT INTO items VALUES (?, ?, ?, ?, ?, ?)", row)
+            self._database.execute("INSERT INTO items VALUES (?, ?, ?, ?, ?)", row)
 
     def part_of(self, key: bytes) -> int | None:
         """The part that an earlier request with this key waits for."""
@@ -64,12 +64,12 @@ class Spool:
     def _one(self, where: str, *values: Any) -> tuple[Item | None, bytes | None, int, Exception | None]:
         with _explained():
             row = self._database.execute(
-                f"SELECT number, key, part, custom_id, request, error FROM items {where}", values
+                f"SELECT number, key, part, request, error FROM items {where}", values
             ).fetchone()
         if row is None:
             return None, None, 0, None
-        number, key, part, custom_id, request, error = row
-        return Item(number, custom_id, pickle.loads(request)), key, part, error and pickle.loads(error)
+        number, key, part, request, error = row
+        return Item(number, *pickle.loads(request)), key, part, error and pickle.loads(error)
 
     def close(self) -> None:
         """Remove it."""

@@ -23,13 +23,13 @@ def answered(key: bytes, custom_id: str | None, request: str | None, answer: Any
     """The row of an answer."""
     return Entry(
         key=key,
-        custom_id=custom_id,
-        model=answer.model,
+        custom_id=custom_id and _whole(custom_id),
+        model=_whole(answer.model),
         provider=answer.provider or None,
         server=answer.origin or None,
         status="answered",
-        text=answer.text.encode("utf-8", "replace").decode(),
-        finish_reason=answer.finish_reason,
+        text=_whole(answer.text),
+        finish_reason=_whole(answer.finish_reason),
         input_tokens=answer.input_tokens,
         output_tokens=answer.output_tokens,
         attempts=len(answer.attempts) or 1,
@@ -37,6 +37,11 @@ def answered(key: bytes, custom_id: str | None, request: str | None, answer: Any
         request=request,
         response=encode_reply(answer.raw if answer.raw.keys() & {"choices", "data"} else _as_body(answer)),
     )
+
+
+def _whole(text: str) -> str:
+    """Half a character is a question mark: SQLite takes none."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def as_told(entry: Entry, answer: Any) -> Any:
@@ -59,8 +64,8 @@ def embedded(
     """The row of a text's vector."""
     return Entry(
         key=key,
-        custom_id=custom_id,
-        model=model,
+        custom_id=custom_id and _whole(custom_id),
+        model=_whole(model),
         provider=provider or None,
         status="answered",
         input_tokens=tokens,
@@ -74,10 +79,10 @@ def failed(key: bytes, custom_id: str | None, request: str | None, error: Except
     """The row of a failure."""
     name = type(error).__name__
     told = {field: vars(error)[field] for field in _TOLD if vars(error).get(field) not in (None, "")}
-    message = str(error).encode("utf-8", "replace").decode()
+    message = _whole(str(error))
     return Entry(
         key=key,
-        custom_id=custom_id,
+        custom_id=custom_id and _whole(custom_id),
         provider=getattr(error, "provider", "") or None,
         status="failed",
         error=f"{name}: {message}",

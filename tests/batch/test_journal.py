@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import sqlite3
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -218,6 +219,20 @@ def test_a_full_disk_is_told_and_what_was_written_stays(tmp_path: Path) -> None:
         assert len(journal) == 1
     with Journal(tmp_path / "j.db") as journal:
         assert list(journal) == [entry(1, finished_at=next(iter(journal)).finished_at)]
+
+
+@pytest.mark.parametrize("where", ["custom_id", "model", "finish_reason", "content"])
+def test_half_a_character_costs_no_answers(tmp_path: Path, where: str) -> None:
+    words = {"model": "m", "finish_reason": "stop", "content": "hi", "custom_id": "a", where: "caf\ud800s"}
+    choice = {"index": 0, "message": {"content": words["content"]}, "finish_reason": words["finish_reason"]}
+    body = {"model": words["model"], "choices": [choice]}
+    with ReplayServer([Reply(headers=JSON, body=json.dumps(body).encode())]) as server:
+        client = Client(f"{server.url}/v1", model="m", max_retries=0)
+        for _ in range(2):
+            (result,) = client.map([(words["custom_id"], "hi")], journal=tmp_path / "j.db")
+            assert result.ok
+            assert result.custom_id == words["custom_id"]
+        assert len(server.requests) == 1
 
 
 def test_another_database_is_refused_and_left_as_it_is(tmp_path: Path) -> None:

@@ -612,6 +612,16 @@ def test_a_budget_that_could_not_stop_it_is_told_before_anything_is_uploaded(tmp
             assert told(submitted(server, ["a"], tmp_path / "j.db")) == ["re: a"]
 
 
+def test_half_a_character_in_an_id_costs_no_answers(tmp_path: Path) -> None:
+    provider = Provider()
+    pairs = [("caf\ud800", "a"), ("caf\ud801", "b")]
+    with ReplayServer(provider) as server:
+        for _ in range(2):
+            results = by_index(submitted(server, pairs, tmp_path / "j.db"))
+            assert [(each.custom_id, each.text) for each in results] == [("caf\ud800", "re: a"), ("caf\ud801", "re: b")]
+    assert len(provider.uploads) == 1
+
+
 def test_on_error_raise_and_ordered() -> None:
     provider = Provider(answer=with_status(400))
     with ReplayServer(provider) as server, submitted(server, ["good", "bad"], ordered=True, on_error="raise") as run:
