@@ -248,6 +248,8 @@ class Hooks:
             if function in left:
                 left.remove(function)
                 setattr(self, name, tuple(left))
+            if function in self._failed:
+                self._failed.remove(function)
 
     def __bool__(self) -> bool:
         """Whether anybody listens."""

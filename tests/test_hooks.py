@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -416,6 +417,19 @@ class TestListeners:
         (record,) = [record for record in caplog.records if record.name == "openai_compat.hooks"]
         assert "broken failed; the call goes on" in record.getMessage()
         assert record.exc_info is not None
+
+    def test_one_that_raised_is_let_go_once_it_is_removed(self) -> None:
+        def broken(event: Any) -> None:
+            raise ZeroDivisionError("mine")
+
+        with ReplayServer(saying("ok")) as server, Client(server.url, model="m") as client:
+            remove = client.hooks.add(on_request=broken)
+            client.chat("hi")
+            remove()
+            gone = weakref.ref(broken)
+            del broken, remove
+            gc.collect()
+            assert gone() is None
 
     @pytest.mark.parametrize("hook", ["on_request", "on_response", "on_event", "on_error"])
     @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, GeneratorExit])
