@@ -23,6 +23,7 @@ from ..errors import ConfigurationError
 from ..redaction import redact_error_body
 from .adapters import standing_between
 from .differences import differences, likeness
+from .masking import masked_events
 from .recording import Exchange, Piece, events, kept_headers, load, save
 
 if TYPE_CHECKING:
@@ -234,10 +235,13 @@ class _Taken:
         if response is None:
             return self._asked
         headers = kept_headers(response.headers)
-        # Masked whole, for a key may come in two pieces; where events are kept, each by itself.
+        # Masked whole, for a key may come in two pieces.
         streamed = "text/event-stream" in headers.get("content-type", "")
         at = self._pieces[-1][0] if self._pieces else 0.0
         pieces = events(self._pieces) if streamed else [(at, b"".join(piece for _, piece in self._pieces))]
+        if streamed:
+            safe = masked_events([data for _, data in pieces], lambda text: masked(text.encode("utf-8", "replace")))
+            pieces = [(at, data) for (at, _), data in zip(pieces, safe, strict=True)]
         return attrs.evolve(
             self._asked,
             status=response.status_code,

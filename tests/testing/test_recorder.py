@@ -28,6 +28,7 @@ from openai_compat import (
     ResponseParseError,
     tool,
 )
+from openai_compat.redaction import redact_error_body
 from openai_compat.testing import (
     FakeServer,
     Recorder,
@@ -40,6 +41,7 @@ from openai_compat.testing import (
     stream_of,
     tool_call,
 )
+from openai_compat.testing.answers import Answer
 from openai_compat.testing.recording import Exchange, events, load, save
 
 KEY = "sk-very-secret-key-1234"
@@ -169,6 +171,47 @@ def test_the_file_is_read_in_a_diff_and_has_no_secret(tmp_path: Path) -> None:
     assert first["reply"]["headers"]["x-request-id"] == "req_1"
     lines = [line for line in text.splitlines() if '"at"' in line and '"data"' in line]
     assert len(lines) == len(second["reply"]["events"]) - 1, "an event a line"
+
+
+SPREAD = {
+    "a key in two": stream_of("Your key: sk-very-", "secret-key-1234, is it?"),
+    "a key in characters": stream_of(*f"Your key: {KEY}, is it?"),
+    "two keys": stream_of("Ask ", KEY[:9], KEY[9:], " or else ", KEY[:3], KEY[3:], "?"),
+    "somebody's password": stream_of('{"pass', 'word": "very', "-secret", '-1234"}'),
+    "a key among reasoning": stream_of("Well.", reasoning=f"It is {' '.join(KEY)}? {KEY}."),
+    "arguments": answer("", tool_calls=[tool_call("login", user="bob", password="very-secret-key-1234")]),
+}
+
+
+@pytest.mark.parametrize("said", SPREAD.values(), ids=SPREAD)
+@pytest.mark.parametrize("end", ["\n", "\r\n"], ids=["LF", "CRLF"])
+def test_a_secret_that_is_spread_over_events_is_masked(said: Answer, end: str, tmp_path: Path) -> None:
+    def texts(answer: ChatResponse) -> list[str]:
+        return [answer.text, answer.reasoning, *(call.arguments_json for call in answer.tool_calls)]
+
+    body = said.stream.replace(b"\n", end.encode())
+    with FakeServer(raw_reply(body, headers={"content-type": "text/event-stream"})) as server:
+        first = texts(recorded(tmp_path / "r.json", server, streamed))
+        again = texts(replayed(tmp_path / "r.json", server, streamed))
+    (exchange,) = load(tmp_path / "r.json")
+    assert len(exchange.pieces) == len(said.chunks)
+    assert again == [redact_error_body(text, secrets=[KEY]) for text in first] != first
+    assert "secret" not in json.dumps(again)
+
+
+def test_what_has_no_secret_is_kept_to_the_byte(tmp_path: Path) -> None:
+    odd = [
+        r'data:  {"choices": [{"delta": {"content": "\u0041", "x": [1, null]}}]}',
+        'data: {"choices":3}',
+        "data: [1]",
+        ":",
+    ]
+    body = "".join(f"{event}\n\n" for event in odd)
+    with FakeServer(raw_reply(body, headers={"content-type": "text/event-stream"})) as server:
+        question = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
+        ask = lambda client: requests.post(f"{server.url}/chat/completions", json=question, timeout=9).text  # noqa: E731
+        assert recorded(tmp_path / "r.json", server, ask) == body
+        assert replayed(tmp_path / "r.json", server, ask) == body
 
 
 def test_a_changed_request_is_told_with_what_is_different(tmp_path: Path) -> None:
