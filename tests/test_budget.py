@@ -371,6 +371,22 @@ def test_a_stream_that_ends_early_counts_for_what_has_come(how: str) -> None:
     assert (spent(given), reserved(given)) == ((26, 26, 1), 0)
 
 
+@pytest.mark.parametrize("price", [DOLLAR, Price(input=0, output=0)])
+@pytest.mark.parametrize("how", ["left", "broken", "no usage"])
+def test_what_is_reckoned_has_a_price_where_that_is_known(how: str, price: Price) -> None:
+    replies = {"left": streamed(None, "four", "more"), "broken": broken, "no usage": answer(None)}
+    with ReplayServer([replies[how]]) as server, client(server, prices=price) as asking, budget() as used:
+        if how == "left":
+            with asking.stream("hi", max_tokens=20) as stream:
+                next(iter(stream))
+        else:
+            with contextlib.suppress(APIError):
+                asking.chat("hi", max_tokens=20)
+    assert (used.requests, used.unpriced) == (1, 0)
+    assert used.usd == (used.tokens if price is DOLLAR else 0)
+    assert used.tokens > 0
+
+
 def test_a_stream_that_is_refused_at_once_is_free() -> None:
     given = Budget(tokens=5000)
     refusal = Reply(headers=EVENT_STREAM, body=[b'data: {"error":{"code":429,"message":"no"}}\n\n'])

@@ -22,7 +22,7 @@ from ..errors import (
 )
 from ..timeouts import Deadline
 from ..wire.messages import Usage
-from ..wire.prices import cost_of, counted, known_cost, tells_tokens
+from ..wire.prices import Charge, cost_of, counted, known_cost, tells_tokens
 from .current import in_force
 from .estimate import input_tokens, most_output_tokens, text_tokens
 
@@ -283,8 +283,13 @@ class BudgetPermit:
         return _Claim(usd, self._input + outputs, threading.get_ident(), os.getpid())
 
     def _priced(self, outputs: int) -> float | None:
-        usage = Usage(input_tokens=self._input, output_tokens=outputs)
-        return cost_of([self._info.charge(usage)])
+        return cost_of(self._charges(outputs))
+
+    def _known(self, outputs: int) -> float | None:
+        return known_cost(self._charges(outputs))
+
+    def _charges(self, outputs: int) -> list[Charge]:
+        return [self._info.charge(Usage(input_tokens=self._input, output_tokens=outputs))]
 
     def _reserve(self, claim: _Claim) -> None:
         with _changed:
@@ -328,9 +333,9 @@ class BudgetPermit:
             output, tokens, usd = count.output, count.input + count.output, known_cost(answer.charges)
         elif answer is not None and not whole:
             output = text_tokens(_text(answer))
-            tokens, usd = self._input + output, self._priced(output) if claim.usd else None
+            tokens, usd = self._input + output, self._known(output)
         else:
-            output, tokens, usd = 0, claim.tokens, claim.usd or None
+            output, tokens, usd = 0, claim.tokens, self._known(claim.tokens - self._input)
         with _changed:
             for budget in self._budgets:
                 budget._count(usd, tokens, output)
