@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+import msgspec
+
 from .._json import NotJSONError, decode_json, encode_reply
 from ..errors import ConfigurationError
 
@@ -46,6 +48,7 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
         yield from _csv_rows(path)
     elif path.suffix == ".parquet":
         with _parquet(path) as file:
+            _check_names(path, file.schema_arrow.names)
             for batch in file.iter_batches(batch_size=READ_ROWS):
                 yield from batch.to_pylist()
     else:
@@ -72,8 +75,7 @@ def _csv_rows(path: Path) -> Iterator[dict[str, Any]]:
         records = csv.reader(lines)
         try:
             columns = next(filter(None, records), [])
-            if twice := next((name for name in columns if name and columns.count(name) > 1), None):
-                raise ConfigurationError(f"{path}: two columns are named {twice!r}")
+            _check_names(path, columns)
             for record in filter(None, records):
                 if any(record[len(columns) :]):
                     raise ConfigurationError(
@@ -82,6 +84,11 @@ def _csv_rows(path: Path) -> Iterator[dict[str, Any]]:
                 yield dict(itertools.zip_longest(columns, record[: len(columns)], fillvalue=""))
         except csv.Error as error:
             raise ConfigurationError(f"{path}:{records.line_num}: no CSV: {error}") from error
+
+
+def _check_names(path: Path, columns: list[str]) -> None:
+    if twice := next((name for name in columns if name and columns.count(name) > 1), None):
+        raise ConfigurationError(f"{path}: two columns are named {twice!r}")
 
 
 def _json_row(line: str, where: str) -> dict[str, Any]:
@@ -186,7 +193,15 @@ def writing_rows(path: Path, columns: tuple[str, ...], schema: Callable[[], pyar
                     rows.writeheader()
                     yield rows.writerow
                 else:
-                    yield lambda row: file.write(encode_reply(row).decode() + "\n")
+                    yield lambda row: file.write(_json_line(row).decode() + "\n")
+
+
+def _json_line(row: Row) -> bytes:
+    try:
+        return encode_reply(row)
+    except TypeError:
+        # With pandas installed, times of nanoseconds are its own.
+        return msgspec.json.encode(row, enc_hook=lambda value: value.isoformat())
 
 
 @contextlib.contextmanager

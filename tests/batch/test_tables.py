@@ -74,6 +74,29 @@ def test_a_parquet_file_keeps_its_columns_and_gets_the_answers(tmp_path: Path) -
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.parquet", "out.parquet", "out.parquet.journal"]
 
 
+def test_times_of_nanoseconds_become_json(tmp_path: Path) -> None:
+    columns = {
+        "word": ["sun"],
+        "when": pyarrow.array([1_700_000_000_000_000_000], pyarrow.timestamp("ns")),
+        "lasts": pyarrow.array([5_000_000_000], pyarrow.duration("ns")),
+        "bytes": [b"ab"],
+    }
+    source = write_parquet(tmp_path / "in.parquet", columns)
+    with ReplayServer(serve) as server:
+        client(server).map_file(source, tmp_path / "out.jsonl", template="{word}")
+    (row,) = rows_of(tmp_path / "out.jsonl")
+    assert (row["word"], row["when"], row["answer"]) == ("sun", "2023-11-14T22:13:20", "re: sun")
+
+
+def test_a_parquet_column_that_is_there_twice_is_told_before_anything_is_asked(tmp_path: Path) -> None:
+    both = pyarrow.Table.from_arrays([pyarrow.array(["sun"]), pyarrow.array(["moon"])], names=["word", "word"])
+    parquet.write_table(both, tmp_path / "in.parquet")
+    with ReplayServer(serve) as server:
+        with pytest.raises(ConfigurationError, match="two columns are named 'word'"):
+            client(server).map_file(tmp_path / "in.parquet", tmp_path / "out.csv", template="{word}")
+        assert not server.requests
+
+
 @pytest.mark.parametrize("output", ["out.csv", "out.jsonl", "out.parquet"])
 @pytest.mark.parametrize("source", ["in.csv", "in.jsonl", "in.parquet"])
 def test_each_kind_becomes_each(tmp_path: Path, source: str, output: str) -> None:
