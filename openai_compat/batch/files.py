@@ -272,6 +272,8 @@ def journal_of(output: Path) -> Path:
 
 def run_batch_file(source: Path, output: Path, run: Callable[..., Run]) -> FileSummary:
     """Run a file of OpenAI's; ``run`` begins to ask pairs of an id and a ``FileRequest``."""
+    if output.exists() and output.samefile(source):
+        raise ConfigurationError(f"{output} has the requests: the answers go into another file")
     total = sum(1 for _ in read_batch_file(source))  # and every line is looked at before the first is paid for
     tally = _Tally()
     with (

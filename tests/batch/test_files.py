@@ -87,6 +87,18 @@ def test_a_file_of_openai_s(tmp_path: Path) -> None:
     assert json.dumps({**asked, "temperature": 0.5, "some_field": {"of": "the server"}}, sort_keys=True) in sent
 
 
+def test_the_requests_are_not_written_over(tmp_path: Path) -> None:
+    source = written(tmp_path / "in.jsonl", line("a"))
+    (tmp_path / "link.jsonl").symlink_to(source)
+    before = source.read_bytes()
+    with ReplayServer(serve) as server:
+        for output in ("in.jsonl", "link.jsonl"):
+            with pytest.raises(ConfigurationError, match="has the requests"):
+                client(server).map_file(source, tmp_path / output)
+        assert not server.requests
+    assert source.read_bytes() == before
+
+
 def test_a_run_goes_on_where_it_ended(tmp_path: Path) -> None:
     source = written(tmp_path / "in.jsonl", *(line(f"row-{number}", str(number)) for number in range(20)))
     output, down = tmp_path / "out.jsonl", [False]
