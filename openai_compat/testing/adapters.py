@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, ClassVar, NamedTuple
 
 import requests
 from requests.adapters import BaseAdapter
@@ -20,22 +20,55 @@ Send = Callable[[BaseAdapter, requests.PreparedRequest, Mapping[str, Any]], requ
 _patching = threading.Lock()
 
 
-@contextlib.contextmanager
-def standing_between(concerns: Callable[[str], bool], send: Send) -> Iterator[None]:
-    """Meanwhile ``send`` answers the requests to URLs that it concerns, of all sessions."""
-    with _patching:
-        original = requests.Session.get_adapter
+class _Stand(NamedTuple):
+    concerns: Callable[[str], bool]
+    send: Send
+
+
+class _Patch:
+    """One patch of ``requests.Session.get_adapter`` for all that stand there, who may leave in any order."""
+
+    current: ClassVar[_Patch | None] = None
+
+    def __init__(self) -> None:
+        self.stands: list[_Stand] = []
+        self._original = original = requests.Session.get_adapter
 
         def get_adapter(session: requests.Session, url: str) -> BaseAdapter:
             adapter = original(session, url)
-            return _Between(adapter, send) if concerns(url) else adapter
+            for stand in tuple(self.stands):  # the last who came has the first say
+                if stand.concerns(url):
+                    adapter = _Between(adapter, stand.send)
+            return adapter
 
+        self._patched = get_adapter
         requests.Session.get_adapter = get_adapter  # type: ignore[method-assign, assignment]
+
+    @property
+    def on_top(self) -> bool:
+        """Whether nobody else has patched it since."""
+        return requests.Session.get_adapter is self._patched
+
+    def undo(self) -> None:
+        requests.Session.get_adapter = self._original  # type: ignore[method-assign]
+
+
+@contextlib.contextmanager
+def standing_between(concerns: Callable[[str], bool], send: Send) -> Iterator[None]:
+    """Meanwhile ``send`` answers the requests to URLs that it concerns, of all sessions."""
+    stand = _Stand(concerns, send)
+    with _patching:
+        patch = _Patch.current
+        if patch is None or not patch.on_top:
+            patch = _Patch.current = _Patch()
+        patch.stands.append(stand)
     try:
         yield
     finally:
         with _patching:
-            requests.Session.get_adapter = original  # type: ignore[method-assign]
+            patch.stands.remove(stand)
+            if not patch.stands and patch.on_top:
+                patch.undo()
 
 
 class _Between(BaseAdapter):

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._json import NotJSONError, decode_json, encode_json
 from ..credentials import secrets_in_headers, secrets_in_query
+from ..errors import ConfigurationError
 from ..redaction import mask_secrets
 from .answers import Answer, Frame, SentStep, chunk_steps, completion, words
 from .asked import AskedRequest, Kind, text_of
@@ -65,6 +66,9 @@ class FakeServer:
         dimensions: of a vector, where the request does not say.
         rate_limit: above which requests are answered with 429.
         clock: for pauses and rate limits; a ``FakeClock`` moves when the test moves it.
+
+    Raises:
+        ConfigurationError: ``models`` is one name, or a vector has no dimensions.
     """
 
     def __init__(
@@ -76,6 +80,10 @@ class FakeServer:
         rate_limit: RateLimit | None = None,
         clock: Clock | None = None,
     ) -> None:
+        if isinstance(models, str):
+            raise ConfigurationError(f"models are several names: models=[{models!r}]")
+        if dimensions < 1:
+            raise ConfigurationError(f"a vector has at least one dimension, not {dimensions}")
         self.models: tuple[str, ...] = tuple(models)
         self._api_key = api_key
         self._dimensions = dimensions

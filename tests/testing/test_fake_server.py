@@ -19,6 +19,7 @@ from openai_compat import (
     AuthenticationError,
     BadRequestError,
     Client,
+    ConfigurationError,
     InternalServerError,
     Message,
     NotFoundError,
@@ -83,6 +84,12 @@ def test_a_function_that_returns_no_reply_is_told() -> None:
     ):
         with pytest.raises(BadRequestError, match="object has no JSON form"):
             server.client().chat("hi")
+
+
+@pytest.mark.parametrize("options", [{"models": "gpt"}, {"dimensions": 0}, {"dimensions": -1}], ids=str)
+def test_a_server_of_no_use_is_told(options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError):
+        FakeServer(**options)
 
 
 def test_a_function_is_for_chats_if_not_said_otherwise() -> None:

@@ -325,6 +325,43 @@ def test_a_mode_that_is_none() -> None:
         Recorder("r.json", mode="some")  # type: ignore[arg-type]
 
 
+def test_recorders_may_leave_in_any_order_and_all_is_as_before(tmp_path: Path) -> None:
+    before = requests.Session.get_adapter
+    with FakeServer("a", "b", "c") as server, server.client() as client:
+        first, second = (Recorder(tmp_path / f"{name}.json", mode="all") for name in ("first", "second"))
+        first.start()
+        second.start()
+        client.chat("for both")
+        first.stop()
+        client.chat("for the second")
+        second.stop()
+        assert requests.Session.get_adapter is before
+        client.chat("for none")
+    assert len(load(tmp_path / "first.json")) == 1
+    assert len(load(tmp_path / "second.json")) == 2
+
+
+def test_a_mock_that_outlasts_a_recorder_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mocking = pytest.importorskip("requests_mock")
+    monkeypatch.setattr(requests.Session, "get_adapter", requests.Session.get_adapter)  # and put back at the end
+    said = {"choices": [{"message": {"role": "assistant", "content": "mocked"}, "finish_reason": "stop"}]}
+    with FakeServer("a", "b") as server, server.client() as client:
+        outer = Recorder(tmp_path / "outer.json", mode="all")
+        outer.start()
+        with mocking.Mocker() as mock:
+            mock.post(f"{server.url}/chat/completions", json=said)
+            outer.stop()
+            assert client.chat("hi").text == "mocked"
+            with Recorder(tmp_path / "inner.json", mode="all"):
+                assert client.chat("hi").text == "mocked"
+        # The mock has left its marks in the session of the client that it answered.
+        with server.client() as another:
+            assert another.chat("hi").text == "a"
+            with Recorder(tmp_path / "next.json", mode="all"):
+                assert another.chat("hi").text == "b"
+    assert len(load(tmp_path / "next.json")) == 1
+
+
 def test_other_requests_go_their_way_and_all_is_as_before(tmp_path: Path) -> None:
     before = requests.Session.get_adapter
     with FakeServer("ok") as server:
