@@ -32,6 +32,8 @@ class Frame(NamedTuple):
     n: int = 1
     include_usage: bool = True
     prompt_tokens: int = 1
+    top_logprobs: int | None = None
+    """How many the request wants of each token; None for no logprobs."""
 
 
 @attrs.frozen(kw_only=True)
@@ -46,6 +48,7 @@ class Answer:
         model: empty for the one that was asked for.
         headers: beside those that every reply has.
         done: whether a stream ends with ``[DONE]``.
+        logprobs: of each piece of the text: itself, and what could have stood there; empty where each was certain.
     """
 
     steps: tuple[Step, ...] = ()
@@ -57,6 +60,7 @@ class Answer:
     model: str = ""
     headers: Mapping[str, str] = attrs.field(factory=dict)
     done: bool = True
+    logprobs: tuple[Mapping[str, float], ...] = ()
 
     def __attrs_post_init__(self) -> None:
         steps: Iterable[object] = self.steps
@@ -73,6 +77,11 @@ class Answer:
     def text(self) -> str:
         """All of its text."""
         return "".join(step for step in self.steps if isinstance(step, str))
+
+    @property
+    def pieces(self) -> tuple[str, ...]:
+        """Its text, as a stream has it."""
+        return tuple(step for step in self.steps if isinstance(step, str) and step)
 
     @property
     def body(self) -> bytes:
@@ -110,10 +119,11 @@ def completion(said: Answer, frame: Frame) -> dict[str, Any]:
     if said.tool_calls:
         message["tool_calls"] = _calls(said, frame)
     finish_reason = _finish_reason(said)
+    logprobs = _logprobs(said, frame, range(len(said.pieces)))
     return {
         **_envelope(said, frame, "chat.completion"),
         "choices": [
-            {"index": index, "message": message, "logprobs": None, "finish_reason": finish_reason}
+            {"index": index, "message": message, "logprobs": logprobs, "finish_reason": finish_reason}
             for index in range(frame.n)
         ],
         "usage": _usage(said, frame),
@@ -125,19 +135,21 @@ def chunk_steps(said: Answer, frame: Frame) -> Iterator[SentStep]:
     envelope = _envelope(said, frame, "chat.completion.chunk")
     usage = {"usage": None} if frame.include_usage else {}
 
-    def chunks(delta: Mapping[str, Any], finish_reason: str | None = None) -> Iterator[bytes]:
+    def chunks(delta: Mapping[str, Any], finish_reason: str | None = None, logprobs: Any = None) -> Iterator[bytes]:
         for index in range(frame.n):
-            choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+            choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish_reason}
             yield _event({**envelope, "choices": [choice], **usage})
 
     yield from chunks({"role": "assistant", "content": _content(said) and "", "refusal": None})
     for piece in words(said.reasoning):
         yield from chunks({"reasoning_content": piece})
+    place = 0
     for step in said.steps:
         if not isinstance(step, str):
             yield step
         elif step:
-            yield from chunks({"content": step})
+            yield from chunks({"content": step}, logprobs=_logprobs(said, frame, range(place, place + 1)))
+            place += 1
     for piece in words(said.refusal):
         yield from chunks({"refusal": piece})
     for delta in _call_deltas(_calls(said, frame)):
@@ -203,6 +215,23 @@ def _call_deltas(calls: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         yield {"index": index, **call, kind: {**call[kind], grows: ""}}
         for piece in words(call[kind][grows], ARGUMENTS_PIECE):
             yield {"index": index, kind: {grows: piece}}
+
+
+def _logprobs(said: Answer, frame: Frame, places: Iterable[int]) -> dict[str, Any] | None:
+    """Those of some of its pieces, if the request wants them."""
+    if frame.top_logprobs is None:
+        return None
+    tokens = said.logprobs or [{piece: 0.0} for piece in said.pieces]
+    content = []
+    for place in places:
+        likely = sorted(tokens[place].items(), key=lambda token: -token[1])
+        top = [_logprob(*token) for token in likely[: frame.top_logprobs]]
+        content.append({**_logprob(*next(iter(tokens[place].items()))), "top_logprobs": top})
+    return {"content": content, "refusal": None}
+
+
+def _logprob(token: str, logprob: float) -> dict[str, Any]:
+    return {"token": token, "logprob": logprob, "bytes": list(token.encode("utf-8", "replace"))}
 
 
 def _usage(said: Answer, frame: Frame) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from .._json import encode_json
+from ..errors import ConfigurationError
 from ..schema.json_value import to_json_value
 from ..wire.messages import ToolCall, Usage
 from .answers import Answer, Step, words
@@ -32,6 +33,7 @@ def answer(
     headers: Mapping[str, str] | None = None,
     chunk_size: int | None = None,
     pause: float = 0.0,
+    logprobs: Iterable[Mapping[str, float]] = (),
 ) -> Answer:
     """An answer, streamed or not as the request wants it.
 
@@ -44,9 +46,19 @@ def answer(
         headers: beside those that every reply has.
         chunk_size: characters in each chunk of a stream; None for a word in each.
         pause: seconds between two chunks.
+        logprobs: of each token of the text, for requests that want them: the token itself first, then what could have
+            stood there: ``answer("yes", logprobs=[{"yes": -0.2, "no": -1.7}])``. By default each is certain.
+
+    Raises:
+        ConfigurationError: the tokens of ``logprobs`` are not the text.
     """
     text = content if isinstance(content, str) else encode_json(to_json_value(content)).decode()
     pieces: Iterable[Step] = words(text, chunk_size)
+    tokens = tuple(logprobs)
+    if tokens:
+        pieces = [next(iter(token), "") for token in tokens]
+        if "".join(map(str, pieces)) != text or not all(pieces):
+            raise ConfigurationError(f"logprobs are of the tokens of the text {text!r}, not of {pieces}")
     if pause:
         pieces = itertools.islice(itertools.chain.from_iterable((pause, piece) for piece in pieces), 1, None)
     return Answer(
@@ -58,6 +70,7 @@ def answer(
         finish_reason=finish_reason,
         model=model,
         headers=headers or {},
+        logprobs=tokens,
     )
 
 

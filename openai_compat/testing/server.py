@@ -396,6 +396,7 @@ class FakeServer:
                 n=n if isinstance(n := request.body.get("n"), int) and n > 0 else 1,
                 include_usage=isinstance(options, Mapping) and options.get("include_usage") is True,
                 prompt_tokens=tokens,
+                top_logprobs=_top_logprobs(request.body),
             )
             headers = {**headers, "openai-processing-ms": "1", **reply.headers}
             (self._send_stream if request.streamed else self._send_whole)(exchange, reply, frame, headers)
@@ -459,6 +460,12 @@ class FakeServer:
         if found is None:
             return error(404, f"The model '{name}' does not exist")
         return RawReply(body=encode_json(found), headers=JSON)
+
+
+def _top_logprobs(body: Mapping[str, Any]) -> int | None:
+    if body.get("logprobs") is not True:
+        return None
+    return top if isinstance(top := body.get("top_logprobs"), int) else 0
 
 
 def _line(what: object) -> str:

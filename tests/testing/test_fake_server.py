@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import socket
 import threading
@@ -189,6 +190,42 @@ def test_reasoning_refusals_usage_and_finish_reasons() -> None:
             assert (found.usage.total_tokens, found.usage.reasoning_tokens) == (16, 3)
         assert client.chat("?").refusal == "I can not."
         assert client.chat("?", sink=lambda event: None).refusal == "No no."
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_logprobs_are_given_where_they_are_asked_for(streamed: bool) -> None:
+    said = answer("yes, sir", logprobs=[{"yes": -0.2, "no": -1.7, "ok": -3.0}, {", sir": 0.0}])
+    options: dict[str, Any] = {"sink": lambda event: None} if streamed else {}
+    with FakeServer() as server, server.client() as client:
+        server.add(said, times=2)
+        server.add("by default certain")
+        assert client.chat("hi", **options).choices[0].logprobs is None
+        found = client.chat("hi", logprobs=True, top_logprobs=2, **options).choices[0].logprobs
+        certain = client.chat("hi", logprobs=True, **options).choices[0].logprobs
+    assert found is not None
+    first, second = found["content"]
+    assert (first["token"], first["logprob"], bytes(first["bytes"])) == ("yes", -0.2, b"yes")
+    assert [(top["token"], top["logprob"]) for top in first["top_logprobs"]] == [("yes", -0.2), ("no", -1.7)]
+    assert second["token"] == ", sir"
+    assert certain is not None
+    assert [(token["token"], token["logprob"], token["top_logprobs"]) for token in certain["content"]] == [
+        ("by", 0.0, []),
+        (" default", 0.0, []),
+        (" certain", 0.0, []),
+    ]
+
+
+def test_a_choice_has_its_probability() -> None:
+    with FakeServer(answer("no", logprobs=[{"no": -0.3, "yes": -1.3}])) as server, server.client() as client:
+        said = client.chat("Sure?", choice=["yes", "no"], logprobs=True, top_logprobs=5)
+    assert said.choice_probabilities is not None
+    assert said.choice_probabilities["no"] == pytest.approx(1 / (1 + math.exp(-1)))
+
+
+@pytest.mark.parametrize("logprobs", [[{"no": 0.0}], [{}], [{"": 0.0}, {"yes": 0.0}]], ids=str)
+def test_logprobs_of_another_text_are_told(logprobs: list[dict[str, float]]) -> None:
+    with pytest.raises(ConfigurationError, match="tokens of the text 'yes'"):
+        answer("yes", logprobs=logprobs)
 
 
 def test_several_choices_where_several_are_asked_for() -> None:
