@@ -165,6 +165,13 @@ def test_headers(headers: dict[str, str], words: str) -> None:
         assert call.request().curl() == f"curl -sS http://h/v1 -H {words} --data-raw '{{}}'"
 
 
+@pytest.mark.process
+def test_a_big_body_ends_no_here_document() -> None:
+    body = b"x" * 70_000 + b"\nJSON\necho forged\nJSON_\n"
+    command = SentRequest("POST", "http://h/", {}, body).curl()
+    assert run(command.replace("curl -sS http://h/ --data-binary @-", "cat")) == f"{body.decode()}\n"
+
+
 @settings(max_examples=20)
 @given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=80))
 def test_any_text_is_one_argument_of_a_shell(text: str) -> None:

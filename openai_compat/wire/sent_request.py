@@ -58,7 +58,10 @@ class SentRequest:
             return " ".join(words)
         text = self.body.decode("utf-8", "replace")
         if len(self.body) > MAX_ARGUMENT:
-            return f"{' '.join(words)} --data-binary @- <<'JSON'\n{text}\nJSON"
+            end = "JSON"
+            while f"\n{end}\n" in f"\n{text}\n":
+                end += "_"
+            return f"{' '.join(words)} --data-binary @- <<'{end}'\n{text}\n{end}"
         return f"{' '.join(words)} --data-raw {shlex.quote(text)}"
 
     def _header(self, name: str, value: str) -> str:
