@@ -21,6 +21,8 @@ exclude_patterns = ["_build", "examples"]
 
 myst_heading_anchors = 4
 myst_fence_as_directive = ["mermaid"]
+mermaid_width, mermaid_height = "min(100%, 36em)", "auto"
+mermaid_fullscreen = False
 
 html_theme = "furo"
 html_static_path = ["_static"]
