@@ -76,7 +76,8 @@ _MODULES = {
     "tools.mcp": ("mcp_tools",),
     "stream": ("ChatStream", "ParsedStream"),
     "futures": ("CallFuture",),
-    "hooks": ("ErrorEvent", "Hooks", "RequestEvent", "ResponseEvent", "RetryEvent"),
+    "hook_events": ("ErrorEvent", "RequestEvent", "ResponseEvent", "RetryEvent"),
+    "hooks": ("Hooks",),
     "tools.loop": ("ToolOptions", "ToolRound", "run_tools_loop", "tool_rounds"),
     "tools.tool": ("Tool", "ToolDispatcher", "tool"),
     "wire.accumulate": ("Accumulator",),
@@ -143,11 +144,11 @@ if TYPE_CHECKING:
     from .fallback import EndpointStatus as EndpointStatus
     from .fallback import FallbackClient as FallbackClient
     from .futures import CallFuture as CallFuture
-    from .hooks import ErrorEvent as ErrorEvent
+    from .hook_events import ErrorEvent as ErrorEvent
+    from .hook_events import RequestEvent as RequestEvent
+    from .hook_events import ResponseEvent as ResponseEvent
+    from .hook_events import RetryEvent as RetryEvent
     from .hooks import Hooks as Hooks
-    from .hooks import RequestEvent as RequestEvent
-    from .hooks import ResponseEvent as ResponseEvent
-    from .hooks import RetryEvent as RetryEvent
     from .limits.budget import Budget as Budget
     from .limits.budget import Spent as Spent
     from .limits.budget import budget as budget

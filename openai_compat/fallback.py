@@ -19,7 +19,8 @@ from .cancel import CancelToken
 from .client import Client
 from .credentials import Secrets
 from .errors import APIConnectionError, APIError, Cancelled, ConfigurationError, OpenAICompatError
-from .hooks import ErrorEvent, Hooks, RetryEvent
+from .hook_events import ErrorEvent, RetryEvent
+from .hooks import Hooks
 from .stream import ChatStream, Reading, Source
 from .timeouts import Deadline, Timeout
 from .wire.embeddings import EmbeddingResponse

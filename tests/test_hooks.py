@@ -591,7 +591,7 @@ class TestWithoutAny:
             raise AssertionError("an event that nobody hears")
 
         for name in ("RequestEvent", "ResponseEvent", "RetryEvent", "ErrorEvent"):
-            monkeypatch.setattr(f"openai_compat.transport.call.{name}", made)
+            monkeypatch.setattr(f"openai_compat.hook_events.{name}", made)
         with ReplayServer(saying("ok")) as server, Client(server.url, model="m") as client:
             for call in CALLS.values():
                 assert call(client) == "ok"

@@ -43,7 +43,8 @@ OWN_RULES = {
     "_rich_display": {"display"},
     "_misuse": {"errors"},
     "_interrupts": set[str](),
-    "hooks": {"wire", "errors", "_interrupts", "_log", "_misuse"},
+    "hook_events": {"hooks", "wire"},
+    "hooks": {"hook_events", "wire", "errors", "_interrupts", "_log", "_misuse"},
     "cancel": {"_log", "errors"},
     "timeouts": {"cancel", "errors"},
     "futures": {"_threads", "cancel"},
@@ -74,13 +75,13 @@ ALSO = {
     },
     "_mapped": {"cancel", "timeouts"},
     "stream": {"_log", "cancel"},
-    "fallback": {"_log", "cancel", "credentials", "hooks", "params", "timeouts", "tokens"},
+    "fallback": {"_log", "cancel", "credentials", "hook_events", "hooks", "params", "timeouts", "tokens"},
     "batch": {"_json", "_log", "_threads", "cancel", "limits"},
     "tools": {"_interrupts", "_json", "_log", "_misuse", "_threads", "cancel"},
     "probe": {"", "_json", "_terminal", "tokens"},
     "sinks": {"_log", "_misuse", "_terminal", "_threads"},
     # A proxy's login and netrc's are found there, and have to be told to the client's secrets.
-    "transport": {"_imports", "_log", "cancel", "credentials", "hooks", "limits", "timeouts"},
+    "transport": {"_imports", "_log", "cancel", "credentials", "hook_events", "hooks", "limits", "timeouts"},
     "web": {"_json", "_log", "_misuse", "_threads", "cancel"},
     "server_options": {"providers", "credentials"},
     "cli": {"", "_terminal", "providers", "limits", "local"},
@@ -89,7 +90,7 @@ ALSO = {
     "schema": {"_json"},
     "testing": {"_json", "_threads", "credentials", "providers"},
     "integrations": {
-        *("", "local", "providers", "credentials", "display", "hooks", "cancel", "timeouts"),
+        *("", "local", "providers", "credentials", "display", "hook_events", "hooks", "cancel", "timeouts"),
         *("_json", "_log", "_threads"),
     },
 }
@@ -98,6 +99,8 @@ NOT_IN_WIRE = {"requests", "urllib3", "socket", "ssl", "threading", "time", "os"
 Arrow = tuple[str, str]
 
 MAY_POINT_BACK: set[Arrow] = {
+    # The types of hooks name what they are told, which says for which operation.
+    ("hooks", "hook_events"),
     # Errors hold what had arrived, and are raised by what makes it.
     ("errors", "wire.response"),
     ("errors", "wire.retry"),

@@ -21,7 +21,8 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 
 from .. import __version__
 from ..errors import APIConnectionError, APIStatusError, StreamServerError
-from ..hooks import ErrorEvent, Hooks, RequestEvent, ResponseEvent, RetryEvent
+from ..hook_events import ErrorEvent, RequestEvent, ResponseEvent, RetryEvent
+from ..hooks import Hooks
 from ..wire.messages import ToolCall, Usage
 from ..wire.response import ChatResponse, StreamEvent
 from ..wire.retry import Attempt

@@ -14,10 +14,11 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
+from .._imports import importing
 from .._log import logger
 from ..credentials import shell_headers
 from ..errors import APIError, APITimeoutError, Cancelled, OpenAICompatError
-from ..hooks import NO_HOOKS, NOTHING, ErrorEvent, Hooks, Operation, RequestEvent, ResponseEvent, RetryEvent
+from ..hooks import NO_HOOKS, NOTHING, Hooks, Operation
 from ..redaction import mask_json, mask_secrets, mask_whole
 from ..timeouts import Deadline
 from ..wire.response import CallInfo
@@ -165,6 +166,9 @@ class Call:
             log.debug("%s %s, %d bytes, try %s", sent.method, sent.url, size, which, extra=self._extra())
         if not self.hooks.on_request:
             return NOTHING
+        with importing:
+            from ..hook_events import RequestEvent
+
         return self.hooks.sending(
             RequestEvent(**self._event(), reason=self._reason, request=self.request(), body=self.body)
         )
@@ -257,6 +261,9 @@ class Call:
         if log.isEnabledFor(logging.DEBUG):
             log.debug("failed after %.2f s: %s", self._seconds(), str(error), extra=self._extra(error=error))
         if self.hooks.on_error:
+            with importing:
+                from ..hook_events import ErrorEvent
+
             attempts = getattr(error, "attempts", ()) or self.so_far()
             self.hooks.tell(self.hooks.on_error, ErrorEvent(**self._event(), error=error, attempts=attempts))
 
@@ -269,6 +276,9 @@ class Call:
             words = "left" if left else "answered"
             log.debug("%s after %.2f s", words, self._seconds(), extra=self._extra(answer=answer))
         if self.hooks.on_response:
+            with importing:
+                from ..hook_events import ResponseEvent
+
             attempts = getattr(answer, "attempts", None) or self.so_far()
             event = ResponseEvent(**self._event(), answer=answer, attempts=attempts, left=left)
             self.hooks.tell(self.hooks.on_response, event)
@@ -304,6 +314,9 @@ class Call:
 
     def _tell_retry(self, attempt: Attempt, error: BaseException, reason: Reason, delay: float = 0.0) -> None:
         if self.hooks.on_retry:
+            with importing:
+                from ..hook_events import RetryEvent
+
             event = RetryEvent(**self._event(), attempt=attempt, error=error, reason=reason, delay=delay)
             self.hooks.tell(self.hooks.on_retry, event)
 
