@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import gc
 import itertools
 import json
@@ -165,6 +166,34 @@ def test_nobody_is_answered_with_what_another_s_key_has_paid_for(
     make(cache_name=path, match_headers=()).chat("hi")
     make(cache_name=path, match_headers=(), api_key="sk-of-a-third-person-1").chat("hi")
     assert len(server.requests) == 3
+
+
+@pytest.mark.parametrize("name", ["X-Api-Token", "X-Goog-Api-Key", "OpenAI-Organization", "Authorization"])
+def test_nor_by_a_header_of_any_other_name(make: Make, server: ReplayServer, tmp_path: Path, name: str) -> None:
+    client = make(cache_name=str(tmp_path / "kept.sqlite"), api_key=None)
+    for key in ("of-one-12345678", "of-another-87654321", "of-one-12345678"):
+        client.chat("hi", extra_headers={name: key})
+    assert len(server.requests) == 2
+
+
+def test_a_cookie_that_a_server_sets_makes_no_other_question(make: Make) -> None:
+    reply = chat_reply()
+    reply = dataclasses.replace(reply, headers={**reply.headers, "Set-Cookie": "__cf_bm=12345678; path=/"})
+    with ReplayServer(lambda request: reply) as server:
+        client = make(url=server.url)
+        assert [client.chat("hi").text for _ in range(3)] == ["ok"] * 3
+        assert len(server.requests) == 1
+
+
+def test_what_is_no_question_goes_its_way(tmp_path: Path) -> None:
+    (tmp_path / "upload").write_bytes(b"line\n" * 3)
+    listed = Reply(headers=JSON, body=b'{"data": [{"id": "batch_1", "status": "running"}]}')
+    with ReplayServer(lambda request: listed) as server, cache.CachedSession(backend="memory") as session:
+        for _ in range(2):
+            with (tmp_path / "upload").open("rb") as file:
+                session.post(f"{server.url}/files", data=file, timeout=10).json()
+            session.get(f"{server.url}/batches", timeout=10).json()
+        assert [request.body for request in server.requests] == [b"line\n" * 3, b""] * 2
 
 
 class Runs:

@@ -15,7 +15,7 @@ import sqlite3
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -23,6 +23,7 @@ from urllib.parse import urlsplit
 import msgspec
 import requests
 
+from ..credentials import secrets_in_headers
 from ..errors import ConfigurationError
 
 try:
@@ -44,7 +45,10 @@ TICK = 0.02
 """Seconds after which a replayed pause is looked at again."""
 LOCKED = 2.0
 """Seconds for which another program's lock of SQLite is waited for."""
-CREDENTIALS = ("authorization", "api-key", "x-api-key", "openai-organization", "openai-project")
+ACCOUNTS = {"openai-organization", "openai-project"}
+"""Headers that say who pays, besides the credentials."""
+PASSING = {"cookie", "idempotency-key"}
+"""Headers that are named like credentials, and differ from request to request."""
 _log = logging.getLogger(__name__)
 
 
@@ -103,8 +107,9 @@ class CachedSession(requests_cache.CachedSession):
         backend: as for ``requests_cache.CachedSession``, such as ``"memory"``; by default what ``cache_name`` says.
         expire_after: seconds, a ``timedelta`` or a date; by default answers are kept for ever.
         replay: how a stream is replayed: ``"at_once"``, or ``"timed"``, with the pauses that it had.
-        match_headers: the headers that are part of the question, besides the URL and the body. By default those that
-            carry credentials, so that nobody is answered with what another's key has paid for; ``()`` shares all.
+        match_headers: the headers that are part of the question, besides the URL and the body. By default all that
+            carry credentials, but cookies, so that nobody is answered with what another's key has paid for; ``()``
+            shares all.
         options: for ``requests_cache.CachedSession``.
 
     Raises:
@@ -119,7 +124,7 @@ class CachedSession(requests_cache.CachedSession):
         *,
         expire_after: Any = -1,
         replay: Literal["at_once", "timed"] = "at_once",
-        match_headers: Iterable[str] = CREDENTIALS,
+        match_headers: Iterable[str] | None = None,
         **options: Any,
     ) -> None:
         if replay not in ("at_once", "timed"):
@@ -127,7 +132,7 @@ class CachedSession(requests_cache.CachedSession):
         if backend is None and str(cache_name).startswith(("redis://", "rediss://", "unix://")):
             cache_name, backend = requests_cache.DEFAULT_CACHE_NAME, _redis(str(cache_name))
         self._timed = replay == "timed"
-        self._matched = tuple(sorted(name.lower() for name in match_headers))
+        self._matched = None if match_headers is None else tuple(sorted(name.lower() for name in match_headers))
         self._caches: dict[int, BaseCache] = {}
         self._open: Callable[[], BaseCache] | None = None
         if backend in (None, "sqlite"):
@@ -157,7 +162,8 @@ class CachedSession(requests_cache.CachedSession):
         self, request: requests.PreparedRequest, *args: Any, **options: Any
     ) -> requests.Response:
         """The answer that was kept, or the server's, which will be."""
-        key = self._key(request)
+        if (key := self._key(request)) is None:
+            return requests.Session.send(self, request, *args, **options)
         kept = self._kept(key)
         if kept is not None:
             return _replayed(*kept, request, timed=self._timed)
@@ -167,12 +173,18 @@ class CachedSession(requests_cache.CachedSession):
             _record(response, lambda pieces: self._keep(key, reference(), pieces))
         return response
 
-    def _key(self, request: requests.PreparedRequest) -> str:
-        """What is asked: the order of a JSON object's keys does not matter, nor how the request is told from others."""
+    def _key(self, request: requests.PreparedRequest) -> str | None:
+        """What is asked: the order of a JSON object's keys does not matter, nor how the request is told from others.
+
+        None for what is no question, such as an upload, or the state of a batch.
+        """
+        is_list = request.method == "GET" and urlsplit(str(request.url)).path.endswith("/models")
+        body = request.body.encode() if isinstance(request.body, str) else request.body or b""
+        if not (is_list or request.method == "POST") or not isinstance(body, (bytes, bytearray)):
+            return None
         digest = hashlib.sha256(f"{request.method} {request.url}\n".encode())
-        for name in self._matched:
+        for name in _with_credentials(request.headers) if self._matched is None else self._matched:
             digest.update(f"{name}: {request.headers.get(name, '')}\n".encode())
-        body = request.body.encode() if isinstance(request.body, str) else bytes(request.body or b"")
         with contextlib.suppress(msgspec.DecodeError, RecursionError):
             body = msgspec.json.encode(msgspec.json.decode(body), order="sorted")
         digest.update(body)
@@ -241,6 +253,14 @@ def _without_secrets(url: str) -> str:
     """A URL without what may hold a key: user, password and query."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def _with_credentials(headers: Mapping[str, str]) -> list[str]:
+    names = {name.lower(): name for name in headers}
+    secret = {
+        name for name in names if name not in PASSING and any(secrets_in_headers({name: str(headers[names[name]])}))
+    }
+    return sorted(secret | (ACCOUNTS & names.keys()))
 
 
 def _redis(url: str) -> Any:
