@@ -8,12 +8,13 @@ from typing import Any, Literal
 import attrs
 
 from .._json import NotJSONError, decode_json
+from ..errors import ResponseTypeError
 from ..schema.problems import ValidationError
 from ..schema.safe_search import TooLongError, found_in
 from .constraints import value_schema
 from .output import Output, is_cut, parsed_response
 from .request import ChatRequest
-from .response import ChatResponse, ParsedResponse
+from .response import ChatResponse, Choice, ParsedResponse
 
 
 def constrained_output(request: ChatRequest) -> Output | None:
@@ -23,19 +24,38 @@ def constrained_output(request: ChatRequest) -> Output | None:
     return None if request.regex is None else RegexOutput(request.regex)
 
 
-class ChoiceOutput(Output):
+class _TextOutput(Output):
+    """An answer that is a text, which is then its ``text`` and its ``parsed``; so are further ones that fit."""
+
+    def _read(self, answer: ChatResponse) -> ParsedResponse[Any]:
+        read = self._found(answer)
+        first, *others = read.choices
+        kept = (attrs.evolve(first, text=read.parsed), *(self._bare(answer, choice) for choice in others))
+        return attrs.evolve(read, choices=kept)
+
+    def _found(self, answer: ChatResponse) -> ParsedResponse[Any]:
+        return super()._read(answer)
+
+    def _bare(self, answer: ChatResponse, choice: Choice) -> Choice:
+        try:
+            return attrs.evolve(choice, text=self._found(attrs.evolve(answer, choices=(choice,))).parsed)
+        except ResponseTypeError:
+            return choice
+
+
+class ChoiceOutput(_TextOutput):
     """An answer that is one of several texts, which is then its ``text`` and its ``parsed``."""
 
     def __init__(self, choices: tuple[str, ...]) -> None:
         super().__init__(Literal[choices])
 
-    def _read(self, answer: ChatResponse) -> ParsedResponse[Any]:
+    def _found(self, answer: ChatResponse) -> ParsedResponse[Any]:
         if (text := answer.text.strip()) in self.choices and not is_cut(answer):
-            return _with_text(parsed_response(answer, text))
-        return _with_text(super()._read(answer))
+            return parsed_response(answer, text)
+        return super()._found(answer)
 
 
-class RegexOutput(Output):
+class RegexOutput(_TextOutput):
     """An answer that a regular expression matches as a whole; the text that does is its ``text`` and its ``parsed``."""
 
     def __init__(self, regex: str) -> None:
@@ -60,9 +80,6 @@ class RegexOutput(Output):
             yield text
             yield text.strip()
 
-    def _read(self, answer: ChatResponse) -> ParsedResponse[Any]:
-        return _with_text(super()._read(answer))
-
 
 def _is_wrapped(text: str) -> bool:
     """Whether a text is the object that the value was to be put into."""
@@ -71,8 +88,3 @@ def _is_wrapped(text: str) -> bool:
     except NotJSONError:
         return False
     return isinstance(value, dict) and value.keys() == {"value"}
-
-
-def _with_text(answer: ParsedResponse[Any]) -> ParsedResponse[Any]:
-    first, *others = answer.choices
-    return attrs.evolve(answer, choices=(attrs.evolve(first, text=answer.parsed), *others))

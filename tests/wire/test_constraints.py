@@ -182,6 +182,15 @@ def test_the_text_is_the_value(fields: dict[str, Any], text: str, value: str) ->
     assert (read.text, read.parsed) == (value, value)
 
 
+def test_so_is_that_of_further_answers_as_far_as_they_fit() -> None:
+    texts = ('{"value": "good"}', '{"value": "bad"}', "bad", "neither")
+    several = ChatResponse(choices=tuple(Choice(text=text, finish_reason="stop") for text in texts))
+    for fields in ({"choice": ["good", "bad"]}, {"regex": "good|bad"}):
+        output = constrained_output(ChatRequest("hi", **fields))
+        assert output is not None
+        assert [choice.text for choice in output.read(several).choices] == ["good", "bad", "bad", "neither"]
+
+
 @pytest.mark.parametrize(
     ("fields", "text"),
     [
