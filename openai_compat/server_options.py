@@ -169,9 +169,11 @@ def local_server(
         purpose: what the model has to fit, where neither ``options`` nor ``OPENAI_MODEL`` names one; None takes none.
     """
     options = {name: value for name, value in _with_model(options).items() if name not in _MAY_HOLD_KEYS}
+    asked: set[str] = set()
     for known in local_providers():
-        if not listens(known.base_url):
+        if known.base_url in asked or not listens(known.base_url):
             continue
+        asked.add(known.base_url)
         try:
             with client(known.base_url, provider=known.name, max_retries=0) as probe:
                 models = probe.models(timeout=1.0)

@@ -199,11 +199,13 @@ def test_the_first_server_with_a_model_is_found_with_one_request(
     others: dict[str, ReplayServer], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     with ReplayServer([listing("nomic-embed-text", "llama")]) as server, ReplayServer([listing("late")]) as late:
-        monkeypatch.setattr(server_options, "local_providers", lambda: rows({**others, "ours": server, "late": late}))
-        found = local_server({"max_retries": 5}, Client)
+        namesake = Provider("namesake", f"{others['locked'].url}/v1")  # as localai has llama.cpp's port
+        found = [*rows(others), namesake, *rows({"ours": server, "late": late})]
+        monkeypatch.setattr(server_options, "local_providers", lambda: found)
+        chosen = local_server({"max_retries": 5}, Client)
         counted = {name: len(one.requests) for name, one in [*others.items(), ("ours", server), ("late", late)]}
     ours = {"base_url": f"{server.url}/v1", "provider": "ours", "model": "llama"}
-    assert found == {"max_retries": 5, **ours}
+    assert chosen == {"max_retries": 5, **ours}
     assert counted == {"gone": 0, "website": 1, "empty": 1, "locked": 1, "ours": 1, "late": 0}
     locked = f"locked at {others['locked'].url}/v1 asks for a key; to use it, give base_url="
     assert [record.getMessage() for record in caplog.records] == [locked]

@@ -395,7 +395,7 @@ def _check_port(host: str, port: int) -> None:
             probe.bind(address)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            why = "another program listens there; give another port, or 0 for a free one"
+            why = "another program listens there; give another port (--port, port=), or 0 for a free one"
         else:
             why = error.strerror or str(error)
         raise LocalServerError(
