@@ -12,7 +12,7 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -202,10 +202,9 @@ def _place(key: bytes) -> tuple[int, int]:
     return number >> 3, 1 << (number & 7)
 
 
-def _see(seen: bytearray, keys: Iterable[bytes]) -> None:
-    for key in keys:
-        place, bit = _place(key)
-        seen[place] |= bit
+def _see(seen: bytearray, key: bytes) -> None:
+    place, bit = _place(key)
+    seen[place] |= bit
 
 
 @attrs.define
@@ -351,9 +350,11 @@ class Journal:
         # Before the rows, so that what is added meanwhile is looked for the next time.
         (version,) = self._writer.execute("PRAGMA data_version").fetchone()
         if self._keys is None or version != self._version:
-            rows = self._writer.execute(query).fetchall()
-            _see(keys, (key for _, key in rows))
-            self._last = max((number for number, _ in rows), default=self._last)
+            last = self._last
+            for number, key in self._writer.execute(query):
+                last = max(last, number)
+                _see(keys, key)
+            self._last = last
         self._keys, self._version, self._looked = keys, version, time.monotonic()
         return keys
 
@@ -394,7 +395,8 @@ class Journal:
             for addition in additions:
                 addition.written = True
             if self._keys is not None:
-                _see(self._keys, (row[0] for row in rows))
+                for row in rows:
+                    _see(self._keys, row[0])
 
     def _write(self, rows: list[tuple[Any, ...]]) -> None:
         if len(rows) <= _TOGETHER:
