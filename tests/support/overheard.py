@@ -22,7 +22,7 @@ from openai_compat.errors import OpenAICompatError
 
 SHORTEST, FEWEST = 12, 5
 """Characters of a key, and different ones, that no other text holds by chance."""
-WRITTEN_BY_TESTS = {".py", ".ipynb", ".env", ".toml", ".ini", ".cfg", "netrc"}
+WRITTEN_BY_TESTS = {".pyc", ".py", ".ipynb", ".env", ".toml", ".ini", ".cfg", "netrc"}
 """What tests write themselves, with keys in it: scripts, notebooks, settings, logins."""
 AT_ONCE = 500
 """Texts that are kept until they are looked through, so that a long test's need little memory."""

@@ -17,6 +17,7 @@ with mock.patch.dict(os.environ, {"DJANGO_SETTINGS_MODULE": "django_project.sett
 
 from django.contrib.auth.models import User
 from django.db import connection, connections
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.test import TestCase
 from django.test.utils import setup_test_environment, teardown_test_environment
 
@@ -31,7 +32,7 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     # In a file, where another connection sees only what has been committed.
     path: Path = tmp_path_factory.mktemp("django") / "test.sqlite3"
     named = connection.settings_dict["NAME"]
-    connection.close()
+    BaseDatabaseWrapper.close(connection)  # Django itself never closes a connection to a database in memory.
     connection.settings_dict["TEST"]["NAME"] = str(path)
     setup_test_environment()
     connection.creation.create_test_db(verbosity=0)
@@ -79,7 +80,7 @@ def ran(case: type[TestCase]) -> unittest.TestResult:
     threads.clear()
     unittest.defaultTestLoader.loadTestsFromTestCase(case).run(result)
     assert result.testsRun == 2
-    assert threads - {threading.get_ident()}, "the tools ran in other threads"
+    assert threads - {threading.get_ident()}, f"no tool ran in another thread: {result.errors} {result.failures}"
     return result
 
 
