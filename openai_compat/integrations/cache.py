@@ -17,6 +17,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
+from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -229,8 +230,10 @@ class CachedSession(requests_cache.CachedSession):
 def _sqlite(path: str, **options: Any) -> SQLiteCache:
     try:
         with _using_sqlite:
-            if os.path.isfile(path):
-                _require_unlocked(path)
+            file = Path(path).expanduser()
+            file = file if file.suffix else Path(f"{file}.sqlite")  # as requests-cache does
+            if file.is_file():
+                _require_unlocked(file)
             return SQLiteCache(path, **options)
     except (OSError, sqlite3.Error) as error:
         raise ConfigurationError(f"{path!r} cannot be opened as a cache: {error}") from error
