@@ -11,6 +11,7 @@ import logging
 import os
 import pickle
 import signal
+import socket
 import sqlite3
 import threading
 import time
@@ -463,6 +464,17 @@ def test_a_redis_that_is_down_costs_no_answer(
     pytest.importorskip("redis", reason="redis is an extra")
     client = make(cache_name="redis://127.0.0.1:9/0")
     assert client.chat("hi").text == "ok"
+    assert len(server.requests) == 1
+
+
+def test_a_redis_that_does_not_answer_costs_no_answer(
+    make: Make, server: ReplayServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("redis", reason="redis is an extra")
+    monkeypatch.setattr(cache, "SILENT", 0.05, raising=False)
+    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as silent:
+        client = make(cache_name=f"redis://127.0.0.1:{silent.getsockname()[1]}/0")
+        assert in_time(lambda: client.chat("hi").text) == "ok"
     assert len(server.requests) == 1
 
 

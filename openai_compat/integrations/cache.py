@@ -46,6 +46,8 @@ TICK = 0.02
 """Seconds after which a replayed pause is looked at again."""
 LOCKED = 2.0
 """Seconds for which another program's lock of SQLite is waited for."""
+SILENT = 2.0
+"""Seconds after which a Redis that does not answer is given up."""
 ACCOUNTS = {"openai-organization", "openai-project"}
 """Headers that say who pays, besides the credentials."""
 PASSING = {"cookie", "idempotency-key"}
@@ -269,10 +271,14 @@ def _with_credentials(headers: Mapping[str, str]) -> list[str]:
 def _redis(url: str) -> Any:
     try:
         import redis
+        from redis.backoff import NoBackoff
+        from redis.retry import Retry
         from requests_cache.backends.redis import RedisCache
     except ImportError as error:
         raise ConfigurationError("a cache in Redis needs another package: pip install redis") from error
-    return RedisCache("openai_compat", connection=redis.Redis.from_url(url))
+    # A Redis that does not answer must not hold up an answer of the model; the URL may say other limits.
+    limits = {"socket_timeout": SILENT, "socket_connect_timeout": SILENT, "retry": Retry(NoBackoff(), 1)}
+    return RedisCache("openai_compat", connection=redis.Redis.from_url(url, **limits))
 
 
 def _whole(content: bytes) -> bool:
