@@ -48,9 +48,9 @@ LOCKED = 2.0
 """Seconds for which another program's lock of SQLite is waited for."""
 SILENT = 2.0
 """Seconds after which a Redis that does not answer is given up."""
-ACCOUNTS = {"openai-organization", "openai-project"}
+ACCOUNTS: set[str] = {"openai-organization", "openai-project"}
 """Headers that say who pays, besides the credentials."""
-PASSING = {"cookie", "idempotency-key"}
+PASSING: set[str] = {"cookie", "idempotency-key"}
 """Headers that are named like credentials, and differ from request to request."""
 _log = logging.getLogger(__name__)
 
