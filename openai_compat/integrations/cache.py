@@ -34,8 +34,8 @@ try:
     from requests_cache.models.response import CachedResponse
     from requests_cache.policy import get_expiration_datetime
     from requests_cache.serializers import SerializerPipeline, Stage
-except ImportError as missing:
-    raise ConfigurationError("the cache needs another package: pip install 'openai-compat[cache]'") from missing
+except ImportError as _missing:
+    raise ConfigurationError("the cache needs another package: pip install 'openai-compat[cache]'") from _missing
 
 __all__ = ["CachedSession"]
 
