@@ -81,6 +81,8 @@ class Parts:
         """What is known of a request."""
         return self._known.get(key)
 
+    find = get  # all of it is in memory
+
     def add(self, *entries: Entry) -> None:
         """Keep answers and failures; they are in a file once there are enough for one, or at the end.
 

@@ -22,8 +22,8 @@ from openai_compat.errors import OpenAICompatError
 
 SHORTEST, FEWEST = 12, 5
 """Characters of a key, and different ones, that no other text holds by chance."""
-WRITTEN_BY_TESTS = {".pyc", ".py", ".ipynb", ".env", ".toml", ".ini", ".cfg", "netrc"}
-"""What tests write themselves, with keys in it: scripts, notebooks, settings, logins."""
+WRITTEN_BY_TESTS = {".py", ".ipynb", ".env", ".toml", ".ini", ".cfg", "netrc", ".hypothesis", "__pycache__"}
+"""What tests write themselves, with keys in it: scripts, notebooks, settings, logins, what is made of their source."""
 AT_ONCE = 500
 """Texts that are kept until they are looked through, so that a long test's need little memory."""
 
@@ -61,7 +61,7 @@ class Overheard(logging.Handler):
         """Where keys were, in all that was said and stored since this was last asked."""
         folders, self._folders = self._folders, []
         for path in (path for folder in folders for path in folder.rglob("*")):
-            if path.is_file() and not {path.suffix, path.name} & WRITTEN_BY_TESTS:
+            if path.is_file() and not {path.suffix, *path.parts} & WRITTEN_BY_TESTS:
                 self.say("stored", f"{path.name}: {path.read_bytes().decode('latin-1')}")
         self._look_through()
         found, self._found = self._found, []
