@@ -148,6 +148,24 @@ def test_a_check_that_takes_too_much_is_given_up(monkeypatch: pytest.MonkeyPatch
         schema.convert(list(range(1000, 1200)))
 
 
+def test_a_panic_where_the_stack_ends_is_told_and_an_interrupt_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    schema = RawSchema({"type": "integer"})
+    panic = type("PanicException", (BaseException,), {})  # as pyo3 has it, which no Exception is above
+
+    def raising(error: BaseException) -> None:
+        def made(self: RawSchema) -> Any:
+            raise error
+
+        monkeypatch.setattr(RawSchema, "_made", made)
+
+    raising(panic("__eq__ failed!"))
+    with pytest.raises(ValidationError, match="cannot be checked: __eq__ failed!"):
+        schema.convert(1)
+    raising(KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        schema.convert(1)
+
+
 @pytest.mark.parametrize(
     "schema",
     [{}, {"title": "Anything"}, {"then": False}, {"x-mine": 1}, {"description": "x", "type": "object"}, {"$defs": {}}],
