@@ -33,7 +33,7 @@ def test_time_is_linear(name: str) -> None:
 
 
 def test_what_is_not_linear_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"SMALL": 3000, "LARGE": 12000, "FREE": 0.02}.items():
+    for name, value in {"SMALL": 2000, "LARGE": 16000, "FREE": 0.02}.items():
         monkeypatch.setattr(linear, name, value)
 
     def quadratic(data: bytes) -> None:
