@@ -49,11 +49,19 @@ LONG = (
 
 
 SLOW = (
+    "batch/",
     "fuzz/",
     "hooks/",
+    "probe/",
+    "testing/",
     "transport/",
     "web/",
+    "test_cache",
+    "test_fallback",
     "test_faults",
+    "test_limits",
+    "test_otel",
+    "test_tool_pool",
     "test_django",
     "test_flask",
     "test_transport",
