@@ -13,6 +13,7 @@ from typing import Any
 
 import attrs
 import pytest
+from support.echo import question
 from support.replay import ReplayServer, Reply, Request
 from support.wire_bodies import chat_reply, error_reply
 
@@ -32,11 +33,6 @@ LIMIT = 10.0
 class City:
     name: str
     size: int
-
-
-def question(request: Request) -> str:
-    text: str = request.json()["messages"][-1]["content"]
-    return text
 
 
 def reply(request: Request) -> Reply:

@@ -109,7 +109,7 @@ def run_program(text: str, folder: Path) -> str:
 
 @pytest.mark.usefixtures("environment")
 def test_examples_for_a_cluster_run(tmp_path: Path) -> None:
-    pytest.importorskip("distributed")
+    pytest.importorskip("distributed", reason="Dask is not installed")
     blocks = [match[1] for match in BLOCK.finditer((ROOT / "docs" / "cluster.md").read_text())]
     program = "\n".join(block for block in blocks if not any(f"{engine}." in block for engine in ENGINES))
     *first, asked, frames, files = run_program(program, tmp_path).splitlines()

@@ -13,6 +13,7 @@ from unittest.mock import ANY
 
 import attrs
 import pytest
+from support.echo import question
 from support.replay import ReplayServer, Reply, Request
 from support.wire_bodies import chat_reply, error_reply
 
@@ -24,11 +25,6 @@ from openai_compat.wire.request import ChatRequest
 
 pandas = pytest.importorskip("pandas")
 pytest.importorskip("pyarrow")
-
-
-def question(request: Request) -> str:
-    text: str = request.json()["messages"][-1]["content"]
-    return text
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from typing import Any
 
 import attrs
 import pytest
+from support.echo import asked, client, echo, question
 from support.replay import JSON, ReplayServer, Reply, Request
 from support.wire_bodies import chat_reply, error_reply, tool_call
 
@@ -29,7 +30,6 @@ from openai_compat import (
     AuthenticationError,
     BadRequestError,
     Cancelled,
-    Client,
     ConfigurationError,
     Journal,
     JournalError,
@@ -43,23 +43,6 @@ LIMIT = 10.0
 """Seconds for whatever has to happen at once."""
 PLACES = 2
 """Processes, or threads, of each executor."""
-
-
-def question(request: Request) -> str:
-    text: str = request.json()["messages"][-1]["content"]
-    return text
-
-
-def echo(request: Request) -> Reply:
-    return chat_reply(f"re: {question(request)}")
-
-
-def asked(server: ReplayServer) -> Counter[str]:
-    return Counter(question(request) for request in server.requests)
-
-
-def client(server: ReplayServer, **options: Any) -> Client:
-    return Client(f"{server.url}/v1", model="m", **{"max_retries": 0, **options})
 
 
 @pytest.fixture
@@ -93,7 +76,7 @@ def forkserver() -> Iterator[Executor]:
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
     """A client of two worker processes on this machine."""
-    distributed = pytest.importorskip("distributed")
+    distributed = pytest.importorskip("distributed", reason="Dask is not installed")
 
     options = {"n_workers": PLACES, "threads_per_worker": 1, "processes": True, "dashboard_address": "127.0.0.1:0"}
     with (
@@ -563,7 +546,7 @@ def test_a_killed_dask_worker(cluster: Any, dask: Executor, tmp_path: Path) -> N
 
 @pytest.mark.process
 def test_a_cluster_that_grows() -> None:
-    distributed = pytest.importorskip("distributed")
+    distributed = pytest.importorskip("distributed", reason="Dask is not installed")
 
     held = threading.Event()
 

@@ -11,7 +11,7 @@ import pytest
 from openai_compat import Client, NotFoundError
 
 testing = pytest.importorskip("llmock.testing", reason="llmock is not installed, or another version of it")
-batches = pytest.importorskip("llmock.routers.batch")
+batches = pytest.importorskip("llmock.routers.batch", reason="another version of llmock")
 
 
 @pytest.fixture(scope="module")

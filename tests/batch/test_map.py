@@ -21,6 +21,7 @@ import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.echo import asked, client, echo, question
 from support.replay import ReplayServer, Reply, Request
 from support.wire_bodies import chat_reply, error_reply, tool_call
 
@@ -30,7 +31,6 @@ from openai_compat import (
     Cancelled,
     CancelToken,
     ChatRequest,
-    Client,
     ConfigurationError,
     InternalServerError,
     Journal,
@@ -43,23 +43,6 @@ from openai_compat.batch.run import Arrivals
 
 LIMIT = 60.0
 """Seconds for whatever has to happen at once."""
-
-
-def question(request: Request) -> str:
-    text: str = request.json()["messages"][-1]["content"]
-    return text
-
-
-def echo(request: Request) -> Reply:
-    return chat_reply(f"re: {question(request)}")
-
-
-def asked(server: ReplayServer) -> Counter[str]:
-    return Counter(question(request) for request in server.requests)
-
-
-def client(server: ReplayServer, **options: Any) -> Client:
-    return Client(f"{server.url}/v1", model="m", **{"max_retries": 0, **options})
 
 
 @pytest.fixture

@@ -155,7 +155,7 @@ def test_lines_without_a_standard_error(monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.mark.parametrize("name", ["tqdm", "rich"])
 def test_the_well_known_bars(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip(name)
+    pytest.importorskip(name, reason=f"{name} is not installed")
     with ReplayServer([chat_reply()]) as server:
         list(Client(server.url, model="m").map(["a", "b"], progress=name))
     told = capsys.readouterr()
@@ -164,7 +164,7 @@ def test_the_well_known_bars(name: str, capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_a_bar_of_rich_gives_the_cursor_back_where_its_run_was_dropped(capsys: pytest.CaptureFixture[str]) -> None:
-    console = pytest.importorskip("rich").get_console()
+    console = pytest.importorskip("rich", reason="rich is not installed").get_console()
     shown: list[bool] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(console, "show_cursor", lambda show=True: shown.append(show))
@@ -175,7 +175,7 @@ def test_a_bar_of_rich_gives_the_cursor_back_where_its_run_was_dropped(capsys: p
 
 
 def test_a_bar_of_rich_beside_something_else_that_rich_draws(capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("rich")
+    pytest.importorskip("rich", reason="rich is not installed")
     first, second = progress_bar("rich", 2), progress_bar("rich", 2)
     for progress in (second, first):
         assert progress is not None
