@@ -55,7 +55,8 @@ class ChatAsker:
         return self.client._chat_typed(request, self.response_type, self.repair, {"sink": None, **asking})
 
     def body(self, request: ChatRequest, token: CancelToken) -> dict[str, Any]:
-        request = self.client._with_model(request, self.client._deadline(self.timeout, token))
+        if not request.model:
+            request = self.client._with_model(request, self.client._deadline(self.timeout, token))
         output = self._output(request)
         return self.client._body(build_body, request if output is None else output.asked(request))
 

@@ -21,9 +21,10 @@ from .journal import MAX_REQUEST, Entry, Journal, JournalError, open_journal, re
 from .options import RunOptions
 from .progress import progress_bar
 from .result import EmbeddingResult, MapResult
-from .run import MapRun, ThreadCrew
+from .run import Arrivals, MapRun
 from .source import Item, is_pair
 from .stored import embedded, failed, restored_error
+from .threads import ThreadCrew
 from .vectors import EmbeddingRun
 
 if TYPE_CHECKING:
@@ -92,9 +93,11 @@ def map_embeddings(embedder: Embedder, texts: Iterable[Any], batch_size: int, op
         pool = Pool(options.executor, Work(partial(outcome, splitter.all), options.workers))
         at_end.callback(pool.close)
         ask, together = partial(_ask_elsewhere, pool), options.chunk_size or options.workers
+    arrivals = Arrivals()
     crew = ThreadCrew(
         _items(texts, batch_size, together),
-        _Asking(embedder, ask, kept, options.retry_failed),
+        _Asking(embedder, ask, kept, options.retry_failed, arrivals),
+        arrivals,
         workers=lambda: threads if pool is None else 2 * pool.places(),
     )
     run: MapRun[Any] = MapRun(crew, ordered=options.ordered, on_error="keep", close=at_end.close, cancel=options.cancel)
@@ -207,30 +210,43 @@ class _Asking:
 
     Args:
         retry_failed: as for ``Book``.
+        arrivals: where the results are handed on.
     """
 
-    def __init__(self, embedder: Embedder, ask: AskBatches, journal: Journal | None, retry_failed: bool | None) -> None:
-        self._embedder, self._ask_batches = embedder, ask
+    def __init__(
+        self,
+        embedder: Embedder,
+        ask: AskBatches,
+        journal: Journal | None,
+        retry_failed: bool | None,
+        arrivals: Arrivals,
+    ) -> None:
+        self._embedder, self._ask_batches, self._arrivals = embedder, ask, arrivals
         self._journal, self._retry_failed = journal, retry_failed
         self._lock = threading.Lock()
         self._under_way: dict[bytes, threading.Event] = {}
         self._own: set[bytes] = set()
 
-    def __call__(self, item: Item, token: CancelToken) -> list[list[MapResult[Any]]]:
+    def __call__(self, item: Item, token: CancelToken) -> None:
+        results = self._embedded(item, token)
+        self._arrivals.put(MapResult(index=item.index, request=item.request, response=_as_any(results)))
+
+    def finish(self) -> None:
+        pass
+
+    def _embedded(self, item: Item, token: CancelToken) -> list[EmbeddingResult]:
         batches: tuple[Batch, ...] = item.request
         texts = [each for batch in batches for each in batch]
         # What a text is known by may need the server, to say which model it has.
         known, error, _ = outcome(self._questions, batches, token)
         if error is not None:
-            results = [attrs.evolve(each, error=each.error or error) for each in texts]
-            return [[MapResult(index=item.index, request=item.request, response=_as_any(results))]]
+            return [attrs.evolve(each, error=each.error or error) for each in texts]
         questions: dict[bytes, _Question] = {}
         for question in known:
             questions.setdefault(question.key, question)
         found = self._found(questions, token)
         key_of = {question.first.index: question.key for question in known}
-        results = [self._result(each, found.get(key_of.get(each.index, b""))) for each in texts]
-        return [[MapResult(index=item.index, request=item.request, response=_as_any(results))]]
+        return [self._result(each, found.get(key_of.get(each.index, b""))) for each in texts]
 
     def _questions(self, batches: tuple[Batch, ...], token: CancelToken) -> list[_Question]:
         return [

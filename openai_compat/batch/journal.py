@@ -35,7 +35,7 @@ LOCK_TIMEOUT = 30.0
 MAX_REQUEST = 100_000
 """Bytes of a request that are stored, for people to read; of a longer one, with pictures in it, only the hash."""
 
-_PAGES = 4000
+_PAGES = 8000
 """Of the write-ahead log before they go into the file: each then goes there once, not with every few answers."""
 
 _TOGETHER = 32

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Sized
 from functools import partial
+from queue import SimpleQueue
 from typing import Any
 
+from .._threads import spawn
 from ..cancel import CancelToken
 from ..errors import ConfigurationError
 from .ask import Answer, Asker, Book, outcome, result_of
@@ -16,14 +19,15 @@ from .journal import JournalError, open_journal
 from .options import RunOptions
 from .progress import progress_bar
 from .result import MapResult
-from .run import Ask, Crew, MapRun, ThreadCrew
+from .run import Arrivals, Crew, MapRun
 from .source import Item, read_requests
+from .threads import Ask, ThreadCrew
 
-FAST = 0.02
-"""Seconds of a request from which on its thread asks nothing more until the answer is on disk."""
+GATHER = 0.005
+"""Seconds in which answers gather, to be written as one, where their threads need not wait for that."""
 
-GATHER = 0.00006
-"""Seconds for each other request under way, of 16 at most, in which ``FAST`` answers gather, to be written as one."""
+LATE = 0.02
+"""Seconds after which they are written even if no other comes."""
 
 
 def map_requests(asker: Asker, requests: Iterable[Any], options: RunOptions) -> MapRun[Any]:
@@ -36,8 +40,11 @@ def map_requests(asker: Asker, requests: Iterable[Any], options: RunOptions) -> 
     workers = options.workers
     crew: Crew
     if options.executor is None:
-        ask = without_journal(asker) if book is None else WithJournal(asker, book)
-        crew = ThreadCrew(items, ask, lambda: workers)
+        arrivals = Arrivals()
+        ask: Ask = (
+            WithoutJournal(asker, arrivals.put) if book is None else WithJournal(asker, book, workers, arrivals.put)
+        )
+        crew = ThreadCrew(items, ask, arrivals, lambda: workers)
     else:
         from .chunks import Work
         from .executors import ExecutorCrew, Pool
@@ -50,35 +57,51 @@ def map_requests(asker: Asker, requests: Iterable[Any], options: RunOptions) -> 
     )
 
 
-def without_journal(asker: Asker) -> Ask:
-    """A function that asks a server and keeps nothing."""
+Put = Callable[..., object]
+"""Takes results that may be read."""
 
-    def ask(item: Item, token: CancelToken) -> list[list[MapResult[Any]]]:
-        return [[result_of(item, outcome(asker.ask, item.request, token))]]
 
-    return ask
+class WithoutJournal:
+    """Asks a server, and keeps nothing."""
+
+    def __init__(self, asker: Asker, put: Put) -> None:
+        self._asker, self._put = asker, put
+
+    def __call__(self, item: Item, token: CancelToken) -> None:
+        self._put(result_of(item, outcome(self._asker.ask, item.request, token)))
+
+    def finish(self) -> None:
+        pass
 
 
 class WithJournal:
-    """A function that looks into a journal before it asks, and has no result that is not written there.
+    """Looks into a journal before it asks, and hands on no result that is not written there.
 
-    Whichever thread has an answer while none writes does so, for all. One that waited long for it goes on when it is
-    written, so that after a kill no more than one request for each thread is asked again. A ``FAST`` one goes on at
-    once: two for each are, at the most, which is soon done, and waiting would take another tenth of the throughput.
+    No more requests than there are ``workers`` are under way or not yet written, so that after a kill no more are asked
+    again. A thread whose answer leaves room for another request goes on; where there is no room, or the last answers
+    were written ``GATHER`` seconds ago, it writes what has come, or waits for the one that does.
     """
 
-    def __init__(self, asker: Asker, book: Book) -> None:
-        self._asker, self._book = asker, book
+    def __init__(self, asker: Asker, book: Book, workers: int, put: Put) -> None:
+        self._asker, self._book, self._put = asker, book, put
         self._lock = threading.Lock()
         self._under_way: dict[bytes, list[Item]] = {}
+        self._room: SimpleQueue[None] = SimpleQueue()
+        for _ in range(workers):
+            self._room.put(None)
         self._came: deque[Answer] = deque()
         self._writing = threading.Lock()
+        self._wake: SimpleQueue[None] = SimpleQueue()
+        self._sleeps = False
+        self._wrote = 0.0
+        self._over = False
+        spawn(self._write_late, name="openai_compat map writes")
 
-    def __call__(self, item: Item, token: CancelToken) -> Iterator[list[MapResult[Any]]]:
+    def __call__(self, item: Item, token: CancelToken) -> None:
         try:
             key, body = self._book.key(item, token)
         except (ConfigurationError, TypeError, ValueError) as error:
-            yield [result_of(item, (None, error, 0.0))]
+            self._put(result_of(item, (None, error, 0.0)))
             return
         with self._lock:
             same = self._under_way.get(key)
@@ -89,31 +112,53 @@ class WithJournal:
             self._under_way[key] = []
         known = self._book.found(item, key)
         if known is not None:
-            yield [known, *self._same(key)]
+            self._put(known, *self._same(key))
             return
-        came = outcome(self._asker.ask, item.request, token)
+        if self._room.empty():
+            self._write()
+        self._room.get()
+        try:
+            came = outcome(self._asker.ask, item.request, token)
+        except BaseException:
+            self._room.put(None)
+            raise
         self._came.append((item, key, body, came))
-        yield from self._save(fast=came[2] < FAST)
+        if self._room.empty() or time.monotonic() - self._wrote >= GATHER:
+            self._write()
+        elif self._sleeps:
+            self._sleeps = False
+            self._wake.put(None)
 
-    def _save(self, *, fast: bool) -> Iterator[list[MapResult[Any]]]:
-        wait = not fast
-        failed: JournalError | None = None
-        # Looked at again after each release: what came meanwhile, of who did not wait, is left to this thread.
-        while (wait or self._came) and self._writing.acquire(blocking=wait):
-            wait = False
+    def finish(self) -> None:
+        self._over = True
+        self._wake.put(None)
+        self._write()
+
+    def _write(self) -> None:
+        """Write whatever has come, after the one that writes by now."""
+        with self._writing:
+            came = [self._came.popleft() for _ in range(len(self._came))]
+            if not came:
+                return
             try:
-                if fast:
-                    time.sleep(GATHER * max(0, min(16, len(self._under_way) - 1)))
-                came = [self._came.popleft() for _ in range(len(self._came))]
                 results = self._book.keep(*came)
-            except JournalError as error:
-                failed = JournalError(str(error), unsaved=(*(failed.unsaved if failed else ()), *error.unsaved))
-                continue
+                self._wrote = time.monotonic()
             finally:
-                self._writing.release()
-            yield [*results, *(each for _, key, _, _ in came for each in self._same(key))]
-        if failed is not None:
-            raise failed
+                for _ in came:
+                    self._room.put(None)
+        self._put(*results, *itertools.chain.from_iterable([self._same(key) for _, key, _, _ in came]))
+
+    def _write_late(self) -> None:
+        """Write what nobody has: those that are under way may take long."""
+        while not self._over:
+            self._sleeps = True
+            if not self._came:  # nor in the instant before it was known that this sleeps
+                self._wake.get()
+            time.sleep(LATE)
+            try:
+                self._write()
+            except JournalError as error:
+                self._put(error)
 
     def _same(self, key: bytes) -> list[MapResult[Any]]:
         """The results of all others that asked what is known by now."""

@@ -5,22 +5,19 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
 
 from .._log import logger
-from .._threads import spawn
 from ..cancel import CancelToken
-from ..errors import BudgetExceededError, Cancelled
+from ..errors import BudgetExceededError
 from ..wire.response import ChatResponse
 from .journal import JournalError
 from .result import MapResult
-from .source import Item
 
 if TYPE_CHECKING:
     from typing import Self
@@ -37,8 +34,8 @@ GRACE = 0.5
 GLANCE = 0.1
 """Seconds after which a wait looks up: a Ctrl-C in the instant before it is heard only then."""
 
-Ask = Callable[[Item, CancelToken], Iterable[Sequence[MapResult[Any]]]]
-"""What asks. It has the result of a request, or those of several at a time, or none: where another thread has it."""
+GATHER = 0.002
+"""Seconds after which results that come fast are looked for: to be woken for each costs more than the result does."""
 
 
 class Arrivals:
@@ -48,34 +45,51 @@ class Arrivals:
         self.finished: dict[int, MapResult[Any]] = {}
         self._came: deque[MapResult[Any] | BaseException | None] = deque()
         self._news: SimpleQueue[None] = SimpleQueue()
+        self._sleeps = False
+        self._fast = False
 
     def put(self, *came: MapResult[Any] | BaseException | None) -> None:
         """Results, what ended the run, or None after which nothing comes."""
         self._came.extend(came)
+        if self._sleeps:
+            self.hurry()
+
+    def hurry(self) -> None:
+        """Have what came read at once: somebody waits for that."""
+        self._sleeps = False
         self._news.put(None)
 
     def wait(self, seconds: float = math.inf) -> bool:
         """Whether something has come, within so many seconds."""
-        end = time.monotonic() + seconds
+        began = time.monotonic()
+        end = began + seconds
         while not self._came:
-            left = end - time.monotonic()
-            if left <= 0:
+            if began >= end:
                 return False
-            with contextlib.suppress(Empty):
-                self._news.get(timeout=min(left, GLANCE))
+            pause = GATHER if self._fast else GLANCE
+            self._sleeps = not self._fast
+            if not self._came:  # nor in the instant before it was known that this sleeps
+                with contextlib.suppress(Empty):
+                    self._news.get(timeout=min(end - began, pause))
+            now = time.monotonic()
+            self._fast = bool(self._came) and now - began < 2 * GATHER
+            began = now
         return True
 
-    def take(self) -> MapResult[Any] | BaseException | None:
-        """Wait for what comes next; a result goes to ``finished``."""
+    def take(self) -> list[MapResult[Any]] | BaseException | None:
+        """Wait for what comes next; the results that have come go to ``finished``."""
         self.wait()
-        came = self._came[0]
-        if isinstance(came, MapResult):
+        first = self._came[0]
+        if not isinstance(first, MapResult):
+            del self._came[0]
+            return first
+        taken: list[MapResult[Any]] = []
+        while self._came and isinstance(came := self._came[0], MapResult):
             # No call, and so no Ctrl-C, between these two: what came is in one of both.
             self.finished[came.index] = came
             del self._came[0]
-        else:
-            del self._came[0]
-        return came
+            taken.append(came)
+        return taken
 
 
 class Crew(Protocol):
@@ -91,74 +105,6 @@ class Crew(Protocol):
 
     def stop(self, *, cancel: bool) -> None:
         """Take nothing more; with ``cancel`` end what is under way."""
-
-
-class ThreadCrew:
-    """Threads of this process, each with one call under way; two requests for each are so, or answered and not read.
-
-    Args:
-        workers: how many threads there may be.
-    """
-
-    def __init__(self, items: Iterator[Item], ask: Ask, workers: Callable[[], int]) -> None:
-        self.arrivals: Arrivals = Arrivals()
-        self._items, self._ask, self._workers = items, ask, workers
-        self._token = CancelToken()
-        self._slots = threading.Semaphore(0)
-        self._taking = threading.Lock()
-        self._over = False
-        self._begun = 0
-        self._ended = 0
-
-    def begin(self) -> None:
-        """One more thread, which begins the next as soon as it has something to do."""
-        self._begun += 1
-        self._slots.release(2)
-        spawn(self._work, name="openai_compat map")
-
-    def read(self) -> None:
-        """A result has been read: one more request may be taken."""
-        self._slots.release()
-
-    def stop(self, *, cancel: bool) -> None:
-        """Take nothing more; with ``cancel`` end what is under way."""
-        self._over = True
-        self._slots.release(self._begun)
-        if cancel:
-            self._token.cancel()
-
-    def _take(self) -> Item | None:
-        with self._taking:
-            if self._over:
-                return None
-            item = next(self._items, None)
-            if item is None:
-                self.stop(cancel=False)
-            elif self._begun < self._workers():
-                self.begin()
-            return item
-
-    def _work(self) -> None:
-        try:
-            while True:
-                self._slots.acquire()
-                item = self._take()
-                if item is None:
-                    break
-                for results in self._ask(item, self._token):
-                    self.arrivals.put(*results)
-        except Cancelled:
-            pass  # nothing came of it
-        except BaseException as error:
-            self.stop(cancel=not isinstance(error, Exception))
-            self.arrivals.put(error)
-        finally:
-            with self._taking:
-                self._ended += 1
-                last = self._ended == self._begun
-            if last:
-                self._over = True
-                self.arrivals.put(None)
 
 
 class MapRun(Generic[R]):
@@ -247,7 +193,8 @@ class MapRun(Generic[R]):
         elif isinstance(came, BaseException):
             raise came
         elif self._progress is not None:
-            self._progress.add(came)
+            for result in came:
+                self._progress.add(result)
 
     def stop(self) -> tuple[MapResult[R], ...]:
         """Take no more requests and end those under way; what was finished can still be read.

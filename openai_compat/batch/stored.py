@@ -35,13 +35,13 @@ def answered(key: bytes, custom_id: str | None, request: str | None, answer: Any
         attempts=len(answer.attempts) or 1,
         seconds=seconds,
         request=request,
-        response=encode_reply(answer.raw if answer.raw.keys() & {"choices", "data"} else _as_body(answer)),
+        response=encode_reply(answer.raw if "choices" in answer.raw or "data" in answer.raw else _as_body(answer)),
     )
 
 
 def _whole(text: str) -> str:
     """Half a character is a question mark: SQLite takes none."""
-    return text.encode("utf-8", "replace").decode()
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
 def as_told(entry: Entry, answer: Any) -> Any:

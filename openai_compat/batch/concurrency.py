@@ -1,0 +1,129 @@
+"""How many threads are of use: once some keep the interpreter busy, one more would only fight with them for it.
+
+A server that answers in 50 ms keeps hundreds of threads waiting, one that answers at once not even two: sixteen take
+half as much again of a processor for each request as one does, and are slower.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from queue import Empty, SimpleQueue
+from typing import NamedTuple
+
+SPAN = 0.1
+"""Seconds that are looked at, before threads are sent to rest or called back."""
+
+BUSY = 0.8
+"""Part of a processor's time that the threads take, from which on half of them rest."""
+
+ROOM = 0.65
+"""Part of a processor's time below which as many again are called back as are awake."""
+
+LOOKOUT = 0.02
+"""Seconds after which one of those at rest looks whether the others have all begun to wait."""
+
+IDLE = 0.25
+"""Part of a processor's time below which that is so, and ``SPAN`` is not waited for."""
+
+HOLD = 1.0
+"""Seconds after a call back in which nobody is sent to rest: what was seen may be seen again."""
+
+
+class _Passed(NamedTuple):
+    """Seconds in which there was something to ask, and those of a processor that the threads took."""
+
+    seconds: float
+    cpu: float
+
+
+class Concurrency:
+    """The threads of a crew, awake or at rest; asked and told by each of them.
+
+    Only their own time on a processor counts. What else a program computes, however much, sends none of them to rest:
+    it is not they who are in its way while they wait for a server.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._awake = 0
+        self._surplus = 0
+        self._returning = 0
+        self._over = False
+        self._cpu = 0.0
+        self._looked = _Passed(0.0, 0.0)
+        self._not_before = 0.0
+        self._starved = 0
+        self._stands_since: float | None = None
+        self._stood = 0.0
+        self._lookout = threading.Lock()
+        self._end: SimpleQueue[None] = SimpleQueue()
+
+    def join(self) -> None:
+        """A thread begins."""
+        self._change(awake=1)
+
+    def starved(self) -> None:
+        """A thread waits until it may ask, which says nothing of the interpreter; then it is ``fed``."""
+        self._change(starved=1)
+
+    def fed(self) -> None:
+        """A thread may ask."""
+        self._change(starved=-1)
+
+    def stop(self) -> None:
+        """Nobody rests any more. Takes no lock: the garbage collector may have come to it anywhere."""
+        self._over = True
+        self._end.put(None)
+
+    def worked(self, cpu: float) -> None:
+        """A thread took so many seconds of a processor; returns once it is needed again."""
+        with self._lock:
+            self._cpu += cpu
+            passed = self._since(self._looked)
+            if passed.seconds >= SPAN:
+                self._looked = self._now()
+                if passed.cpu >= BUSY * passed.seconds and self._looked.seconds >= self._not_before:
+                    self._surplus = self._awake // 2
+            rests = self._surplus > 0 and not self._over
+            self._surplus -= rests
+        if rests:
+            self._change(awake=-1)
+            self._rest()
+            self._change(awake=1)
+
+    def _rest(self) -> None:
+        with self._lookout:
+            began = self._now()
+            while not self._returning and not self._over:
+                with contextlib.suppress(Empty):
+                    self._end.get(timeout=LOOKOUT)
+                passed = self._since(began)
+                # Where there was nothing to ask, it is not known who would be needed.
+                if passed.seconds >= LOOKOUT / 2 and passed.cpu < passed.seconds * (
+                    IDLE if passed.seconds < SPAN else ROOM
+                ):
+                    self._returning = self._awake
+                    self._not_before = self._now().seconds + HOLD
+                elif passed.seconds >= SPAN:
+                    began = self._now()
+            self._returning = max(0, self._returning - 1)
+
+    def _change(self, *, awake: int = 0, starved: int = 0) -> None:
+        with self._lock:
+            self._awake += awake
+            self._starved += starved
+            now = time.monotonic()
+            if self._starved < self._awake:
+                self._stood += now - (self._stands_since or now)
+                self._stands_since = None
+            elif self._stands_since is None:
+                self._stands_since = now
+
+    def _now(self) -> _Passed:
+        return _Passed((self._stands_since or time.monotonic()) - self._stood, self._cpu)
+
+    def _since(self, began: _Passed) -> _Passed:
+        now = self._now()
+        return _Passed(now.seconds - began.seconds, now.cpu - began.cpu)
