@@ -432,9 +432,9 @@ class BaseClient(NamedOptions):
 
         return call.run(attempt)
 
-    def _body(self, build: Build, request: ChatRequest) -> dict[str, Any]:
-        """The body of a chat request, with what the server wants back of its own answers."""
-        dialect = self._dialect_for(request.model)
+    def _body(self, build: Build, request: ChatRequest, dialect: Dialect | None = None) -> dict[str, Any]:
+        """The body of a chat request, with what the server wants back of its own answers, as far as that is known."""
+        dialect = dialect or self._dialect_for(request.model)
         return build(request, origin=self.base_url, echo=dialect.echo, constraints=dialect.constraints)
 
     def _ask(

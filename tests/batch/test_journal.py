@@ -14,7 +14,9 @@ import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.replay import JSON, ReplayServer, Reply
+from support.echo import client
+from support.replay import JSON, ReplayServer, Reply, Request
+from support.wire_bodies import chat_reply, error_reply, tool_call
 
 from openai_compat import APIError, APITimeoutError, Client, Journal, JournalError, RateLimitError, ToolError
 from openai_compat.batch import journal as module
@@ -332,3 +334,23 @@ def test_half_a_character_of_a_model_s_is_kept(tmp_path: Path) -> None:
         texts = [next(client.map(["hi"], journal=tmp_path / "j.db")).text for _ in range(2)]
         assert len(server.requests) == 1
     assert texts == ["a\ud800b"] * 2
+
+
+def test_what_a_client_learns_of_its_server_makes_no_other_request_of_the_same(tmp_path: Path) -> None:
+    missing = "The `reasoning_content` in the thinking mode must be passed back to the API."
+    thinking = chat_reply("<think>Add them.</think>", tool_calls=[tool_call("add", "{}")])
+
+    def reply(request: Request) -> Reply:
+        messages = request.json()["messages"]
+        if len(messages) == 1:
+            return thinking
+        return chat_reply("3") if "reasoning_content" in messages[1] else error_reply(400, missing)
+
+    with ReplayServer(reply) as server:
+        call = client(server).chat("1 + 2?")
+        rest = [call.to_message(), {"role": "tool", "tool_call_id": "call_1", "content": "3"}]
+        turns = [[{"role": "user", "content": f"{number} + 2?"}, *rest] for number in range(3)]
+        for from_journal in (False, True):
+            results = list(client(server).map(turns, workers=1, ordered=True, journal=tmp_path / "j.db"))
+            assert [(result.text, result.from_journal) for result in results] == [("3", from_journal)] * 3
+        assert len(server.requests) == 1 + 1 + 3
