@@ -155,6 +155,8 @@ class WithJournal:
             if not self._came:  # nor in the instant before it was known that this sleeps
                 self._wake.get()
             time.sleep(LATE)
+            if time.monotonic() - self._wrote < LATE:
+                continue  # what waits has not done so for long
             try:
                 self._write()
             except JournalError as error:
