@@ -307,7 +307,7 @@ def _plain_default(default: Any, cls: Any, name: str) -> Any:
     elif dataclasses.is_dataclass(cls):
         factory = next((field.default_factory for field in dataclasses.fields(cls) if field.name == name), None)
     elif issubclass(cls, msgspec.Struct):
-        info = next(field for field in msgspec.structs.fields(cls) if field.name == name)
+        info = next(field for field in msgspec.structs.fields(cls) if field.encode_name == name)
         factory = info.default_factory
     # No other factory is called only to be told.
     return factory() if factory in (list, dict, set, frozenset, tuple) else default

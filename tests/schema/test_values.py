@@ -626,6 +626,23 @@ def test_a_key_is_the_name_of_its_attribute(cls: Any) -> None:
         schema.convert({"id": "7"})
 
 
+class Renamed(msgspec.Struct, rename="camel"):
+    item_names: list[str]
+    is_full: bool = False
+    kept_tags: list[str] = []
+
+
+def test_a_default_is_that_of_a_field_which_has_another_name_in_json() -> None:
+    schema = TypeSchema(Renamed)
+    properties = schema.schema["$defs"]["Renamed"]["properties"]
+    assert {name: said.get("default") for name, said in properties.items()} == {
+        "itemNames": None,
+        "isFull": False,
+        "keptTags": [],
+    }
+    assert schema.convert({"itemNames": ["a"]}) == Renamed(["a"])
+
+
 # What was refused without need
 
 
