@@ -7,14 +7,18 @@ from __future__ import annotations
 
 import datetime
 import decimal
+import enum
 import math
 import re
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from inspect import getattr_static
 from typing import Any, NamedTuple
 
 import msgspec
+from msgspec.inspect import DictType, EnumType, ListType, LiteralType, NoneType, Type, UnionType, type_info
 
+from .direct import bare, fields_of
 from .likeness import is_whole
 from .problems import ValidationError, nested_error, path_step, type_name, uncapitalized
 from .validation import Walk, with_floats
@@ -100,6 +104,10 @@ class Node:
                 raise
             return self.convert(number, walk)
 
+    def is_direct(self, theirs: Type) -> bool:
+        """Whether msgspec, which reads the type as ``theirs``, makes the same values of all that it takes."""
+        return False
+
 
 class AnyValue(Node):
     def schema(self, definitions: Definitions) -> dict[str, Any]:
@@ -155,7 +163,16 @@ class Scalar(Node):
         except ValueError:
             raise _explained(refusal) from refusal
 
+    def is_direct(self, theirs: Type) -> bool:
+        return self._kind in _DIRECT and bare(theirs) == bare(type_info(self._hint))
 
+    @property
+    def is_none(self) -> bool:
+        """Whether it is null."""
+        return self._kind in (None, type(None))
+
+
+_DIRECT = (str, bool, int, float)
 _FORMATS: dict[Any, str] = {datetime.datetime: "date-time", datetime.date: "date", datetime.time: "time"}
 # As a float goes: an exponent in a few digits may stand for more memory than there is.
 _LARGEST = decimal.Decimal("1e309")
@@ -199,6 +216,20 @@ class Choice(Node):
         got = repr(value) if isinstance(value, (str, int, float)) else type_name(value)
         raise ValidationError("$", f"expected {' | '.join(words)}{more}, got {got}")
 
+    def is_direct(self, theirs: Type) -> bool:
+        theirs = bare(theirs)
+        if not all(type(value) is str for value, _ in self._choices):
+            return False
+        if isinstance(theirs, EnumType):
+            # Its class may know other values of its members, and make some of what is none.
+            known: dict[Any, Any] = theirs.cls._value2member_map_
+            return known == dict(self._choices) and getattr_static(theirs.cls, "_missing_") is _MISSING
+        alike = all(type(made) is str for _, made in self._choices)
+        return alike and isinstance(theirs, LiteralType) and set(theirs.values) == {made for _, made in self._choices}
+
+
+_MISSING = getattr_static(enum.Enum, "_missing_")
+
 
 def _rank(value: Any) -> tuple[int, Any]:
     if value is None:
@@ -221,6 +252,10 @@ class Array(Node):
     def convert(self, value: Any, walk: Walk) -> Any:
         made = [walk.convert(item, self._items, at) for at, item in enumerate(_items_of(value))]
         return made if self._make is list else _construct(self._make, made)
+
+    def is_direct(self, theirs: Type) -> bool:
+        theirs = bare(theirs)
+        return self._make is list and isinstance(theirs, ListType) and self._items.is_direct(theirs.item_type)
 
 
 class Field(NamedTuple):
@@ -313,6 +348,10 @@ class Dict(Node):
             made[key] = walk.convert(inner, self._values, name)
         return made
 
+    def is_direct(self, theirs: Type) -> bool:
+        theirs = bare(theirs)
+        return self._keys is None and isinstance(theirs, DictType) and self._values.is_direct(theirs.value_type)
+
     @staticmethod
     def _key(name: str, keys: Node, walk: Walk) -> Any:
         try:
@@ -351,6 +390,7 @@ class Object(Titled):
         self._passes = passes
         self._closed = closed
         self._raw = frozenset(raw)
+        self._direct: bool | None = None
 
     def _own(self, definitions: Definitions) -> dict[str, Any]:
         tag = {self.tag[0]: {"enum": [self.tag[1]]}} if self.tag else {}
@@ -393,6 +433,20 @@ class Object(Titled):
             except (ValidationError, AttributeError):
                 raise refusal from None
 
+    def is_direct(self, theirs: Type) -> bool:
+        if self._direct is None:
+            # So a class that holds itself is not: how deep its values may be is for the walk to say.
+            self._direct = False
+            self._direct = self._is_direct(fields_of(bare(theirs), self._make))
+        return self._direct
+
+    def _is_direct(self, theirs: tuple[msgspec.inspect.Field, ...] | None) -> bool:
+        if theirs is None or self.tag or self._closed or len(theirs) != len(self.fields):
+            return False
+        own = {(field.name, field.python_name, field.required): field.node for field in self.fields}
+        names = [(field.encode_name, field.name, field.required) for field in theirs]
+        return all(name in own and own[name].is_direct(field.type) for name, field in zip(names, theirs, strict=True))
+
 
 class AnyOf(Node):
     """A union: the first member that fits, of those that the value looks most like; others would drop some of it."""
@@ -430,6 +484,15 @@ class AnyOf(Node):
         # The one that got furthest names what was meant.
         raise max(errors, key=lambda error: len(re.findall(r"[.\[]", error.path)))
 
+    def is_direct(self, theirs: Type) -> bool:
+        """Only of a type or None: nothing else has to be told apart from it."""
+        theirs = bare(theirs)
+        if not isinstance(theirs, UnionType):
+            return False
+        own = [member for member in self._members if not (isinstance(member, Scalar) and member.is_none)]
+        others = [member for member in theirs.types if not isinstance(bare(member), NoneType)]
+        return len(own) == len(others) == 1 and own[0].is_direct(others[0])
+
 
 class Named(Node):
     """A type that holds itself by the name of an alias."""
@@ -461,6 +524,9 @@ class Described(Node):
 
     def convert_key(self, text: str, walk: Walk) -> Any:
         return self._inner.convert_key(text, walk)
+
+    def is_direct(self, theirs: Type) -> bool:
+        return self._inner.is_direct(theirs)
 
 
 class Bounded(Node):

@@ -63,6 +63,7 @@ class RegexOutput(_TextOutput):
         self.schema: dict[str, Any] = value_schema({"type": "string", "pattern": f"^(?:{regex})$"})
         self._regex = regex
         self._convert = self._matching
+        self._decode = None
 
     def _matching(self, value: Any) -> str:
         try:

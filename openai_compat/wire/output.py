@@ -9,9 +9,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import attrs
+import msgspec
 
 from .._json import NotJSONError, decode_json, encode_json
 from ..errors import ConfigurationError, ResponseTypeError
+from ..schema.direct import Decode
 from ..schema.json_value import decode_exactly
 from ..schema.problems import ValidationError
 from ..schema.raw_schema import RawSchema
@@ -58,6 +60,7 @@ class Output:
         self.choices: tuple[Any, ...] = ()
         self._wrapped = False
         self._strict = strict
+        self._decode: Decode | None = None
         if isinstance(response_type, Mapping):
             raw = RawSchema(response_type)
             self.schema, self._convert = raw.schema, raw.convert
@@ -73,6 +76,7 @@ class Output:
             self._wrapped = True
             self.schema = _wrapped(self.schema)
             self.choices = _choices(self.schema["properties"]["value"])
+        self._decode = typed.decoder("value" if self._wrapped else "")
         if strict:
             check_limits(self.schema)
 
@@ -122,6 +126,8 @@ class Output:
     def _read(self, answer: ChatResponse) -> ParsedResponse[Any]:
         problems: list[ValidationError] = []
         cut = is_cut(answer)
+        if (value := self._decoded(_whole(answer.text, cut=cut))) is not msgspec.UNSET:
+            return parsed_response(answer, value)
         for candidate in _candidates(answer.text, cut=cut):
             try:
                 return parsed_response(answer, self._from_json(candidate))
@@ -178,7 +184,13 @@ class Output:
             return False
         return True
 
+    def _decoded(self, text: str) -> Any:
+        """The value, where it needs no more than to be decoded; else UNSET."""
+        return msgspec.UNSET if self._decode is None else self._decode(text)
+
     def _from_json(self, text: str) -> Any:
+        if (decoded := self._decoded(text)) is not msgspec.UNSET:
+            return decoded
         try:
             value = decode_exactly(text)
         except NotJSONError as error:
@@ -247,12 +259,18 @@ def _candidates(text: str, *, cut: bool) -> Iterator[str]:
     Of several the last comes first: before it stand examples and drafts. Where the text was ``cut``, only what is
     closed: ``12`` may be the beginning of 1234.
     """
-    whole = _bare(text)
-    if _is_json(whole) and not (cut and whole[-1:] not in ("}", "]", '"')):
+    whole = _whole(text, cut=cut)
+    if _is_json(whole):
         yield whole
         return
     yield from _fences(text)[: -MAX_CANDIDATES - 1 : -1]
     yield from _among_words(text)[: -MAX_CANDIDATES - 1 : -1]
+
+
+def _whole(text: str, *, cut: bool) -> str:
+    """All of a text, where that may be its JSON; else nothing."""
+    whole = _bare(text)
+    return "" if cut and whole[-1:] not in ("}", "]", '"') else whole
 
 
 def _fences(text: str) -> list[str]:
