@@ -16,6 +16,7 @@ from .._threads import spawn
 from ..cancel import CancelToken
 from ..errors import Cancelled, ConfigurationError, OpenAICompatError
 from .ask import Outcome
+from .collector import collector_paused
 
 KEPT = 8
 """Runs whose client a process keeps: a worker of a cluster lives longer than they do."""
@@ -104,15 +105,17 @@ class Outcomes:
     """What ends the run."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        try:
-            data = dumps((self.found, self.failure))
-        except Exception:
-            data = dumps(({place: _portable(came) for place, came in self.found.items()}, self.failure))
+        with collector_paused():
+            try:
+                data = dumps((self.found, self.failure))
+            except Exception:
+                data = dumps(({place: _portable(came) for place, came in self.found.items()}, self.failure))
         return _outcomes, (data,)
 
 
 def _outcomes(data: bytes) -> Outcomes:
-    return Outcomes(*pickle.loads(data))
+    with collector_paused():
+        return Outcomes(*pickle.loads(data))
 
 
 def _portable(came: Outcome) -> Outcome:
