@@ -172,7 +172,7 @@ class Scalar(Node):
         return self._kind in (None, type(None))
 
 
-_DIRECT = (str, bool, int, float)
+_DIRECT = (str, bool, int, float, datetime.datetime, datetime.date, datetime.time)
 _FORMATS: dict[Any, str] = {datetime.datetime: "date-time", datetime.date: "date", datetime.time: "time"}
 # As a float goes: an exponent in a few digits may stand for more memory than there is.
 _LARGEST = decimal.Decimal("1e309")
@@ -548,6 +548,13 @@ class Bounded(Node):
         if self._most is not None and len(made) > self._most:
             raise ValidationError("$", f"expected {type_name(value)} of length <= {self._most}")
         return made
+
+    def is_direct(self, theirs: Type) -> bool:
+        theirs = bare(theirs)
+        if not isinstance(theirs, (ListType, DictType)):
+            return False
+        bounds = theirs.min_length or 0, theirs.max_length
+        return bounds == (self._least, self._most) and self._inner.is_direct(theirs)
 
 
 class Checked(Node):

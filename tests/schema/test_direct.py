@@ -14,8 +14,8 @@ import uuid
 from collections.abc import Callable
 from typing import Annotated, Any, Generic, Literal, NamedTuple, Optional, TypedDict, TypeVar
 
+import annotated_types
 import attrs
-import cloudpickle
 import msgspec
 import pydantic
 import pytest
@@ -118,6 +118,8 @@ DIRECT: list[Any] = [
     *(str, int, float, bool, list[int], dict[str, dict[str, bool]], Optional[str], Color, Literal["a", "b"]),  # noqa: UP045
     *(Annotated[int, msgspec.Meta(ge=0, lt=10**6)], Annotated[str, msgspec.Meta(max_length=3, pattern="^a")]),
     *(Annotated[str, "in words"], Annotated[Line, msgspec.Meta(title="A line")], list[Row], list[Bag]),
+    *(datetime.datetime, datetime.date, datetime.time, Annotated[list[int], msgspec.Meta(min_length=1, max_length=3)]),
+    *(Annotated[dict[str, int], msgspec.Meta(max_length=1)], Annotated[datetime.datetime, msgspec.Meta(tz=True)]),
 ]
 
 
@@ -377,44 +379,19 @@ class Model(pydantic.BaseModel):
     a: int
 
 
-def even(cls: Any, field: Any, value: int) -> None:
-    if value % 2:
-        raise ValueError("odd")
-
-
 INDIRECT: list[Any] = [
-    *(
-        Validated,
-        Converted,
-        FrozenValidated,
-        FrozenConverted,
-        Abstract,
-        Renamed,
-        Private,
-        PostInit,
-        PreInit,
-        Uninitialized,
-        DefaultOfSelf,
-        OwnInit,
-        DerivedInit,
-    ),
-    *(Undecorated, OwnNew, Hashed, SetOnce, After, WithInitVar, Setting, Unmade, Described, Wrapped, Written, Called),
-    *(Counted, DefaultOfClass, ImpliedNone, Tree, Tagged, Closed, Listed, StructAfter, Pair, Model, Failed),
-    *(
-        Number,
-        Guessing,
-        Spelled,
-        Literal[1, "a"],
-        Literal[Color.RED],
-        int | float,
-        int | str,
-        Line | Place,
-        int | None | str,
-    ),
+    *(Validated, Converted, FrozenValidated, FrozenConverted, Abstract, Renamed, Private, PostInit, PreInit),
+    *(Uninitialized, DefaultOfSelf, OwnInit, DerivedInit, Undecorated, OwnNew, Hashed, SetOnce, Failed),
+    *(After, WithInitVar, Setting, Unmade, Described, Wrapped, Written, Called, Counted, DefaultOfClass, ImpliedNone),
+    *(Tree, Tagged, Closed, Listed, StructAfter, Pair, Model, collections.OrderedDict, Box, Box[Any]),
+    *(Number, Guessing, Spelled, Literal[1, "a"], Literal[Color.RED]),
+    *(int | float, int | str, Line | Place, int | None | str),
     *(Any, object, dict, list, dict[int, str], tuple[int, ...], tuple[int, str], set[str], frozenset[int]),
-    *(datetime.datetime, datetime.date, decimal.Decimal, bytes, uuid.UUID, None, Annotated[int, pydantic.Field(gt=0)]),
-    *(Annotated[list[int], msgspec.Meta(min_length=1)], Annotated[decimal.Decimal, msgspec.Meta(ge=0)]),
-    *(collections.OrderedDict, Box, Box[Any]),
+    *(datetime.timedelta, decimal.Decimal, bytes, uuid.UUID, None, Annotated[int, pydantic.Field(gt=0)]),
+    *(Annotated[list[int], annotated_types.MinLen(1)], Annotated[set[int], msgspec.Meta(min_length=1)]),
+    *(Annotated[int, annotated_types.Ge(1)], Annotated[int, msgspec.Meta(ge=1), annotated_types.Ge(2)]),
+    *(Annotated[int, annotated_types.Predicate(bool)], Annotated[str, annotated_types.Len(1, 2)]),
+    *(Annotated[list[int], annotated_types.MaxLen(1)], Annotated[decimal.Decimal, msgspec.Meta(ge=0)]),
 ]
 
 
@@ -445,8 +422,13 @@ LEAVES: list[Any] = [
     *(str, int, float, bool, Color, Literal["red", "a", "b"], Annotated[float, msgspec.Meta(ge=0, multiple_of=0.5)]),
     *(Annotated[int, msgspec.Meta(ge=-5, le=2**70)], Annotated[int, msgspec.Meta(multiple_of=3)]),
     *(Annotated[str, msgspec.Meta(min_length=1, max_length=3)], Annotated[str, "words"]),
+    *(datetime.datetime, datetime.date, datetime.time, Annotated[datetime.datetime, msgspec.Meta(tz=False)]),
+    *(
+        Annotated[list[int], msgspec.Meta(min_length=1, max_length=2)],
+        Annotated[dict[str, bool], msgspec.Meta(max_length=1)],
+    ),
 ]
-OTHERS: list[Any] = [hint for hint in INDIRECT if hint not in (Failed, OwnNew, Counted, PreInit)]
+OTHERS: list[Any] = [hint for hint in INDIRECT if hint not in (None, Failed, OwnNew, Counted, PreInit)]
 NAMES = ("a", "b", "name", "x", "value")
 
 
@@ -527,6 +509,7 @@ NUMBERS += [
     "18446744073709551616",
 ]
 STRINGS = ["", "a", "red", "blue", "RED", "b", "abcd", "é", "\U0001f600", "2020-01-01", "1", "x\n"]
+STRINGS += ["2020-01-01T10:00:00Z", "2020-01-01T10:00:00.5", "2020-01-01 10:00", "10:00:00", "10:00:00+01:00", "20:00"]
 numbers = st.sampled_from(NUMBERS) | st.floats(allow_nan=False).map(json.dumps) | st.integers().map(str)
 strings = st.sampled_from(STRINGS).map(json.dumps) | st.sampled_from(
     ['"\\ud800"', '"\\ud83d\\ude00"', '"\x01"', '"\\u0061"']
@@ -649,6 +632,10 @@ SPELLED: dict[str, tuple[Any, str]] = {
     "the least float": (float, "4.9406564584124654e-324"),
     "a key that is there twice": (Line, '{"name": "a", "price": 1, "name": "b"}'),
     "a key that is there twice in a dict": (dict[str, int], '{"a": 1, "b": 2, "a": 3}'),
+    "a time": (datetime.datetime, '"2024-03-01T10:00:00.25+01:00"'),
+    "a time as Python writes it": (datetime.datetime, '"2024-03-01 10:00"'),
+    "a day for a time": (datetime.datetime, '"2024-03-01"'),
+    "a list within bounds": (Annotated[list[int], msgspec.Meta(max_length=2)], '{"value": [1, 2.0]}'),
     "a field too many": (Line, '{"name": "a", "price": 1, "other": {"a": [1e999, -0.0, null]}}'),
     "fields in another order": (Order, '{"lines": [], "customer": "c"}'),
     "defaults": (Order, '{"customer": "c", "lines": [{"name": "a", "price": 1.5}]}'),
@@ -685,6 +672,9 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "a name of a color": (Color, '"RED"'),
     "less than is allowed": (Annotated[int, msgspec.Meta(ge=0)], "-1"),
     "a field too many, nested too deeply": (Line, f'{{"name": "a", "price": 1, "other": {"[" * 9999 + "]" * 9999}}}'),
+    "a list beyond its bounds": (Annotated[list[int], msgspec.Meta(max_length=2)], '{"value": [1, 2, 3]}'),
+    "a time for a day": (datetime.date, '"2024-03-01T00:00:00"'),
+    "seconds for a time": (datetime.datetime, "1709284800"),
     "a field that is missing": (Line, '{"name": "a"}'),
     "null for a field with a default": (Line, '{"name": "a", "price": 1, "count": null}'),
 }
@@ -817,6 +807,7 @@ def test_nothing_stays_in_classes() -> None:
     assert decode is not None
     assert decode('{"typed": {"outer": {"a": [{"inner": "a"}]}}}') == Generic_({"outer": {"a": [Outer(Inner.A)]}})
     assert [set(vars(cls)) for cls in (Inner, Outer, Typed, Generic_)] == before
+    cloudpickle = pytest.importorskip("cloudpickle")
     assert cloudpickle.loads(cloudpickle.dumps(Outer))
 
 
