@@ -24,6 +24,11 @@ class Reading(Protocol):
     def is_direct(self, theirs: Type) -> bool: ...
 
 
+def refuse(text: str) -> Any:
+    """In place of what decodes a type, where nothing does."""
+    return msgspec.UNSET
+
+
 def decoder(hint: Any, node: Reading, name: str = "") -> Decode | None:
     """What decodes a type; None where msgspec would make other values of it than its node, or might.
 

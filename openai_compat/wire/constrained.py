@@ -9,6 +9,7 @@ import attrs
 
 from .._json import NotJSONError, decode_json
 from ..errors import ResponseTypeError
+from ..schema.direct import refuse
 from ..schema.problems import ValidationError
 from ..schema.safe_search import TooLongError, found_in
 from .constraints import value_schema
@@ -63,7 +64,7 @@ class RegexOutput(_TextOutput):
         self.schema: dict[str, Any] = value_schema({"type": "string", "pattern": f"^(?:{regex})$"})
         self._regex = regex
         self._convert = self._matching
-        self._decode = None
+        self._decode = refuse
 
     def _matching(self, value: Any) -> str:
         try:

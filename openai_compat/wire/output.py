@@ -13,7 +13,7 @@ import msgspec
 
 from .._json import NotJSONError, decode_json, encode_json
 from ..errors import ConfigurationError, ResponseTypeError
-from ..schema.direct import Decode
+from ..schema.direct import Decode, refuse
 from ..schema.json_value import decode_exactly
 from ..schema.problems import ValidationError
 from ..schema.raw_schema import RawSchema
@@ -60,15 +60,16 @@ class Output:
         self.choices: tuple[Any, ...] = ()
         self._wrapped = False
         self._strict = strict
-        self._decode: Decode | None = None
+        self._decode: Decode | None = None  # made where it is first needed
         if isinstance(response_type, Mapping):
+            self._decode = refuse
             raw = RawSchema(response_type)
             self.schema, self._convert = raw.schema, raw.convert
             self._strict = strict or raw.strict
             if self._strict:
                 check_limits(self.schema)
             return
-        typed = TypeSchema(response_type, strict=strict)
+        typed = self._typed = TypeSchema(response_type, strict=strict)
         self._convert = typed.convert
         self.schema = _inlined(typed.schema)
         # Servers want an object at the root; anything else is put into one.
@@ -76,7 +77,6 @@ class Output:
             self._wrapped = True
             self.schema = _wrapped(self.schema)
             self.choices = _choices(self.schema["properties"]["value"])
-        self._decode = typed.decoder("value" if self._wrapped else "")
         if strict:
             check_limits(self.schema)
 
@@ -186,7 +186,9 @@ class Output:
 
     def _decoded(self, text: str) -> Any:
         """The value, where it needs no more than to be decoded; else UNSET."""
-        return msgspec.UNSET if self._decode is None else self._decode(text)
+        if self._decode is None:
+            self._decode = self._typed.decoder("value" if self._wrapped else "") or refuse
+        return self._decode(text)
 
     def _from_json(self, text: str) -> Any:
         if (decoded := self._decoded(text)) is not msgspec.UNSET:
