@@ -25,7 +25,7 @@ class Reading(Protocol):
 
 
 def refuse(text: str) -> Any:
-    """In place of what decodes a type, where nothing does."""
+    """Stands in for a decoder where a type has none."""
     return msgspec.UNSET
 
 
@@ -93,9 +93,9 @@ def bare(theirs: Type) -> Type:
 
 
 def fields_of(theirs: Type, cls: Any) -> tuple[Field, ...] | None:
-    """The fields that msgspec sets of a class; None where calling the class may do more than to set them, or another.
+    """The fields that msgspec sets of a class; None where a call of the class may do more than set them.
 
-    Attributes in ``__dict__`` are then in the order in which JSON has them.
+    What has a ``__dict__`` has it in the order of the JSON.
     """
     if not isinstance(theirs, (DataclassType, StructType, TypedDictType)):
         return None
