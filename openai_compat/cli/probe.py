@@ -62,7 +62,8 @@ def probe(url: str | None, **given: Any) -> None:
                 only=(*only, *required) if only else (),
             )
     _show(found, given)
-    screen.note(found.spent)
+    if not sys.stdout.isatty():  # else it stands there
+        screen.note(found.spent)
     if save is not None:
         found.save(save)
     if found.interrupted:

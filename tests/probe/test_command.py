@@ -37,6 +37,12 @@ def test_the_table_is_on_stdout_and_what_it_costs_on_stderr(able: Any) -> None:
     assert "4 requests, 30 tokens in, 12 out" in err
 
 
+def test_on_a_terminal_what_it_costs_stands_once(able: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    _, out, err = able("--markdown", "--only", "tools")
+    assert (out + err).count("tokens in,") == 1
+
+
 def test_json_and_markdown(able: Any) -> None:
     status, out, _ = able("--json", "--only", "tools")
     assert status == 0
