@@ -432,9 +432,15 @@ class BaseClient(NamedOptions):
 
         return call.run(attempt)
 
-    def _body(self, build: Build, request: ChatRequest, dialect: Dialect | None = None) -> dict[str, Any]:
-        """The body of a chat request, with what the server wants back of its own answers, as far as that is known."""
-        dialect = dialect or self._dialect_for(request.model)
+    def _body(self, build: Build, request: ChatRequest) -> dict[str, Any]:
+        """The body of a chat request, with what the server wants back of its own answers."""
+        return self._body_in(self._dialect_for(request.model), build, request)
+
+    def _first_body(self, build: Build, request: ChatRequest) -> dict[str, Any]:
+        """The same as if nothing had been learnt of the server yet: a later run begins like that."""
+        return self._body_in(self._dialect, build, request)
+
+    def _body_in(self, dialect: Dialect, build: Build, request: ChatRequest) -> dict[str, Any]:
         return build(request, origin=self.base_url, echo=dialect.echo, constraints=dialect.constraints)
 
     def _ask(

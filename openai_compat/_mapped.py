@@ -58,8 +58,7 @@ class ChatAsker:
         if not request.model:
             request = self.client._with_model(request, self.client._deadline(self.timeout, token))
         output = self._output(request)
-        # As if nothing had been learnt of the server yet: the next run begins like that, and has to know it again.
-        return self.client._body(build_body, request if output is None else output.asked(request), self.client._dialect)
+        return self.client._first_body(build_body, request if output is None else output.asked(request))
 
     def read(self, kept: bytes, request: ChatRequest) -> ChatResponse:
         answer = parse_response(

@@ -271,6 +271,9 @@ class FallbackClient(Client):
     def _body(self, build: Callable[..., dict[str, Any]], request: ChatRequest) -> dict[str, Any]:
         return self._members[0].client._body(build, request)
 
+    def _first_body(self, build: Callable[..., dict[str, Any]], request: ChatRequest) -> dict[str, Any]:
+        return self._members[0].client._first_body(build, request)
+
     def _call_info(self, request: ChatRequest) -> CallInfo:
         # Of an answer that was kept: who gave it is not known.
         return super()._call_info(request)._replace(provider="", origin="")

@@ -268,6 +268,7 @@ class _Asking:
                 custom_id=each.custom_id,
                 input=each.input,
                 tokens=found.tokens if own else 0,
+                charges=found.charges if own else (),
             )
         )
 
@@ -339,7 +340,13 @@ def _embedded(questions: list[_Question], part: Part) -> tuple[list[EmbeddingRes
     assert answer is not None
     share, rest = divmod(answer.input_tokens, len(questions))
     results = [
-        attrs.evolve(question.first, embedding=vector, tokens=share + (number < rest), seconds=part.seconds)
+        attrs.evolve(
+            question.first,
+            embedding=vector,
+            tokens=share + (number < rest),
+            charges=() if number else answer.charges,
+            seconds=part.seconds,
+        )
         for number, (question, vector) in enumerate(zip(questions, answer.vectors, strict=True))
     ]
     entries = [

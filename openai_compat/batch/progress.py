@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 from ..errors import ConfigurationError
 from ..wire.prices import known_cost
-from .result import MapResult
 
 if TYPE_CHECKING:
-    from .result import EmbeddingResult
+    from .result import EmbeddingResult, MapResult
 
 LINE_EVERY = 10.0
 """Seconds between the lines that stand for a bar where nothing can be drawn."""
@@ -52,7 +51,7 @@ class Progress:
         """One more result."""
         if not result.from_journal:
             self._tokens += result.tokens
-            cost = known_cost(result.charges) if isinstance(result, MapResult) else None
+            cost = known_cost(result.charges)
             self._dollars = self._dollars if cost is None else cost + (self._dollars or 0.0)
         self._failed += result.error is not None
         self._skipped += result.from_journal

@@ -107,6 +107,7 @@ class EmbeddingResult:
         embedding: float32 numbers, as a ``memoryview``; None where ``error`` says why there is none.
         error: what ``embed`` raised.
         tokens: its part of those of the request that it was in; 0 where another one was asked for the same text.
+        charges: of the first text of a request, its tokens in all, and how they are paid; empty for the others.
         seconds: how long that request took, retries and waits included.
         from_journal: whether it was embedded, or failed, in an earlier run.
     """
@@ -117,6 +118,7 @@ class EmbeddingResult:
     embedding: Vector | None = attrs.field(default=None, repr=_show_vector)
     error: Exception | None = None
     tokens: int = 0
+    charges: tuple[Charge, ...] = attrs.field(default=(), eq=False, repr=False)
     seconds: float = attrs.field(default=0.0, eq=False)
     from_journal: bool = False
 

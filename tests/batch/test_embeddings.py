@@ -33,6 +33,7 @@ from openai_compat import (
     InternalServerError,
     Journal,
     JournalError,
+    Price,
     ResponseShapeError,
 )
 from openai_compat.batch import embeddings
@@ -530,3 +531,28 @@ def test_numbers_of_another_kind_are_refused() -> None:
     with ReplayServer(reply) as server:
         (result,) = client(server).map_embeddings(["a"], extra_body={"output_dtype": "int8"})
     assert isinstance(result.error, ConfigurationError)
+
+
+def test_a_bar_shows_what_all_requests_cost(tmp_path: Path) -> None:
+    words: list[str] = []
+
+    class Bar:
+        def update(self, n: int = 1) -> None:
+            pass
+
+        def set_postfix_str(self, s: str = "", refresh: bool = True) -> None:
+            words.append(s)
+
+        def close(self) -> None:
+            pass
+
+    texts = ["a", "b", "a", "c", "d"]
+    with ReplayServer(embed) as server:
+        asking = client(server, prices=Price(input=100_000, output=0))
+        results = list(asking.map_embeddings(texts, batch_size=2, workers=1, progress=Bar(), journal=tmp_path / "j.db"))
+        assert words[-1] == "8 tokens, $0.8000, 1 from the journal"
+        assert asked(server) == Counter("abcd")
+        list(asking.map_embeddings(texts, batch_size=2, progress=Bar(), journal=tmp_path / "j.db"))
+        assert words[-1] == "0 tokens, 5 from the journal"
+    assert sum(result.tokens for result in results if not result.from_journal) == 8
+    assert [len(result.charges) for result in results].count(1) == len(server.requests)
