@@ -18,8 +18,9 @@ SPAN = 0.1
 BUSY = 0.8
 """Part of a processor's time that the threads take, from which on half of them rest."""
 
-ROOM = 0.65
-"""Part of a processor's time below which as many again are called back as are awake."""
+KEPT = 0.75
+"""Part of what they took before, below which those at rest are missed: what computes outside the interpreter, as much
+of NumPy does, is not in each other's way."""
 
 LOOKOUT = 0.02
 """Seconds after which one of those at rest looks whether the others have all begun to wait."""
@@ -27,8 +28,8 @@ LOOKOUT = 0.02
 IDLE = 0.25
 """Part of a processor's time below which that is so, and ``SPAN`` is not waited for."""
 
-HOLD = 1.0
-"""Seconds after a call back in which nobody is sent to rest: what was seen may be seen again."""
+HOLD = 5.0
+"""Seconds after a call back in which nobody is sent to rest: what was tried would only be tried again."""
 
 
 class _Passed(NamedTuple):
@@ -42,7 +43,8 @@ class Concurrency:
     """The threads of a crew, awake or at rest; asked and told by each of them.
 
     Only their own time on a processor counts. What else a program computes, however much, sends none of them to rest:
-    it is not they who are in its way while they wait for a server.
+    it is not they who are in its way while they wait for a server. Half of them rest at a time, and where less is done
+    without them, as many come back as are awake, until all are.
     """
 
     def __init__(self) -> None:
@@ -50,6 +52,7 @@ class Concurrency:
         self._awake = 0
         self._surplus = 0
         self._returning = 0
+        self._missed_below = 0.0
         self._over = False
         self._cpu = 0.0
         self._looked = _Passed(0.0, 0.0)
@@ -84,8 +87,10 @@ class Concurrency:
             passed = self._since(self._looked)
             if passed.seconds >= SPAN:
                 self._looked = self._now()
-                if passed.cpu >= BUSY * passed.seconds and self._looked.seconds >= self._not_before:
+                may_rest = self._awake > 1 and self._looked.seconds >= self._not_before
+                if may_rest and passed.cpu >= BUSY * passed.seconds:
                     self._surplus = self._awake // 2
+                    self._missed_below = KEPT * passed.cpu / passed.seconds
             rests = self._surplus > 0 and not self._over
             self._surplus -= rests
         if rests:
@@ -101,9 +106,8 @@ class Concurrency:
                     self._end.get(timeout=LOOKOUT)
                 passed = self._since(began)
                 # Where there was nothing to ask, it is not known who would be needed.
-                if passed.seconds >= LOOKOUT / 2 and passed.cpu < passed.seconds * (
-                    IDLE if passed.seconds < SPAN else ROOM
-                ):
+                enough = IDLE if passed.seconds < SPAN else self._missed_below
+                if passed.seconds >= LOOKOUT / 2 and passed.cpu < enough * passed.seconds:
                     self._returning = self._awake
                     self._not_before = self._now().seconds + HOLD
                 elif passed.seconds >= SPAN:

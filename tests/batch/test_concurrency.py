@@ -57,8 +57,9 @@ class Threads:
 
     def busy_for(self, seconds: float, share: float) -> None:
         """Time passes, of which they take so large a part."""
+        self.concurrency._cpu += seconds * share  # before: who looks in this moment shall not see them idle
         self.clock.now += seconds
-        self.say(seconds * share)
+        self.say(0.0)
 
     def wait_for(self, awake: int) -> None:
         with self.changed:
@@ -141,6 +142,21 @@ def test_all_come_back_once_the_others_wait(threads: Callable[[int], Threads]) -
         with crew.changed:
             crew.changed.wait(module.LOOKOUT)
     crew.wait_for(8)
+
+
+@pytest.mark.parametrize(("before", "after", "missed"), [(1.9, 1.0, True), (1.9, 1.7, False), (1.0, 0.85, False)])
+def test_those_without_whom_less_is_done_come_back(
+    threads: Callable[[int], Threads], before: float, after: float, missed: bool
+) -> None:
+    """As where they compute outside the interpreter, and so at the same time."""
+    crew = threads(2)
+    crew.busy_for(SPAN, before)
+    crew.wait_for(1)
+    crew.busy_for(SPAN, after)
+    if missed:
+        crew.wait_for(2)
+    else:
+        crew.stays(1)
 
 
 def test_where_there_is_nothing_to_ask_nobody_comes_back(threads: Callable[[int], Threads]) -> None:
