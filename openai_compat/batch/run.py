@@ -110,7 +110,7 @@ class Crew(Protocol):
 class MapRun(Generic[R]):
     """The results of ``client.map``, as they come; an iterator and a context manager.
 
-    Requests are taken from what was given only as results are read, and ``ahead`` further. After a Ctrl-C, or any
+    Requests are taken from what was given only as results are read, and a few further. After a Ctrl-C, or any
     other exception in it, the iterator still yields what had been finished.
     """
 
