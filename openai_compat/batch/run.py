@@ -1,4 +1,4 @@
-"""The threads of ``client.map``: they take requests one by one, and ask no further ahead than is read."""
+"""The results of ``client.map`` as they come, whoever asks for them."""
 
 from __future__ import annotations
 
