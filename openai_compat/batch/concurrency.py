@@ -13,13 +13,16 @@ from queue import Empty, SimpleQueue
 from typing import NamedTuple
 
 SPAN = 0.1
-"""Seconds that are looked at, before threads are sent to rest or called back."""
+"""Seconds that are looked at as one."""
+
+SPANS = 3
+"""Of these in a row, before those at rest are missed: a journal that is tidied up keeps all waiting for one."""
 
 BUSY = 0.8
 """Part of a processor's time that the threads take, from which on half of them rest."""
 
 KEPT = 0.75
-"""Part of what they took before, below which those at rest are missed: what computes outside the interpreter, as much
+"""Part of what all took before, below which those at rest are missed: what computes outside the interpreter, as much
 of NumPy does, is not in each other's way."""
 
 LOOKOUT = 0.02
@@ -100,18 +103,19 @@ class Concurrency:
 
     def _rest(self) -> None:
         with self._lookout:
-            began = self._now()
+            began, missed = self._now(), 0
             while not self._returning and not self._over:
                 with contextlib.suppress(Empty):
                     self._end.get(timeout=LOOKOUT)
                 passed = self._since(began)
                 # Where there was nothing to ask, it is not known who would be needed.
-                enough = IDLE if passed.seconds < SPAN else self._missed_below
-                if passed.seconds >= LOOKOUT / 2 and passed.cpu < enough * passed.seconds:
+                all_wait = passed.seconds >= LOOKOUT / 2 and passed.cpu < IDLE * passed.seconds
+                if passed.seconds >= SPAN:
+                    missed = missed + 1 if passed.cpu < self._missed_below * passed.seconds else 0
+                    began = self._now()
+                if all_wait or missed == SPANS:
                     self._returning = self._awake
                     self._not_before = self._now().seconds + HOLD
-                elif passed.seconds >= SPAN:
-                    began = self._now()
             self._returning = max(0, self._returning - 1)
 
     def _change(self, *, awake: int = 0, starved: int = 0) -> None:

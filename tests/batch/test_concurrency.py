@@ -152,6 +152,9 @@ def test_those_without_whom_less_is_done_come_back(
     crew = threads(2)
     crew.busy_for(SPAN, before)
     crew.wait_for(1)
+    for _ in range(module.SPANS - 1):
+        crew.busy_for(SPAN, after)
+        crew.stays(1)  # once does not count
     crew.busy_for(SPAN, after)
     if missed:
         crew.wait_for(2)
