@@ -15,7 +15,7 @@ from .._threads import spawn
 from ..cancel import CancelToken
 from ..errors import ConfigurationError
 from .ask import Answer, Asker, Book, outcome, result_of
-from .journal import JournalError, open_journal
+from .journal import open_journal
 from .options import RunOptions
 from .progress import progress_bar
 from .result import MapResult
@@ -94,8 +94,8 @@ class WithJournal:
         self._wake: SimpleQueue[None] = SimpleQueue()
         self._sleeps = False
         self._wrote = 0.0
-        self._over = False
-        spawn(self._write_late, name="openai_compat map writes")
+        self._over = threading.Event()
+        self._late = spawn(self._write_late, name="openai_compat map writes")
 
     def __call__(self, item: Item, token: CancelToken) -> None:
         try:
@@ -130,8 +130,9 @@ class WithJournal:
             self._wake.put(None)
 
     def finish(self) -> None:
-        self._over = True
+        self._over.set()
         self._wake.put(None)
+        self._late.join()  # it hands on what it has written
         self._write()
 
     def _write(self) -> None:
@@ -150,16 +151,16 @@ class WithJournal:
 
     def _write_late(self) -> None:
         """Write what nobody has: those that are under way may take long."""
-        while not self._over:
+        while not self._over.is_set():
             self._sleeps = True
             if not self._came:  # nor in the instant before it was known that this sleeps
                 self._wake.get()
-            time.sleep(LATE)
+            self._over.wait(LATE)
             if time.monotonic() - self._wrote < LATE:
                 continue  # what waits has not done so for long
             try:
                 self._write()
-            except JournalError as error:
+            except Exception as error:
                 self._put(error)
 
     def _same(self, key: bytes) -> list[MapResult[Any]]:

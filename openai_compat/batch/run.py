@@ -57,7 +57,8 @@ class Arrivals:
     def hurry(self) -> None:
         """Have what came read at once: somebody waits for that."""
         self._sleeps = False
-        self._news.put(None)
+        if self._news.empty():  # or else whoever takes that looks later than this
+            self._news.put(None)
 
     def wait(self, seconds: float = math.inf) -> bool:
         """Whether something has come, within so many seconds."""

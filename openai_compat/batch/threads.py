@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
 from queue import SimpleQueue
 from typing import Protocol
 
+from .._log import logger
 from .._threads import spawn
 from ..cancel import CancelToken
 from ..errors import Cancelled
 from .concurrency import Concurrency
 from .run import Arrivals
 from .source import Item
+
+log: logging.Logger = logger("batch")
 
 TELL_EVERY = 0.005
 """Seconds after which a thread says how much of a processor it has had."""
@@ -50,11 +54,11 @@ class ThreadCrew:
 
     def begin(self) -> None:
         """One more thread, which begins the next as soon as it has something to do."""
-        self._begun += 1
+        spawn(self._work, name="openai_compat map")
+        self._begun += 1  # before the slots, without which it does not end
         self._concurrency.join()
         self.read()
         self.read()
-        spawn(self._work, name="openai_compat map")
 
     def read(self) -> None:
         """A result has been read: one more request may be taken."""
@@ -86,8 +90,16 @@ class ThreadCrew:
             if item is None:
                 self.stop(cancel=False)
             elif self._begun < self._workers():
-                self.begin()
+                self._begin_another()
             return item
+
+    def _begin_another(self) -> None:
+        try:
+            self.begin()
+        except RuntimeError as error:  # the system has no more; those that there are ask everything
+            begun = self._begun
+            self._workers = lambda: begun
+            log.warning("%d threads ask, and no more: %s", begun, error)
 
     def _work(self) -> None:
         try:

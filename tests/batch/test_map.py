@@ -38,6 +38,10 @@ from openai_compat import (
     MapResult,
     Timeout,
 )
+from openai_compat._threads import spawn
+from openai_compat.batch import map as module
+from openai_compat.batch.ask import Book
+from openai_compat.batch.map import WithJournal
 from openai_compat.batch.run import Arrivals
 
 LIMIT = 60.0
@@ -240,6 +244,34 @@ def test_results_are_not_held(server: ReplayServer) -> None:
     alive = [each for each in gc.get_objects() if isinstance(each, MapResult)]
     assert last >= 290
     assert len(alive) <= 10
+
+
+def test_who_is_not_awaited_is_not_told_again_and_again() -> None:
+    """The threads have more results than are read, and hurry for each."""
+    arrivals = Arrivals()
+    arrivals.put(None)
+    for _ in range(1000):
+        arrivals.hurry()
+    assert arrivals._news.qsize() == 1
+    assert arrivals.take() is None
+
+
+def test_where_the_system_has_no_more_threads_those_there_are_ask_everything(
+    server: ReplayServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[str] = []
+
+    def scarce(function: Callable[..., object], *, name: str) -> threading.Thread:
+        begun.append(name)
+        if len(begun) > 3:
+            raise RuntimeError("can't start new thread")
+        return spawn(function, name=name)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("openai_compat.batch.threads.spawn", scarce)
+        results = list(client(server).map([f"q{i}" for i in range(50)], workers=16))
+    assert sorted(result.index for result in results) == list(range(50))
+    assert len(begun) == 4
 
 
 def test_never_more_calls_than_workers() -> None:
@@ -478,6 +510,65 @@ def test_while_the_journal_is_locked_no_more_is_asked_than_may_be_asked_again(tm
         thread.join(LIMIT)
         holder.close()
     assert counted == [workers]
+
+
+def late(thread: threading.Thread | None = None) -> bool:
+    return (thread or threading.current_thread()).name == "openai_compat map writes"
+
+
+@pytest.fixture
+def written_late(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Set once the thread that writes late has begun; nobody else writes before that."""
+    monkeypatch.setattr(module, "GATHER", 1e9)
+    begun, keep = threading.Event(), Book.keep
+
+    def keep_and_tell(self: Book, *answers: Any) -> list[MapResult[Any]]:
+        if late():
+            begun.set()
+        if late() and any(item.request.prompt == "unfit" for item, *_ in answers):
+            raise RuntimeError("unfit")
+        return keep(self, *answers)
+
+    monkeypatch.setattr(Book, "keep", keep_and_tell)
+    return begun
+
+
+def last_after(begun: threading.Event) -> Callable[[Request], Reply]:
+    def reply(request: Request) -> Reply:
+        if question(request) == "last":
+            assert begun.wait(LIMIT)
+        return echo(request)
+
+    return reply
+
+
+def test_what_is_written_late_comes_before_the_end(
+    written_late: threading.Event, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    ends = threading.Event()
+    same, finish = WithJournal._same, WithJournal.finish
+
+    def hold_up(self: WithJournal, key: bytes) -> list[MapResult[Any]]:
+        if late():
+            assert ends.wait(LIMIT)
+            time.sleep(0.1)  # for the end to come first, were this not waited for
+        return same(self, key)
+
+    def finish_and_tell(self: WithJournal) -> None:
+        ends.set()
+        finish(self)
+
+    monkeypatch.setattr(WithJournal, "_same", hold_up)
+    monkeypatch.setattr(WithJournal, "finish", finish_and_tell)
+    with ReplayServer(last_after(written_late)) as server:
+        results = list(client(server).map(["a", "b", "last"], workers=4, journal=tmp_path / "j.db"))
+    assert sorted(result.index for result in results) == [0, 1, 2]
+    assert not any(map(late, threading.enumerate()))
+
+
+def test_what_goes_wrong_late_comes_out(written_late: threading.Event, tmp_path: Path) -> None:
+    with ReplayServer(last_after(written_late)) as server, pytest.raises(RuntimeError, match="unfit"):
+        list(client(server).map(["unfit", "last"], workers=3, journal=tmp_path / "j.db"))
 
 
 def flaky(status: int) -> Callable[[Request], Reply]:
