@@ -124,6 +124,10 @@ class Book:
             raise JournalError(str(full), unsaved=tuple(results)) from full
         return results
 
+    def tidy(self) -> None:
+        """What ``Journal.tidy`` does."""
+        self._journal.tidy()
+
     def _entry(self, item: Item, key: bytes, body: bytes, came: Outcome) -> Entry:
         answer, error, seconds = came
         request = body.decode() if len(body) <= MAX_REQUEST else None

@@ -26,10 +26,13 @@ KEPT = 0.75
 of NumPy does, is not in each other's way."""
 
 LOOKOUT = 0.02
-"""Seconds after which one of those at rest looks whether the others have all begun to wait."""
+"""Seconds after which one of those at rest looks up."""
 
 IDLE = 0.25
-"""Part of a processor's time below which that is so, and ``SPAN`` is not waited for."""
+"""Part of a processor's time below which all others have begun to wait for a server."""
+
+IDLE_FOR = 0.05
+"""Seconds of that which are enough: more than a disk takes to write down what a journal has, as a rule."""
 
 HOLD = 5.0
 """Seconds after a call back in which nobody is sent to rest: what was tried would only be tried again."""
@@ -46,8 +49,8 @@ class Concurrency:
     """The threads of a crew, awake or at rest; asked and told by each of them.
 
     Only their own time on a processor counts. What else a program computes, however much, sends none of them to rest:
-    it is not they who are in its way while they wait for a server. Half of them rest at a time, and where less is done
-    without them, as many come back as are awake, until all are.
+    it is not they who are in its way while they wait for a server. Half of them rest at a time; where less is done
+    without them as many come back as are awake, and three times as many where all of those wait.
     """
 
     def __init__(self) -> None:
@@ -109,12 +112,12 @@ class Concurrency:
                     self._end.get(timeout=LOOKOUT)
                 passed = self._since(began)
                 # Where there was nothing to ask, it is not known who would be needed.
-                all_wait = passed.seconds >= LOOKOUT / 2 and passed.cpu < IDLE * passed.seconds
+                all_wait = passed.seconds >= IDLE_FOR and passed.cpu < IDLE * passed.seconds
                 if passed.seconds >= SPAN:
                     missed = missed + 1 if passed.cpu < self._missed_below * passed.seconds else 0
                     began = self._now()
                 if all_wait or missed == SPANS:
-                    self._returning = self._awake
+                    self._returning = 3 * self._awake if all_wait else self._awake
                     self._not_before = self._now().seconds + HOLD
             self._returning = max(0, self._returning - 1)
 

@@ -38,6 +38,9 @@ MAX_REQUEST = 100_000
 _PAGES = 8000
 """Of the write-ahead log before they go into the file: each then goes there once, not with every few answers."""
 
+_TIDY = 1000
+"""Answers after which some of the log goes there before, on a thread that has the time."""
+
 _TOGETHER = 32
 """Rows that one statement writes: SQLite takes 999 values in one, at least."""
 
@@ -238,6 +241,7 @@ class Journal:
         self._last = 0
         self._version = 0
         self._looked = 0.0
+        self._untidy = 0
         self._process = os.getpid()
         try:
             self._writer = self._open()
@@ -392,6 +396,7 @@ class Journal:
             except sqlite3.Error as error:
                 self._failed = self._explained(error)
                 raise self._failed from error
+            self._untidy += len(rows)
             for addition in additions:
                 addition.written = True
             if self._keys is not None:
@@ -433,6 +438,16 @@ class Journal:
                     yield connection
             except sqlite3.Error as error:
                 raise self._explained(error) from error
+
+    def tidy(self) -> None:
+        """Put what is in the write-ahead log into the file, where it is much; others may write meanwhile.
+
+        Raises:
+            JournalError: it cannot be put there.
+        """
+        if self._untidy >= _TIDY:
+            self._untidy = 0
+            self._read("PRAGMA wal_checkpoint(PASSIVE)")
 
     def __len__(self) -> int:
         return sum(self.counts().values())

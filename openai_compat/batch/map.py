@@ -115,7 +115,7 @@ class WithJournal:
             self._put(known, *self._same(key))
             return
         if self._room.empty():
-            self._write()
+            self._write(self._room.empty)
         self._room.get()
         try:
             came = outcome(self._asker.ask, item.request, token)
@@ -123,8 +123,8 @@ class WithJournal:
             self._room.put(None)
             raise
         self._came.append((item, key, body, came))
-        if self._room.empty() or time.monotonic() - self._wrote >= GATHER:
-            self._write()
+        if self._is_due():
+            self._write(self._is_due)
         elif self._sleeps:
             self._sleeps = False
             self._wake.put(None)
@@ -133,12 +133,18 @@ class WithJournal:
         self._over.set()
         self._wake.put(None)
         self._late.join()  # it hands on what it has written
-        self._write()
+        self._write(lambda: True)
 
-    def _write(self) -> None:
-        """Write whatever has come, after the one that writes by now."""
+    def _is_due(self) -> bool:
+        return self._room.empty() or self._is_old(GATHER)
+
+    def _is_old(self, seconds: float = LATE) -> bool:
+        return time.monotonic() - self._wrote >= seconds
+
+    def _write(self, is_due: Callable[[], bool]) -> None:
+        """Write whatever has come, where that is still due after the one that writes by now."""
         with self._writing:
-            came = [self._came.popleft() for _ in range(len(self._came))]
+            came = [self._came.popleft() for _ in range(len(self._came))] if is_due() else ()
             if not came:
                 return
             try:
@@ -156,10 +162,9 @@ class WithJournal:
             if not self._came:  # nor in the instant before it was known that this sleeps
                 self._wake.get()
             self._over.wait(LATE)
-            if time.monotonic() - self._wrote < LATE:
-                continue  # what waits has not done so for long
             try:
-                self._write()
+                self._write(self._is_old)
+                self._book.tidy()
             except Exception as error:
                 self._put(error)
 

@@ -133,7 +133,7 @@ def test_nothing_is_decided_before_enough_was_seen(threads: Callable[[int], Thre
 
 
 def test_all_come_back_once_the_others_wait(threads: Callable[[int], Threads]) -> None:
-    """Their number doubles with each look, so that a server that has become slow is soon asked by all again."""
+    """They are four times as many with each look, so that a server that has become slow is soon asked by all again."""
     crew = threads(8)
     rest_half(crew, 8)
     deadline = time.monotonic() + LIMIT
@@ -171,7 +171,7 @@ def test_where_there_is_nothing_to_ask_nobody_comes_back(threads: Callable[[int]
         crew.clock.now += 1.0
         crew.stays(2)
     crew.concurrency.fed()
-    crew.clock.now += module.LOOKOUT
+    crew.clock.now += 1.01 * module.IDLE_FOR
     crew.wait_for(4)
 
 
@@ -189,9 +189,9 @@ def test_seconds_without_anything_to_ask_make_nobody_look_idle(threads: Callable
 def test_who_was_called_back_is_not_sent_away_at_once(threads: Callable[[int], Threads]) -> None:
     crew = threads(2)
     rest_half(crew, 2)
-    crew.clock.now += module.LOOKOUT
+    crew.clock.now += 1.01 * module.IDLE_FOR
     crew.wait_for(2)
-    for _ in range(int(HOLD / SPAN) - 2):
+    for _ in range(int(HOLD / SPAN) // 2):
         crew.busy_for(SPAN, 1.0)
         crew.wait_for(2)
     crew.clock.now += HOLD
