@@ -55,6 +55,7 @@ class Concurrency:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._threads = 0
         self._awake = 0
         self._surplus = 0
         self._returning = 0
@@ -71,6 +72,7 @@ class Concurrency:
 
     def join(self) -> None:
         """A thread begins."""
+        self._threads += 1
         self._change(awake=1)
 
     def starved(self) -> None:
@@ -117,7 +119,9 @@ class Concurrency:
                     missed = missed + 1 if passed.cpu < self._missed_below * passed.seconds else 0
                     began = self._now()
                 if all_wait or missed == SPANS:
-                    self._returning = 3 * self._awake if all_wait else self._awake
+                    missing = 3 * self._awake if all_wait else self._awake
+                    self._returning = min(missing, self._threads - self._awake)
+                    self._surplus = 0
                     self._not_before = self._now().seconds + HOLD
             self._returning = max(0, self._returning - 1)
 
