@@ -6,11 +6,11 @@ half as much again of a processor for each request as one does, and are slower.
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
-from queue import Empty, SimpleQueue
 from typing import NamedTuple
+
+from .bell import Bell
 
 SPAN = 0.1
 """Seconds that are looked at as one."""
@@ -68,7 +68,7 @@ class Concurrency:
         self._stands_since: float | None = None
         self._stood = 0.0
         self._lookout = threading.Lock()
-        self._end: SimpleQueue[None] = SimpleQueue()
+        self._end = Bell()
 
     def join(self) -> None:
         """A thread begins."""
@@ -86,7 +86,7 @@ class Concurrency:
     def stop(self) -> None:
         """Nobody rests any more. Takes no lock: the garbage collector may have come to it anywhere."""
         self._over = True
-        self._end.put(None)
+        self._end.ring()
 
     def worked(self, cpu: float) -> None:
         """A thread took so many seconds of a processor; returns once it is needed again."""
@@ -110,8 +110,7 @@ class Concurrency:
         with self._lookout:
             began, missed = self._now(), 0
             while not self._returning and not self._over:
-                with contextlib.suppress(Empty):
-                    self._end.get(timeout=LOOKOUT)
+                self._end.wait(LOOKOUT)
                 passed = self._since(began)
                 # Where there was nothing to ask, it is not known who would be needed.
                 all_wait = passed.seconds >= IDLE_FOR and passed.cpu < IDLE * passed.seconds

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import math
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
 
@@ -16,6 +15,7 @@ from .._log import logger
 from ..cancel import CancelToken
 from ..errors import BudgetExceededError
 from ..wire.response import ChatResponse
+from .bell import Bell
 from .journal import JournalError
 from .result import MapResult
 
@@ -44,7 +44,8 @@ class Arrivals:
     def __init__(self) -> None:
         self.finished: dict[int, MapResult[Any]] = {}
         self._came: deque[MapResult[Any] | BaseException | None] = deque()
-        self._news: SimpleQueue[None] = SimpleQueue()
+        self._news = Bell()
+        self._taking = threading.RLock()
         self._sleeps = False
         self._fast = False
 
@@ -57,8 +58,7 @@ class Arrivals:
     def hurry(self) -> None:
         """Have what came read at once: somebody waits for that."""
         self._sleeps = False
-        if self._news.empty():  # or else whoever takes that looks later than this
-            self._news.put(None)
+        self._news.ring()
 
     def wait(self, seconds: float = math.inf) -> bool:
         """Whether something has come, within so many seconds."""
@@ -70,26 +70,34 @@ class Arrivals:
             pause = GATHER if self._fast else GLANCE
             self._sleeps = not self._fast
             if not self._came:  # nor in the instant before it was known that this sleeps
-                with contextlib.suppress(Empty):
-                    self._news.get(timeout=min(end - began, pause))
+                self._news.wait(min(end - began, pause))
             now = time.monotonic()
             self._fast = bool(self._came) and now - began < 2 * GATHER
             began = now
         return True
 
     def take(self) -> list[MapResult[Any]] | BaseException | None:
-        """Wait for what comes next; the results that have come go to ``finished``."""
+        """Wait for what comes next; the results that have come go to ``finished``.
+
+        May be called on several threads, and by what handles a signal within it: of those, each is told of the end.
+        """
         self.wait()
-        first = self._came[0]
-        if not isinstance(first, MapResult):
-            del self._came[0]
-            return first
         taken: list[MapResult[Any]] = []
-        while self._came and isinstance(came := self._came[0], MapResult):
-            # No call, and so no Ctrl-C, between these two: what came is in one of both.
-            self.finished[came.index] = came
-            del self._came[0]
-            taken.append(came)
+        with self._taking:
+            while self._came:
+                first = self._came[0]
+                if isinstance(first, MapResult):
+                    # No call, and so no signal, between these three: what came is in one of both.
+                    if self._came[0] is first:
+                        self.finished[first.index] = first
+                        del self._came[0]
+                        taken.append(first)
+                elif taken:
+                    break
+                else:
+                    if first is not None and self._came[0] is first:
+                        del self._came[0]
+                    return first
         return taken
 
 
@@ -177,7 +185,11 @@ class MapRun(Generic[R]):
                 return finished[min(finished)]
             else:
                 return None
-        return finished[next(iter(finished)) if self._next is None else self._next]
+        if self._next is not None:
+            return finished[self._next]
+        for first in finished:  # without a call, in which a signal could stop the run, and more come
+            return finished[first]
+        return None
 
     def _come(self) -> None:
         """Wait for what comes next."""
@@ -212,7 +224,9 @@ class MapRun(Generic[R]):
                 unsaved += error.unsaved
             except Exception as error:
                 log.debug("after the end of a run: %s", error)
-        self._ended = True
+        if not self._ended:
+            self._ended = True
+            self._crew.arrivals.put(None)  # for who reads on another thread, or in the midst of it had a signal
         if self._progress is not None:
             self._progress.close()
         return tuple(unsaved)

@@ -41,6 +41,7 @@ from openai_compat import (
 from openai_compat._threads import spawn
 from openai_compat.batch import map as module
 from openai_compat.batch.ask import Book
+from openai_compat.batch.bell import Bell
 from openai_compat.batch.map import WithJournal
 from openai_compat.batch.run import Arrivals
 
@@ -248,12 +249,11 @@ def test_results_are_not_held(server: ReplayServer) -> None:
 
 def test_who_is_not_awaited_is_not_told_again_and_again() -> None:
     """The threads have more results than are read, and hurry for each."""
-    arrivals = Arrivals()
-    arrivals.put(None)
+    bell = Bell()
     for _ in range(1000):
-        arrivals.hurry()
-    assert arrivals._news.qsize() == 1
-    assert arrivals.take() is None
+        bell.ring()
+    assert bell.wait(0)
+    assert not bell.wait(0)
 
 
 def test_where_the_system_has_no_more_threads_those_there_are_ask_everything(
@@ -367,16 +367,16 @@ def test_a_token_ends_the_run() -> None:
         assert list(run) == []
 
 
-def interrupt_a_wait(ready: Callable[[], bool] = lambda: True) -> None:
-    """Press Ctrl-C once all is ready and the main thread waits for a result."""
-    main, waits = threading.main_thread().ident, Arrivals.wait.__code__
+def interrupt_a_wait(ready: Callable[[], bool] = lambda: True, number: int = signal.SIGINT) -> None:
+    """Press Ctrl-C, or send another signal, once all is ready and the main thread waits for a result."""
+    main, waits = threading.main_thread().ident, Bell.wait.__code__
     assert main is not None
 
     def press() -> None:
         deadline = time.monotonic() + LIMIT
         while not (ready() and sys._current_frames()[main].f_code is waits) and time.monotonic() < deadline:
             threading.Event().wait(0.001)
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), number)
 
     threading.Thread(target=press, daemon=True).start()
 
@@ -415,6 +415,77 @@ def test_what_was_finished_can_be_read_after_an_interrupt() -> None:
         with pytest.raises(KeyboardInterrupt):
             next(run)
         assert sorted(result.text for result in run) == [f"re: {number}" for number in range(1, 6)]
+
+
+@pytest.fixture
+def handled() -> Iterator[Callable[[Callable[[], object]], None]]:
+    """Sets what handles SIGUSR1."""
+    before = signal.getsignal(signal.SIGUSR1)
+    yield lambda handle: signal.signal(signal.SIGUSR1, lambda *_: handle()) and None
+    signal.signal(signal.SIGUSR1, before)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="no such signals")
+def test_what_handles_a_signal_may_stop_the_run(handled: Callable[[Callable[[], object]], None]) -> None:
+    held = Held(2)
+    with ReplayServer(held) as server:
+        run = client(server).map((str(number) for number in itertools.count()), workers=3)
+        rescue = threading.Timer(LIMIT, run._crew.arrivals.put, [None])
+        rescue.start()
+        handled(run.stop)
+        interrupt_a_wait(lambda: len(server.requests) == 5, signal.SIGUSR1)
+        assert sorted(result.text for result in run) == ["re: 0", "re: 1"]
+        assert server.wait_closed()
+        assert rescue.is_alive()
+        rescue.cancel()
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="no such signals")
+def test_a_signal_that_takes_longer_than_a_wait_does_not_prolong_it(
+    handled: Callable[[Callable[[], object]], None],
+) -> None:
+    arrivals = Arrivals()
+    rescue = threading.Timer(LIMIT, arrivals.hurry)
+    rescue.start()
+    handled(lambda: time.sleep(0.2))
+    interrupt_a_wait(number=signal.SIGUSR1)
+    assert not arrivals.wait(0.1)
+    assert rescue.is_alive()
+    rescue.cancel()
+
+
+def test_all_who_wait_learn_of_the_end() -> None:
+    """Who stops a run, and who reads it on another thread."""
+    arrivals = Arrivals()
+    waiting = [threading.Thread(target=arrivals.take, daemon=True) for _ in range(3)]
+    for thread in waiting:
+        thread.start()
+    arrivals.put(None)
+    for thread in waiting:
+        thread.join(LIMIT)
+        assert not thread.is_alive()
+
+
+def test_a_stop_does_not_leave_others_waiting_for_what_does_not_end() -> None:
+    goes_on, begun = threading.Event(), threading.Event()
+
+    def items() -> Iterator[str]:
+        yield "a"
+        begun.set()
+        assert goes_on.wait(LIMIT)
+
+    with ReplayServer(echo) as server:
+        run = client(server).map(items(), workers=2)
+        assert next(run).text == "re: a"
+        read: list[Any] = []
+        reader = threading.Thread(target=lambda: read.extend(run), daemon=True)
+        reader.start()
+        assert begun.wait(LIMIT)
+        run.close()
+        reader.join(LIMIT)
+        assert not reader.is_alive()
+        goes_on.set()
+    assert read == []
 
 
 # -------------------------------------------------------------------------------------------------------- the journal
