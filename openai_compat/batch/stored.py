@@ -78,16 +78,18 @@ def embedded(
 def failed(key: bytes, custom_id: str | None, request: str | None, error: Exception, seconds: float) -> Entry:
     """The row of a failure."""
     name = type(error).__name__
-    told = {field: vars(error)[field] for field in _TOLD if vars(error).get(field) not in (None, "")}
+    # What another exception has under these names may be anything, and is not restored.
+    own = vars(error) if isinstance(error, OpenAICompatError) else {}
+    told = {field: own[field] for field in _TOLD if own.get(field) not in (None, "")}
     message = _whole(str(error))
     return Entry(
         key=key,
         custom_id=custom_id and _whole(custom_id),
-        provider=getattr(error, "provider", "") or None,
+        provider=own.get("provider") or None,
         status="failed",
         error=f"{name}: {message}",
         retryable=isinstance(error, APIError) and error.retryable,
-        attempts=len(getattr(error, "attempts", ())),
+        attempts=len(own.get("attempts", ())),
         seconds=seconds,
         request=request,
         response=encode_reply({"class": name, "message": message, **told}),

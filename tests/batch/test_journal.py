@@ -327,6 +327,15 @@ def test_a_failure_that_somebody_changed_runs_nothing(kept: bytes) -> None:
             restored_error(changed)
 
 
+def test_what_an_exception_of_others_has_under_our_names_may_be_anything(tmp_path: Path) -> None:
+    error = ValueError("no")
+    vars(error).update(code=object(), status_code=10**30, provider="\ud800", attempts=3, body={1}, retry_after=print)
+    with Journal(tmp_path / "j.db") as journal:
+        journal.add(failed(KEY, None, None, error, 1.0))
+        (kept,) = journal
+    assert (kept.error, kept.attempts, kept.provider) == ("ValueError: no", 0, None)
+
+
 def test_half_a_character_of_a_model_s_is_kept(tmp_path: Path) -> None:
     reply = Reply(headers=JSON, body=b'{"choices": [{"message": {"content": "a\\ud800b"}, "finish_reason": "stop"}]}')
     with ReplayServer([reply]) as server:
