@@ -321,9 +321,24 @@ class Journal:
     def close(self) -> None:
         """Close the file; what was written is there."""
         with self._writing, self._reading:
-            if self._process == os.getpid():
-                self._writer.close()
-                self._reader.close()
+            self._close()
+
+    def close_if_idle(self) -> None:
+        """Close the file, unless a thread is still at it: then it is closed once nobody has the journal any more."""
+        if self._writing.acquire(blocking=False):
+            try:
+                if self._reading.acquire(blocking=False):
+                    try:
+                        self._close()
+                    finally:
+                        self._reading.release()
+            finally:
+                self._writing.release()
+
+    def _close(self) -> None:
+        if self._process == os.getpid():
+            self._writer.close()
+            self._reader.close()
 
     def get(self, key: bytes) -> Entry | None:
         """What is known of a request."""
@@ -497,8 +512,11 @@ class Journal:
 def open_journal(
     journal: Journal | str | os.PathLike[str] | None,
 ) -> tuple[Journal | None, Callable[[], None] | None]:
-    """The journal of a run, and what closes it at the end: of one that was opened before, nothing does."""
+    """The journal of a run, and what closes it at the end: of one that was opened before, nothing does.
+
+    A thread may by then still wait for another process's lock; the end of the run does not.
+    """
     if not isinstance(journal, (str, os.PathLike)):
         return journal, None
     opened = Journal(journal)
-    return opened, opened.close
+    return opened, opened.close_if_idle

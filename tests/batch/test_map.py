@@ -583,6 +583,30 @@ def test_while_the_journal_is_locked_no_more_is_asked_than_may_be_asked_again(tm
     assert counted == [workers]
 
 
+def test_the_end_of_a_run_does_not_wait_for_a_journal_that_is_locked(tmp_path: Path) -> None:
+    """Its thread does, and writes the answer once the other process lets go."""
+    Journal(tmp_path / "j.db").close()
+    holder = sqlite3.connect(tmp_path / "j.db", isolation_level=None, check_same_thread=False)
+    holder.execute("BEGIN IMMEDIATE")
+    rescue = threading.Timer(LIMIT / 3, holder.rollback)
+    rescue.start()
+    before = set(threading.enumerate())
+    with ReplayServer(echo) as server, client(server).map(["a"], workers=1, journal=tmp_path / "j.db") as run:
+        server.wait_idle()
+        (asks,) = (thread for thread in set(threading.enumerate()) - before if thread.name == "openai_compat map")
+        deadline = time.monotonic() + LIMIT
+        while sys._current_frames()[asks.ident or 0].f_code is not Journal._insert.__code__:
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+    assert rescue.is_alive()
+    rescue.cancel()
+    holder.execute("ROLLBACK")
+    asks.join(LIMIT)
+    assert list(run) == []
+    assert holder.execute("SELECT text FROM answers").fetchall() == [("re: a",)]
+    holder.close()
+
+
 def late(thread: threading.Thread | None = None) -> bool:
     return (thread or threading.current_thread()).name == "openai_compat map writes"
 
