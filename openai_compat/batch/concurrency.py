@@ -15,15 +15,15 @@ from .bell import Bell
 SPAN = 0.1
 """Seconds that are looked at as one."""
 
-SPANS = 3
-"""Of these in a row, before those at rest are missed: a journal that is tidied up keeps all waiting for one."""
+SPANS = 2
+"""Of these in a row, before those at rest are missed: a disk may keep all waiting for one."""
 
 BUSY = 0.8
 """Part of a processor's time that the threads take, from which on half of them rest."""
 
-KEPT = 0.75
-"""Part of what all took before, below which those at rest are missed: what computes outside the interpreter, as much
-of NumPy does, is not in each other's way."""
+KEPT = 0.9
+"""Part of the requests that were done before in the same time, below which those at rest are missed: what computes
+outside the interpreter, as much of NumPy does, is not in each other's way."""
 
 LOOKOUT = 0.02
 """Seconds after which one of those at rest looks up."""
@@ -39,10 +39,11 @@ HOLD = 5.0
 
 
 class _Passed(NamedTuple):
-    """Seconds in which there was something to ask, and those of a processor that the threads took."""
+    """Seconds in which there was something to ask, those of a processor that the threads took, and what they did."""
 
     seconds: float
     cpu: float
+    requests: int
 
 
 class Concurrency:
@@ -62,7 +63,8 @@ class Concurrency:
         self._missed_below = 0.0
         self._over = False
         self._cpu = 0.0
-        self._looked = _Passed(0.0, 0.0)
+        self._requests = 0
+        self._looked = _Passed(0.0, 0.0, 0)
         self._not_before = 0.0
         self._starved = 0
         self._stands_since: float | None = None
@@ -88,17 +90,19 @@ class Concurrency:
         self._over = True
         self._end.ring()
 
-    def worked(self, cpu: float) -> None:
-        """A thread took so many seconds of a processor; returns once it is needed again."""
+    def worked(self, cpu: float, requests: int) -> None:
+        """A thread took so many seconds of a processor for so many requests; returns once it is needed again."""
         with self._lock:
             self._cpu += cpu
+            self._requests += requests
             passed = self._since(self._looked)
             if passed.seconds >= SPAN:
                 self._looked = self._now()
                 may_rest = self._awake > 1 and self._looked.seconds >= self._not_before
                 if may_rest and passed.cpu >= BUSY * passed.seconds:
                     self._surplus = self._awake // 2
-                    self._missed_below = KEPT * passed.cpu / passed.seconds
+                    self._not_before = self._looked.seconds + (SPANS + 1) * SPAN  # until it is known who is missed
+                    self._missed_below = KEPT * passed.requests / passed.seconds
             rests = self._surplus > 0 and not self._over
             self._surplus -= rests
         if rests:
@@ -115,7 +119,7 @@ class Concurrency:
                 # Where there was nothing to ask, it is not known who would be needed.
                 all_wait = passed.seconds >= IDLE_FOR and passed.cpu < IDLE * passed.seconds
                 if passed.seconds >= SPAN:
-                    missed = missed + 1 if passed.cpu < self._missed_below * passed.seconds else 0
+                    missed = missed + 1 if passed.requests < self._missed_below * passed.seconds else 0
                     began = self._now()
                 if all_wait or missed == SPANS:
                     missing = 3 * self._awake if all_wait else self._awake
@@ -136,8 +140,8 @@ class Concurrency:
                 self._stands_since = now
 
     def _now(self) -> _Passed:
-        return _Passed((self._stands_since or time.monotonic()) - self._stood, self._cpu)
+        return _Passed((self._stands_since or time.monotonic()) - self._stood, self._cpu, self._requests)
 
     def _since(self, began: _Passed) -> _Passed:
         now = self._now()
-        return _Passed(now.seconds - began.seconds, now.cpu - began.cpu)
+        return _Passed(now.seconds - began.seconds, now.cpu - began.cpu, now.requests - began.requests)

@@ -323,7 +323,7 @@ class Journal:
         with self._writing, self._reading:
             self._close()
 
-    def close_if_idle(self) -> None:
+    def _close_if_idle(self) -> None:
         """Close the file, unless a thread is still at it: then it is closed once nobody has the journal any more."""
         if self._writing.acquire(blocking=False):
             try:
@@ -519,4 +519,4 @@ def open_journal(
     if not isinstance(journal, (str, os.PathLike)):
         return journal, None
     opened = Journal(journal)
-    return opened, opened.close_if_idle
+    return opened, opened._close_if_idle

@@ -119,17 +119,19 @@ class ThreadCrew:
 
     def _ask_all(self) -> None:
         spent: float | None = None
-        told = 0.0
+        told, asked = 0.0, 0
         while True:
             self._wait_for_slot()
             item = self._take()
             if item is None:
                 return
             self._ask(item, self._token)
+            asked += 1
             if (now := time.monotonic()) - told >= TELL_EVERY:
                 told, before, spent = now, spent, time.thread_time()
                 if before is not None:  # not of the first, which opens a connection, and imports what is needed
-                    self._concurrency.worked(spent - before)
+                    self._concurrency.worked(spent - before, asked)
+                asked = 0
 
     def _finish(self) -> None:
         try:

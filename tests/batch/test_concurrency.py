@@ -39,13 +39,13 @@ class Threads:
         self.begun: list[threading.Thread] = []
         for _ in range(count):
             self.concurrency.join()
-        self.concurrency.worked(0.0)
+        self.concurrency.worked(0.0, 0)
 
     def say(self, cpu: float) -> None:
         """One of them took so much."""
 
         def worked() -> None:
-            self.concurrency.worked(cpu)
+            self.concurrency.worked(cpu, 0)
             with self.changed:
                 self.awake += 1
                 self.changed.notify_all()
@@ -55,8 +55,9 @@ class Threads:
         self.begun.append(threading.Thread(target=worked))
         self.begun[-1].start()
 
-    def busy_for(self, seconds: float, share: float) -> None:
-        """Time passes, of which they take so large a part."""
+    def busy_for(self, seconds: float, share: float, requests: int = 100) -> None:
+        """Time passes, of which they take so large a part, for so many requests."""
+        self.concurrency._requests += requests
         self.concurrency._cpu += seconds * share  # before: who looks in this moment shall not see them idle
         self.clock.now += seconds
         self.say(0.0)
@@ -144,22 +145,32 @@ def test_all_come_back_once_the_others_wait(threads: Callable[[int], Threads]) -
     crew.wait_for(8)
 
 
-@pytest.mark.parametrize(("before", "after", "missed"), [(1.9, 1.0, True), (1.9, 1.7, False), (1.0, 0.85, False)])
-def test_those_without_whom_less_is_done_come_back(
-    threads: Callable[[int], Threads], before: float, after: float, missed: bool
-) -> None:
+@pytest.mark.parametrize(("after", "missed"), [(50, True), (85, True), (95, False), (130, False)])
+def test_those_without_whom_less_is_done_come_back(threads: Callable[[int], Threads], after: int, missed: bool) -> None:
     """As where they compute outside the interpreter, and so at the same time."""
     crew = threads(2)
-    crew.busy_for(SPAN, before)
+    crew.busy_for(SPAN, 1.0)
     crew.wait_for(1)
     for _ in range(module.SPANS - 1):
-        crew.busy_for(SPAN, after)
+        crew.busy_for(SPAN, 0.85, after)
         crew.stays(1)  # once does not count
-    crew.busy_for(SPAN, after)
+    crew.busy_for(SPAN, 0.85, after)
     if missed:
         crew.wait_for(2)
     else:
         crew.stays(1)
+
+
+def test_no_more_rest_before_it_is_known_whether_the_first_are_missed(threads: Callable[[int], Threads]) -> None:
+    crew = threads(4)
+    rest_half(crew, 4)
+    for _ in range(module.SPANS):
+        crew.busy_for(SPAN, 1.0)
+        crew.stays(2)
+    crew.clock.now += SPAN
+    crew.concurrency.worked(SPAN, 100)
+    crew.busy_for(SPAN, 1.0)
+    crew.stays(1)
 
 
 def test_where_there_is_nothing_to_ask_nobody_comes_back(threads: Callable[[int], Threads]) -> None:
@@ -195,7 +206,7 @@ def test_who_was_called_back_is_not_sent_away_at_once(threads: Callable[[int], T
         crew.busy_for(SPAN, 1.0)
         crew.wait_for(2)
     crew.clock.now += HOLD
-    crew.concurrency.worked(0.0)
+    crew.concurrency.worked(0.0, 0)
     crew.busy_for(SPAN, 1.0)
     crew.stays(1)
 
@@ -212,7 +223,7 @@ def test_stop_wakes_all(threads: Callable[[int], Threads]) -> None:
 class _Resting(Concurrency):
     """Sends to rest whoever asks, as long as another one is awake."""
 
-    def worked(self, cpu: float) -> None:
+    def worked(self, cpu: float, requests: int) -> None:
         with self._lock:
             rests = self._awake > 1
         if rests:
