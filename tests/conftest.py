@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -116,6 +117,18 @@ def pytest_collection_finish() -> None:
     # Thousands of tests are no garbage: every full collection would look through them again.
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture
+def slow_alarm() -> Iterator[None]:
+    """A signal that comes soon, and is handled for longer than what is waited for meanwhile."""
+    if not hasattr(signal, "setitimer"):
+        pytest.skip("this system has no alarms")
+    before = signal.signal(signal.SIGALRM, lambda *_: time.sleep(0.5))
+    signal.setitimer(signal.ITIMER_REAL, 0.05)
+    yield
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
 
 
 @pytest.fixture(autouse=True)

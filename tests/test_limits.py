@@ -586,6 +586,15 @@ def test_a_token_ends_a_wait_at_once(full: tuple[Client, Limits, ReplayServer], 
     assert under_way(limits) == 0
 
 
+def test_a_signal_that_is_handled_for_longer_than_the_wait_does_not_prolong_it(
+    full: tuple[Client, Limits, ReplayServer], slow_alarm: None
+) -> None:
+    """A ``SimpleQueue`` would be waited for without end, before Python 3.13."""
+    asking, _, _ = full
+    with pytest.raises(APITimeoutError):
+        asking.chat("hi", timeout=Timeout(total=0.2))
+
+
 def test_ctrl_c_ends_a_wait(full: tuple[Client, Limits, ReplayServer]) -> None:
     asking, limits, _ = full
     main = threading.main_thread().ident

@@ -325,3 +325,19 @@ def test_a_decimal_has_the_digits_that_the_model_wrote() -> None:
     # What somebody put in place of the model's arguments is what counts.
     changed = attrs.evolve(call, arguments={"amount": 3, "rate": 0.5})
     assert run_call(Toolbox([pay]), changed).content == "3 at 0.5"
+
+
+def test_a_signal_that_is_handled_for_longer_than_a_tools_time_does_not_prolong_it(slow_alarm: None) -> None:
+    """A ``SimpleQueue`` would be waited for without end, before Python 3.13."""
+    ended = threading.Event()
+
+    @tool(timeout=0.2)
+    def wait() -> str:
+        """Wait."""
+        ended.wait(60)
+        return "late"
+
+    (result,) = run_calls(Toolbox([wait]), [call_for("wait")])
+    assert not ended.is_set()
+    ended.set()
+    assert "0.2 s" in str(result.content)

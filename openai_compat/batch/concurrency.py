@@ -10,7 +10,7 @@ import threading
 import time
 from typing import NamedTuple
 
-from .bell import Bell
+from .._bell import Bell
 
 SPAN = 0.1
 """Seconds that are looked at as one."""

@@ -11,11 +11,11 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
 
+from .._bell import Bell
 from .._log import logger
 from ..cancel import CancelToken
 from ..errors import BudgetExceededError
 from ..wire.response import ChatResponse
-from .bell import Bell
 from .journal import JournalError
 from .result import MapResult
 

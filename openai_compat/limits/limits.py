@@ -11,13 +11,12 @@ import time
 from collections import deque
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from functools import partial
-from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
 
+from .._bell import Bell
 from .._imports import importing
 from .._log import logger
 from ..errors import (
@@ -181,8 +180,7 @@ class _Gate:
         self._usual_output = USUAL_OUTPUT
         # Reentrant: a stream that the garbage collector finds in here leaves from here.
         self._lock = threading.RLock()
-        # Of queues, whose put may come in the middle of their get, for the same reason.
-        self._queue: deque[SimpleQueue[None]] = deque()
+        self._queue: deque[Bell] = deque()
 
     def estimate(self, body: Mapping[str, Any]) -> tuple[float, float]:
         _, inputs, outputs = self._buckets
@@ -195,9 +193,9 @@ class _Gate:
         with self._lock:
             if not self._queue and self._try(permit) == 0:
                 return
-            turn: SimpleQueue[None] = SimpleQueue()
+            turn = Bell()
             self._queue.append(turn)
-        cancel, wake = deadline.cancel, partial(turn.put, None)
+        cancel, wake = deadline.cancel, turn.ring
         try:
             if cancel is not None:
                 cancel.subscribe(wake)
@@ -210,7 +208,7 @@ class _Gate:
                 self._queue.remove(turn)
                 self._wake()
 
-    def _waited(self, permit: Permit, deadline: Deadline, turn: SimpleQueue[None]) -> bool:
+    def _waited(self, permit: Permit, deadline: Deadline, turn: Bell) -> bool:
         """Whether it may go; else it has waited for its turn, or for what is missing."""
         if deadline.cancelled:
             raise Cancelled
@@ -221,8 +219,7 @@ class _Gate:
         if deadline.left == 0:
             total = deadline.timeout.total
             raise APITimeoutError(f"the limits had no room for it within {total:g} s (timeout: total)", phase="total")
-        with contextlib.suppress(Empty):
-            turn.get(timeout=deadline.within(None if seconds == math.inf else seconds))
+        turn.wait(deadline.within(None if seconds == math.inf else seconds))
         return False
 
     def _try(self, permit: Permit) -> float:
@@ -298,4 +295,4 @@ class _Gate:
 
     def _wake(self) -> None:
         if self._queue:
-            self._queue[0].put(None)
+            self._queue[0].ring()

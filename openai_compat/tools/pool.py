@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from functools import partial
-from queue import Empty, SimpleQueue
 from typing import Any
 
 import attrs
 
+from .._bell import Bell
 from .._interrupts import interrupts
 from .._log import logger
 from .._threads import spawn
@@ -167,24 +167,22 @@ class _Round:
         self._running: dict[int, _Running] = {}
         self._results: dict[int, ToolResult] = {}
         self._held_up_since: float | None = None
-        self._news: SimpleQueue[tuple[int, ToolResult | BaseException] | None] = SimpleQueue()
+        self._came: deque[tuple[int, ToolResult | BaseException]] = deque()
+        self._news = Bell()
 
     def run(self) -> list[ToolResult]:
         """All results, in the order of the calls."""
         if self._cancel is not None:
-            self._cancel.subscribe(self._wake)
+            self._cancel.subscribe(self._news.ring)
         try:
             self._run()
         finally:
             if self._cancel is not None:
-                self._cancel.unsubscribe(self._wake)
+                self._cancel.unsubscribe(self._news.ring)
             for running in self._running.values():
                 self._toolbox.leave_behind(running.thread)
                 running.token.cancel()
         return [self._results[number] for number in range(len(self._calls))]
-
-    def _wake(self) -> None:
-        self._news.put(None)
 
     def _run(self) -> None:
         waiting = deque(range(len(self._calls)))
@@ -200,13 +198,10 @@ class _Round:
             # Never for long: a Ctrl-C that comes just before the wait is heard only after it; nor is the end of a call
             # that was left behind.
             most = 0.05 if waiting and not self._running else 0.5
-            try:
-                news = self._news.get(timeout=max(min([*limits, most]), 0.0))
-            except Empty:
+            if not self._came and not self._news.wait(min([*limits, most])):
                 self._give_up_on_the_late()
-                continue
-            if news is not None:
-                self._take(*news)
+            elif self._came and not (self._cancel is not None and self._cancel.cancelled):
+                self._take(*self._came.popleft())
 
     def _start(self, number: int) -> None:
         token = CancelToken()
@@ -219,7 +214,8 @@ class _Round:
             outcome: ToolResult | BaseException = run_call(self._toolbox, self._calls[number], token, watch=self._watch)
         except BaseException as error:
             outcome = error
-        self._news.put((number, outcome))
+        self._came.append((number, outcome))
+        self._news.ring()
 
     def _take(self, number: int, outcome: ToolResult | BaseException) -> None:
         if self._running.pop(number, None) is None:

@@ -38,10 +38,10 @@ from openai_compat import (
     MapResult,
     Timeout,
 )
+from openai_compat._bell import Bell
 from openai_compat._threads import spawn
 from openai_compat.batch import map as module
 from openai_compat.batch.ask import Book
-from openai_compat.batch.bell import Bell
 from openai_compat.batch.map import WithJournal
 from openai_compat.batch.run import Arrivals
 

@@ -23,6 +23,6 @@ class Bell:
             with contextlib.suppress(RuntimeError):  # another one rang in this instant
                 self._silence.release()
 
-    def wait(self, seconds: float) -> bool:
-        """Whether it rang, within so many seconds."""
-        return self._silence.acquire(timeout=seconds)
+    def wait(self, seconds: float | None = None) -> bool:
+        """Whether it rang, within so many seconds; None waits for ever."""
+        return self._silence.acquire(timeout=-1 if seconds is None else max(seconds, 0.0))
