@@ -95,6 +95,9 @@ class Parts:
             if len(self._new) >= self._size:
                 self._write()
 
+    def tidy(self) -> None:
+        """Nothing is to be done: a file stays as it was written."""
+
     def close(self) -> None:
         """Write what is left."""
         with self._lock:
