@@ -363,3 +363,30 @@ def test_what_a_client_learns_of_its_server_makes_no_other_request_of_the_same(t
             results = list(client(server).map(turns, workers=1, ordered=True, journal=tmp_path / "j.db"))
             assert [(result.text, result.from_journal) for result in results] == [("3", from_journal)] * 3
         assert len(server.requests) == 1 + 1 + 3
+
+
+def test_what_is_in_the_log_goes_into_the_file_where_it_is_much(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_TIDY", 50)
+    path = tmp_path / "j.db"
+
+    def in_the_file() -> int:
+        with sqlite3.connect(f"file:{path}?immutable=1", uri=True) as alone:
+            (count,) = alone.execute("SELECT count(*) FROM answers").fetchone()
+        alone.close()
+        return int(count)
+
+    with Journal(path) as journal:
+        journal.add(*map(entry, range(20)))
+        journal._writer.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        journal.add(*map(entry, range(20, 49)))
+        journal.tidy()
+        assert in_the_file() == 20
+        journal.add(entry(49))
+        journal.tidy()
+        assert in_the_file() == 50
+        journal.add(entry(50))
+        journal.tidy()
+        assert in_the_file() == 50
+        assert len(journal) == 51
