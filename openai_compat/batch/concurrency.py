@@ -25,6 +25,9 @@ KEPT = 0.9
 """Part of the requests that were done before in the same time, below which those at rest are missed: what computes
 outside the interpreter, as much of NumPy does, is not in each other's way."""
 
+ROOM = 0.65
+"""Part of a processor's time below which more threads would get more done."""
+
 LOOKOUT = 0.02
 """Seconds after which one of those at rest looks up."""
 
@@ -35,7 +38,8 @@ IDLE_FOR = 0.05
 """Seconds of that which are enough: more than a disk takes to write down what a journal has, as a rule."""
 
 HOLD = 5.0
-"""Seconds after a call back in which nobody is sent to rest: what was tried would only be tried again."""
+"""Seconds after a call back in which nobody is sent to rest: what was tried would only be tried again. And those after
+which some are called back to try whether they are of use by now."""
 
 
 class _Passed(NamedTuple):
@@ -50,8 +54,8 @@ class Concurrency:
     """The threads of a crew, awake or at rest; asked and told by each of them.
 
     Only their own time on a processor counts. What else a program computes, however much, sends none of them to rest:
-    it is not they who are in its way while they wait for a server. Half of them rest at a time; where less is done
-    without them as many come back as are awake, and three times as many where all of those wait.
+    it is not they who are in its way while they wait for a server. Half of them rest at a time, and come back where
+    less is done without them; later as many as are awake where there is room, and three times as many where all wait.
     """
 
     def __init__(self) -> None:
@@ -66,6 +70,7 @@ class Concurrency:
         self._requests = 0
         self._looked = _Passed(0.0, 0.0, 0)
         self._not_before = 0.0
+        self._changed = 0.0
         self._starved = 0
         self._stands_since: float | None = None
         self._stood = 0.0
@@ -101,7 +106,8 @@ class Concurrency:
                 may_rest = self._awake > 1 and self._looked.seconds >= self._not_before
                 if may_rest and passed.cpu >= BUSY * passed.seconds:
                     self._surplus = self._awake // 2
-                    self._not_before = self._looked.seconds + (SPANS + 1) * SPAN  # until it is known who is missed
+                    self._changed = self._looked.seconds
+                    self._not_before = self._changed + (SPANS + 1) * SPAN  # until it is known who is missed
                     self._missed_below = KEPT * passed.requests / passed.seconds
             rests = self._surplus > 0 and not self._over
             self._surplus -= rests
@@ -115,18 +121,29 @@ class Concurrency:
             began, missed = self._now(), 0
             while not self._returning and not self._over:
                 self._end.wait(LOOKOUT)
-                passed = self._since(began)
+                passed, now = self._since(began), self._now()
                 # Where there was nothing to ask, it is not known who would be needed.
                 all_wait = passed.seconds >= IDLE_FOR and passed.cpu < IDLE * passed.seconds
                 if passed.seconds >= SPAN:
-                    missed = missed + 1 if passed.requests < self._missed_below * passed.seconds else 0
-                    began = self._now()
-                if all_wait or missed == SPANS:
-                    missing = 3 * self._awake if all_wait else self._awake
-                    self._returning = min(missing, self._threads - self._awake)
-                    self._surplus = 0
-                    self._not_before = self._now().seconds + HOLD
+                    missed = missed + 1 if self._are_missed(passed, now) else 0
+                    began = now
+                tries = now.seconds - self._changed >= HOLD
+                if all_wait or missed == SPANS or tries:
+                    self._call_back(3 * self._awake if all_wait else self._awake)
+                    self._changed = now.seconds
+                    self._not_before = now.seconds + (HOLD if all_wait or missed == SPANS else SPAN)
             self._returning = max(0, self._returning - 1)
+
+    def _are_missed(self, passed: _Passed, now: _Passed) -> bool:
+        """Whether those that are awake leave room, or just after the others went to rest do less than with them."""
+        on_trial = now.seconds < self._changed + (SPANS + 2) * SPAN
+        does_less = on_trial and passed.requests < self._missed_below * passed.seconds
+        return does_less or passed.cpu < ROOM * passed.seconds
+
+    def _call_back(self, threads: int) -> None:
+        self._returning = min(threads, self._threads - self._awake)
+        self._surplus = 0
+        self._missed_below = 0.0
 
     def _change(self, *, awake: int = 0, starved: int = 0) -> None:
         with self._lock:

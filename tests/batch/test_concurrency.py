@@ -161,6 +161,38 @@ def test_those_without_whom_less_is_done_come_back(threads: Callable[[int], Thre
         crew.stays(1)
 
 
+@pytest.mark.parametrize(("share", "requests", "come_back"), [(0.9, 50, False), (0.7, 100, False), (0.5, 100, True)])
+def test_once_that_is_known_they_come_back_only_where_there_is_room(
+    threads: Callable[[int], Threads], share: float, requests: int, come_back: bool
+) -> None:
+    """Less may be done then for other reasons, and with more threads no more."""
+    crew = threads(2)
+    rest_half(crew, 2)
+    for _ in range(module.SPANS + 2):
+        crew.busy_for(SPAN, 0.9)
+        crew.stays(1)
+    for _ in range(module.SPANS - 1):
+        crew.busy_for(SPAN, share, requests)
+        crew.stays(1)
+    crew.busy_for(SPAN, share, requests)
+    if come_back:
+        crew.wait_for(2)
+    else:
+        crew.stays(1)
+
+
+def test_now_and_then_it_is_tried_whether_they_are_of_use_by_now(threads: Callable[[int], Threads]) -> None:
+    crew = threads(2)
+    rest_half(crew, 2)
+    crew.busy_for(HOLD - SPAN, 0.9, 5000)
+    crew.stays(1)
+    crew.busy_for(SPAN, 0.9)
+    crew.wait_for(2)
+    crew.busy_for(SPAN, 1.0)
+    crew.busy_for(SPAN, 1.0)
+    crew.stays(1)
+
+
 def test_no_more_rest_before_it_is_known_whether_the_first_are_missed(threads: Callable[[int], Threads]) -> None:
     crew = threads(4)
     rest_half(crew, 4)
