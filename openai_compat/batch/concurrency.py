@@ -15,7 +15,7 @@ from .._bell import Bell
 SPAN = 0.1
 """Seconds that are looked at as one."""
 
-SPANS = 2
+SPANS = 3
 """Of these in a row, before those at rest are missed: a disk may keep all waiting for one."""
 
 BUSY = 0.8
@@ -38,8 +38,10 @@ IDLE_FOR = 0.05
 """Seconds of that which are enough: more than a disk takes to write down what a journal has, as a rule."""
 
 HOLD = 5.0
-"""Seconds after a call back in which nobody is sent to rest: what was tried would only be tried again. And those after
-which some are called back to try whether they are of use by now."""
+"""Seconds after a call back in which nobody is sent to rest: what was tried would only be tried again."""
+
+TRY_AGAIN = 15.0
+"""Seconds after which some are called back to see whether they are of use by now."""
 
 
 class _Passed(NamedTuple):
@@ -127,7 +129,7 @@ class Concurrency:
                 if passed.seconds >= SPAN:
                     missed = missed + 1 if self._are_missed(passed, now) else 0
                     began = now
-                tries = now.seconds - self._changed >= HOLD
+                tries = now.seconds - self._changed >= TRY_AGAIN
                 if all_wait or missed == SPANS or tries:
                     self._call_back(3 * self._awake if all_wait else self._awake)
                     self._changed = now.seconds

@@ -184,7 +184,7 @@ def test_once_that_is_known_they_come_back_only_where_there_is_room(
 def test_now_and_then_it_is_tried_whether_they_are_of_use_by_now(threads: Callable[[int], Threads]) -> None:
     crew = threads(2)
     rest_half(crew, 2)
-    crew.busy_for(HOLD - SPAN, 0.9, 5000)
+    crew.busy_for(module.TRY_AGAIN - SPAN, 0.9, 15_000)
     crew.stays(1)
     crew.busy_for(SPAN, 0.9)
     crew.wait_for(2)
