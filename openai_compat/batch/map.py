@@ -125,7 +125,7 @@ class WithJournal:
         self._came.append((item, key, body, came))
         if self._is_due():
             self._write(self._is_due)
-        elif self._sleeps:
+        if self._came and self._sleeps:
             self._sleeps = False
             self._wake.put(None)
 

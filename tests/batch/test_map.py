@@ -811,3 +811,17 @@ def test_a_server_that_goes_away_and_comes_back(tmp_path: Path) -> None:
         down.clear()
         assert all(result.ok for result in face.map(map(str, range(20)), journal=path))
         assert len(server.requests) == 30
+
+
+def test_an_answer_that_another_thread_has_just_made_room_for_is_written_soon(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: ReplayServer
+) -> None:
+    """It was due, and is not any more once the lock is free: then it is for the thread that writes late."""
+    due = itertools.cycle([True, False])
+    monkeypatch.setattr("openai_compat.batch.map.WithJournal._is_due", lambda self: next(due))
+    results: list[str] = []
+    run = client(server).map(map(str, range(20)), journal=tmp_path / "j.db", workers=2)
+    reader = threading.Thread(target=lambda: results.extend(result.text for result in run), daemon=True)
+    reader.start()
+    reader.join(LIMIT / 2)
+    assert len(results) == len(server.requests) == 20
