@@ -814,14 +814,28 @@ def test_a_server_that_goes_away_and_comes_back(tmp_path: Path) -> None:
 
 
 def test_an_answer_that_another_thread_has_just_made_room_for_is_written_soon(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: ReplayServer
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It was due, and is not any more once the lock is free: then it is for the thread that writes late."""
-    due = itertools.cycle([True, False])
-    monkeypatch.setattr("openai_compat.batch.map.WithJournal._is_due", lambda self: next(due))
+    others, last = threading.Semaphore(0), threading.Event()
+    is_due, due = WithJournal._is_due, itertools.cycle([True, False])
+
+    def reply(request: Request) -> Reply:
+        if question(request) == "0":
+            for _ in range(3):
+                assert others.acquire(timeout=LIMIT)
+            time.sleep(0.1)  # in which they are written, and who writes late goes to sleep
+            last.set()
+        else:
+            others.release()
+        return echo(request)
+
+    monkeypatch.setattr(WithJournal, "_is_due", lambda self: next(due) if last.is_set() else is_due(self))
     results: list[str] = []
-    run = client(server).map(map(str, range(20)), journal=tmp_path / "j.db", workers=2)
-    reader = threading.Thread(target=lambda: results.extend(result.text for result in run), daemon=True)
-    reader.start()
-    reader.join(LIMIT / 2)
-    assert len(results) == len(server.requests) == 20
+    with ReplayServer(reply) as server:
+        run = client(server).map(map(str, range(4)), journal=tmp_path / "j.db", workers=2, ordered=True)
+        reader = threading.Thread(target=lambda: results.extend(result.text for result in run), daemon=True)
+        reader.start()
+        reader.join(10)
+        assert results == [f"re: {number}" for number in range(4)]
+        assert len(server.requests) == 4
